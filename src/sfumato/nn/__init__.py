@@ -1,0 +1,16 @@
+"""Networks: plain torch modules that know nothing of schedules or objectives."""
+
+from sfumato.nn.config import NetworkConfig
+from sfumato.nn.embeddings import log_spaced_frequencies, sinusoidal_embedding
+from sfumato.nn.mlp import StepMlp, StepMlpConfig
+from sfumato.nn.unet import ResidualUNet, ResidualUNetConfig
+
+__all__ = [
+    "NetworkConfig",
+    "ResidualUNet",
+    "ResidualUNetConfig",
+    "StepMlp",
+    "StepMlpConfig",
+    "log_spaced_frequencies",
+    "sinusoidal_embedding",
+]

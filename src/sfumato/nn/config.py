@@ -1,0 +1,56 @@
+"""What a network's configuration promises.
+
+A configuration is a frozen dataclass of scalars. It says which data it can take (`check`) and makes the network
+(`build`), whose call is `network(x (B, C, *space), time (B,), cond=None) -> (B, C_out, *space)`. `time` is whatever the
+model's time input gives; the network is told its scale once, when it is built.
+"""
+
+from abc import ABC, abstractmethod
+
+from torch import nn
+
+from sfumato.errors import ConfigError
+
+__all__ = ["NetworkConfig", "require_no_condition", "require_positive"]
+
+
+class NetworkConfig(ABC):
+    """Configuration of a network: checks the data's shape, builds the module."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise ConfigError unless the network can take examples of this shape (channels first, no batch axis)."""
+
+    @abstractmethod
+    def build(
+        self, shape: tuple[int, ...], *, steps: int | None, time_span: float, out_channels: int | None = None
+    ) -> nn.Module:
+        """Make the network for examples of `shape`, with fresh weights from torch's global generator.
+
+        `steps` is the T of a tabulated schedule, None for a continuous one. `time_span` is the length of the range of
+        the time input in its own unit: 1 for a noise variance, 5 for −log_snr/8, T for a step index (`embeddings`).
+        `out_channels` defaults to the channels of the data; learned variances ask for twice as many.
+        """
+
+
+def require_positive(name: str, *values: int) -> None:
+    """Raise ConfigError unless every value of the field `name` is a whole number above zero."""
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(
+                f"network.{name} contains {value!r}" if len(values) > 1 else f"network.{name} is {value!r}",
+                expected="whole numbers of 1 or more",
+                fix=f"give network.{name} positive whole numbers",
+            )
+
+
+def require_no_condition(network: nn.Module, cond: object) -> None:
+    """Raise ConfigError when a condition reaches a network that has no input for it."""
+    if cond is not None:
+        raise ConfigError(
+            f"{type(network).__name__} was given a condition but has no input for one",
+            expected="cond=None (this network is unconditional)",
+            fix="leave out the labels, or choose a network that takes a condition",
+        )

@@ -1,0 +1,144 @@
+"""falbel's residual U-Net: batch norm, no attention, the noise level joined to the input once.
+
+    conv_in 1×1 (C → e);  concat e planes holding the sinusoidal embedding of the time
+    down    one level per width w_1 … w_L: `depth` blocks R, each kept as a skip; halve by averaging
+    mid     R(w_L, 2 w_L), R(2 w_L, w_L)
+    up      the levels in reverse: double bilinearly; each block is joined by a skip, the last one made first;
+            level k ends at w_{k−1} channels, the last at e
+    conv_out 1×1 (e → C), zero at the start, so that the untrained network returns exactly 0
+
+e = `embedding`. With the default widths at 3 × 64 × 64 there are 3,562,211 parameters. Each level halves the image, so
+height and width must be multiples of 2^L. Source: falbel, after Béres 2022.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.errors import ConfigError
+from sfumato.nn.blocks import DownLevel, ResidualBlock, UpLevel
+from sfumato.nn.config import NetworkConfig, require_no_condition, require_positive
+from sfumato.nn.embeddings import log_spaced_frequencies, sinusoidal_embedding
+
+__all__ = ["ResidualUNet", "ResidualUNetConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualUNetConfig(NetworkConfig):
+    """Settings of `ResidualUNet`.
+
+    `widths`: channels of each level, finest first; every level halves height and width. `depth`: blocks per level.
+    `embedding`: planes of the time embedding, half sines and half cosines, and channels at full resolution.
+    """
+
+    widths: tuple[int, ...] = (32, 64, 96, 128)
+    depth: int = 2
+    embedding: int = 32
+
+    def __post_init__(self) -> None:
+        require_positive("widths", *self.widths)
+        require_positive("depth", self.depth)
+        require_positive("embedding", self.embedding)
+        if not self.widths:
+            raise ConfigError(
+                "network.widths is empty", expected="one width per level", fix="for instance network.widths: [64, 128]"
+            )
+        if self.embedding < 4 or self.embedding % 2:
+            raise ConfigError(
+                f"network.embedding is {self.embedding}",
+                expected="an even number of 4 or more (as many sines as cosines)",
+                fix=f"set network.embedding: {max(4, self.embedding + 1)}",
+            )
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise ConfigError unless `shape` is (C, H, W) with H and W multiples of 2^levels."""
+        if len(shape) != 3:
+            raise ConfigError(
+                f"network ResidualUNet was given data of shape {shape}",
+                expected="images, (channels, height, width)",
+                fix="choose network: StepMlp for points and vectors",
+            )
+        require_divisible(shape[1], shape[2], levels=len(self.widths))
+
+    def build(
+        self, shape: tuple[int, ...], *, steps: int | None, time_span: float, out_channels: int | None = None
+    ) -> "ResidualUNet":
+        """Make the network; any number of `steps` will do, since it sees the time only through its embedding."""
+        self.check(shape)
+        return ResidualUNet(
+            shape[0],
+            shape[0] if out_channels is None else out_channels,
+            widths=self.widths,
+            depth=self.depth,
+            embedding=self.embedding,
+            time_span=time_span,
+        )
+
+
+def require_divisible(height: int, width: int, *, levels: int) -> None:
+    """Raise ConfigError unless both are positive multiples of 2^levels, naming the nearest sizes that are."""
+    factor = 2**levels
+    if height > 0 and width > 0 and height % factor == 0 and width % factor == 0:
+        return
+    larger = [max(factor, math.ceil(n / factor) * factor) for n in (height, width)]
+    smaller = [max(factor, n // factor * factor) for n in (height, width)]
+    common = math.gcd(height, width)
+    fitting_levels = (common & -common).bit_length() - 1
+    raise ConfigError(
+        f"images of {height}x{width} (height x width) do not fit the {levels} levels of network.widths",
+        expected=f"height and width in multiples of {factor} (each level halves them); "
+        f"nearest: {' or '.join(dict.fromkeys(f'{h}x{w}' for h, w in (smaller, larger)))}",
+        fix=f"set data.pad: {larger} (samples are cropped back), change data.size, or give network.widths "
+        + (f"at most {fitting_levels} entries" if fitting_levels else "fewer entries and an even size"),
+    )
+
+
+class ResidualUNet(nn.Module):
+    """The U-Net of this module: (B, C, H, W) and time (B,) → (B, C_out, H, W)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        widths: tuple[int, ...],
+        depth: int,
+        embedding: int,
+        time_span: float,
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.time_span = time_span
+        self.conv_in = nn.Conv2d(in_channels, embedding, kernel_size=1)
+        before = [2 * embedding, *widths[:-1]]
+        self.down = nn.ModuleList(DownLevel(i, w, depth=depth) for i, w in zip(before, widths, strict=True))
+        bottom = widths[-1]
+        self.mid = nn.Sequential(ResidualBlock(bottom, 2 * bottom), ResidualBlock(2 * bottom, bottom))
+        after = [*widths[-2::-1], embedding]
+        self.up = nn.ModuleList(UpLevel(w, o, depth=depth) for w, o in zip(reversed(widths), after, strict=True))
+        self.conv_out = nn.Conv2d(embedding, out_channels, kernel_size=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Predict for noisy images `x` at `time` (in the unit whose range is `time_span` long)."""
+        require_no_condition(self, cond)
+        require_divisible(x.shape[2], x.shape[3], levels=len(self.down))
+        h = self.conv_in(x)
+        h = torch.cat([h, self._time_planes(time, like=h)], dim=1)
+        skips: list[Tensor] = []
+        for level in self.down:
+            h = level(h, skips)
+        h = self.mid(h)
+        for level in self.up:
+            h = level(h, skips)
+        return self.conv_out(h)
+
+    def _time_planes(self, time: Tensor, *, like: Tensor) -> Tensor:
+        """Embedding of `time`, constant over the image: (B, e, H, W), laid out in memory as `like`."""
+        frequencies = log_spaced_frequencies(self.embedding // 2, like=time) / self.time_span
+        embedded = sinusoidal_embedding(time, frequencies)
+        # An expanded view has no memory format of its own: concatenating it would turn channels-last into contiguous.
+        return torch.empty_like(like).copy_(embedded[:, :, None, None])
