@@ -1,0 +1,167 @@
+"""The trained thing: a network, a schedule and a parameterization make a denoiser.
+
+`Denoise` is all that samplers, guidance and likelihood ever see: (x_t, t) -> `Prediction`. `Denoiser` is the one that is
+trained; wrappers (clipping, guidance, counting) are others. The network sees `c_in x_t` and a time input,
+
+    c_in = 1 / sqrt(alpha² data_std² + sigma²)      (Karras et al. 2022; 1 for a network that counts steps)
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.core.parameterization import Parameterization
+from sfumato.core.prediction import Prediction
+from sfumato.core.rates import Rates, spread
+from sfumato.core.schedules import Schedule
+from sfumato.errors import ConfigError
+
+__all__ = [
+    "Cond",
+    "Denoise",
+    "Denoiser",
+    "LogSnrInput",
+    "NoiseVarianceInput",
+    "StepInput",
+    "TimeInput",
+    "check_terminal_signal",
+]
+
+Cond = Tensor
+
+
+class Denoise(Protocol):
+    """Anything that predicts data from noisy data: a trained denoiser, an oracle, or a wrapper of either."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule whose times `__call__` takes."""
+        ...
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Prediction:
+        """Prediction for x_t (B, *) at times t, () or (B,), float64."""
+        ...
+
+
+class TimeInput(ABC):
+    """The number that tells the network how noisy its input is."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def value(self, r: Rates) -> Tensor:
+        """The network's time input at the rates r; float64, shaped as r.t."""
+
+    @abstractmethod
+    def input_scale(self, r: Rates, data_std: float) -> Tensor:
+        """c_in, which multiplies x_t before the network; float64, shaped as r.t."""
+
+
+def unit_variance(r: Rates, data_std: float) -> Tensor:
+    """1/sqrt(alpha² data_std² + sigma²): x_t times this has unit variance at every noise level (Karras et al. 2022)."""
+    return (r.alpha**2 * data_std**2 + r.sigma**2).rsqrt()
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput(TimeInput):
+    """t T - 1: the zero-based index of the step, as in DDPM; fractional between grid points; x_t goes in unscaled."""
+
+    steps: int = 1000
+
+    def value(self, r: Rates) -> Tensor:
+        return r.t * self.steps - 1
+
+    def input_scale(self, r: Rates, data_std: float) -> Tensor:
+        return torch.ones_like(r.t)
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseVarianceInput(TimeInput):
+    """sigma²/(alpha² + sigma²), the share of noise in the power of x_t, in (0, 1) (Béres 2022)."""
+
+    def value(self, r: Rates) -> Tensor:
+        return (-r.log_snr).sigmoid()
+
+    def input_scale(self, r: Rates, data_std: float) -> Tensor:
+        return unit_variance(r, data_std)
+
+
+@dataclass(frozen=True, slots=True)
+class LogSnrInput(TimeInput):
+    """-log_snr/8, which is Karras et al.'s ¼ ln sigma, in about (-2.5, 2.5)."""
+
+    def value(self, r: Rates) -> Tensor:
+        return -r.log_snr / 8
+
+    def input_scale(self, r: Rates, data_std: float) -> Tensor:
+        return unit_variance(r, data_std)
+
+
+MAX_TERMINAL_SIGNAL = 0.01
+
+
+def check_terminal_signal(schedule: Schedule, data_std: float) -> None:
+    """Refuse a schedule with alpha_1² data_var/sigma_1² > 0.01: sampling starts from a prior that training never reaches.
+
+    Lin et al. 2024 ("Common diffusion noise schedules are flawed"). Raises ConfigError with the number and the remedies.
+    """
+    signal = schedule.terminal_signal(data_std)
+    if signal > MAX_TERMINAL_SIGNAL:
+        end = schedule.rates(1.0)
+        raise ConfigError(
+            f"schedule {type(schedule).__name__} ends with alpha-bar {float(end.alpha**2):.4g}: "
+            f"the data still have {signal:.3g} times the power of the noise at t = 1",
+            expected=f"at most {MAX_TERMINAL_SIGNAL}, because sampling starts from noise alone",
+            fix="rescale the betas to the number of steps (schedule.betas.rescale: true), use CosineBetas, wrap it in "
+            "ZeroTerminalSnr, or set allow_terminal_signal: true",
+        )
+
+
+class Denoiser(nn.Module):
+    """The trained denoiser: x0 = c_skip x_t + c_out F(c_in x_t, time), computed in float32 around the network.
+
+    With `learn_variance` the network gives twice the channels; the second half, as (out + 1)/2, is the
+    mixing weight of `LearnedRange` (Nichol & Dhariwal 2021, eq. 15).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        parameterization: Parameterization,
+        *,
+        time_input: TimeInput,
+        data_std: float,
+        learn_variance: bool = False,
+        allow_terminal_signal: bool = False,
+    ) -> None:
+        super().__init__()
+        if not (data_std > 0 and data_std < float("inf")):
+            raise ConfigError(
+                f"data_std is {data_std}", expected="a positive number", fix="check that the data are not all the same value"
+            )
+        if not allow_terminal_signal:
+            check_terminal_signal(schedule, data_std)
+        self.network = network
+        self.schedule = schedule
+        self.parameterization = parameterization
+        self.time_input = time_input
+        self.data_std = data_std
+        self.learn_variance = learn_variance
+
+    def output(self, x_t: Tensor, r: Rates, cond: Cond | None = None) -> Tensor:
+        """The network's raw F (B, C or 2C, *) in the dtype of x_t, whatever precision the network ran in."""
+        scale = spread(self.time_input.input_scale(r, self.data_std), x_t)
+        time = self.time_input.value(r).to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
+        return self.network(scale * x_t, time, cond).to(x_t.dtype)
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Prediction:
+        r = self.schedule.rates(t)
+        output, var_mix = self.output(x_t, r, cond), None
+        if self.learn_variance:
+            output, mix = output.chunk(2, dim=1)
+            var_mix = (mix + 1) / 2
+        return Prediction(x_t, r, self.parameterization.x0(output, x_t, r, self.data_std), var_mix)

@@ -1,0 +1,122 @@
+"""Which times training looks at: t as the quantile function of a density, applied to uniform numbers.
+
+Objectives are integrals over t uniform in [t_min, 1]; drawing t from a density q instead, each loss is multiplied by
+`inv_density = 1/q(t)` (q relative to the uniform), so that another sampler changes the variance and not the objective.
+
+The uniform numbers are independent, stratified (one per B-th of the interval, Kingma et al. 2021, app. I.1) or antithetic
+(u and 1 - u in pairs).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sfumato.core.schedules import Schedule
+from sfumato.errors import ConfigError
+
+__all__ = ["GridTimes", "LogNormalTimes", "Spread", "TimeDraw", "Times", "UniformTimes"]
+
+Spread = Literal["independent", "stratified", "antithetic"]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeDraw:
+    """t in [t_min, 1] and inv_density = 1/q(t), both (B,) float64 on the CPU."""
+
+    t: Tensor
+    inv_density: Tensor
+
+
+def _independent(count: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+def _stratified(count: int, generator: torch.Generator) -> Tensor:
+    """One number in each of `count` equal cells, in random order, so that slices of a batch are fair too."""
+    cells = torch.randperm(count, generator=generator)
+    return (cells + torch.rand(count, generator=generator, dtype=torch.float64)) / count
+
+
+def _antithetic(count: int, generator: torch.Generator) -> Tensor:
+    """u and 1 - u side by side; an odd batch ends with a number that has no partner."""
+    half = torch.rand((count + 1) // 2, generator=generator, dtype=torch.float64)
+    return torch.stack([half, 1 - half], dim=1).flatten()[:count]
+
+
+_UNIFORMS = {"independent": _independent, "stratified": _stratified, "antithetic": _antithetic}
+
+
+class Times(ABC):
+    """A density of training times."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def draw(self, schedule: Schedule, count: int, generator: torch.Generator) -> TimeDraw:
+        """`count` times for one global batch."""
+
+
+def _uniforms(spread: Spread, count: int, generator: torch.Generator) -> Tensor:
+    return _UNIFORMS[spread](count, generator)
+
+
+@dataclass(frozen=True, slots=True)
+class UniformTimes(Times):
+    """t uniform in [t_min, 1]: inv_density = 1."""
+
+    spread: Spread = "stratified"
+
+    def draw(self, schedule: Schedule, count: int, generator: torch.Generator) -> TimeDraw:
+        u = _uniforms(self.spread, count, generator)
+        return TimeDraw(schedule.t_min + (1 - schedule.t_min) * u, torch.ones_like(u))
+
+
+@dataclass(frozen=True, slots=True)
+class GridTimes(Times):
+    """t = k/T, k uniform in 1 … T: the chain of T steps (Ho et al. 2020, alg. 1). Antithetic pairs are k and T + 1 - k."""
+
+    steps: int = 1000
+    spread: Spread = "stratified"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"times.steps is {self.steps}", expected="1 or more", fix="use the schedule's number of steps")
+
+    def draw(self, schedule: Schedule, count: int, generator: torch.Generator) -> TimeDraw:
+        u = _uniforms(self.spread, count, generator)
+        step = (u * self.steps).floor().clamp(max=self.steps - 1) + 1
+        return TimeDraw(step / self.steps, torch.ones_like(u))
+
+
+@dataclass(frozen=True, slots=True)
+class LogNormalTimes(Times):
+    """ln(noise_level) ~ N(mean, std²), truncated to the schedule's span (Karras et al. 2022, table 1: -1.2 and 1.2)."""
+
+    mean: float = -1.2
+    std: float = 1.2
+    spread: Spread = "stratified"
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise ConfigError(f"times.std is {self.std}", expected="a number above 0", fix="1.2 is the paper's")
+
+    def _span(self, schedule: Schedule) -> Tensor:
+        """The normal CDF at the ends of the schedule's span: quantiles of t_min and of 1; shape (2,)."""
+        ends = schedule.rates(torch.tensor([schedule.t_min, 1.0], dtype=torch.float64))
+        return torch.special.ndtr((ends.noise_level.log() - self.mean) / self.std)
+
+    def density(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """q(t) relative to the uniform on [t_min, 1]: p(log_snr) |dlog_snr/dt| (1 - t_min); (B,) float64."""
+        z = (-schedule.log_snr(t) / 2 - self.mean) / self.std
+        low, high = self._span(schedule)
+        log_normal = torch.distributions.Normal(0.0, 1.0).log_prob(z).exp() / (2 * self.std)  # with respect to log_snr
+        return log_normal / (high - low) * -schedule.slope(t) * (1 - schedule.t_min)
+
+    def draw(self, schedule: Schedule, count: int, generator: torch.Generator) -> TimeDraw:
+        low, high = self._span(schedule)
+        z = torch.special.ndtri(low + (high - low) * _uniforms(self.spread, count, generator))
+        t = schedule.time(-2 * (self.mean + self.std * z))
+        return TimeDraw(t, 1 / self.density(schedule, t))
