@@ -190,17 +190,19 @@ def test_learned_variance_doubles_the_outputs_only() -> None:
 def test_channels_last_and_bfloat16_survive_every_block() -> None:
     network = small().to(memory_format=torch.channels_last)
     kept: list[bool] = []
+
+    def look(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+        for tensor in (args[0], out):
+            last = tensor.is_contiguous(memory_format=torch.channels_last)
+            kept.append(tensor.dtype == torch.bfloat16 and last)
+
     for module in network.modules():
         if isinstance(module, ResidualBlock):
-            module.register_forward_hook(
-                lambda m, args, out: kept.append(
-                    out.dtype == torch.bfloat16 and out.is_contiguous(memory_format=torch.channels_last)
-                )
-            )
+            module.register_forward_hook(look)
     x = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         network(x, torch.rand(2))
-    assert kept == [True] * 10
+    assert kept == [True] * 20
 
 
 def test_memory_format_does_not_change_the_numbers() -> None:

@@ -119,8 +119,8 @@ class ResidualUNet(nn.Module):
         after = [*widths[-2::-1], embedding]
         self.up = nn.ModuleList(UpLevel(w, o, depth=depth) for w, o in zip(reversed(widths), after, strict=True))
         self.conv_out = nn.Conv2d(embedding, out_channels, kernel_size=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
         """Predict for noisy images `x` at `time` (in the unit whose range is `time_span` long)."""
