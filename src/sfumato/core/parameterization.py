@@ -37,10 +37,16 @@ class Parameterization(ABC):
     def coefficients(self, r: Rates, data_std: float) -> Coefficients:
         """(c_skip, c_out) at the rates r, for data of standard deviation data_std; float64, shaped as r.alpha."""
 
-    def target(self, x0: Tensor, x_t: Tensor, r: Rates, data_std: float) -> Tensor:
-        """The F that gives x0 exactly: (x_0 - c_skip x_t)/c_out, (B, *). Needs x_t = alpha x_0 + sigma eps in full precision."""
+    def target(self, x0: Tensor, eps: Tensor, r: Rates, data_std: float) -> Tensor:
+        """The F that gives x0 exactly, (x_0 - c_skip x_t)/c_out with x_t = alpha x_0 + sigma eps; (B, *).
+
+        Taken from x_0 and eps, `[(1 - c_skip alpha) x_0 - c_skip sigma eps]/c_out`, whose coefficients are float64: from a
+        float32 x_t the difference loses all digits as sigma goes to 0.
+        """
         c = self.coefficients(r, data_std)
-        return (x0 - spread(c.c_skip, x_t) * x_t) / spread(c.c_out, x_t)
+        of_data = (1 - c.c_skip * r.alpha) / c.c_out
+        of_noise = -c.c_skip * r.sigma / c.c_out
+        return spread(of_data, x0) * x0 + spread(of_noise, x0) * eps
 
     def x0(self, output: Tensor, x_t: Tensor, r: Rates, data_std: float) -> Tensor:
         """x0_hat = c_skip x_t + c_out F, (B, *)."""

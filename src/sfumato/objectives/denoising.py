@@ -1,0 +1,102 @@
+"""The denoising loss: one network call, one affine target, one weight.
+
+    x_t = alpha x_0 + sigma eps,   loss = inv_density · mean over elements of d( sqrt(w gain²) (F_hat - F) )
+
+with d(r) = r² unless another distance is chosen. Pure in the draw (t, eps): the same draw gives the same loss.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sfumato.core import Cond, Denoiser, marginal
+from sfumato.core.rates import spread
+from sfumato.errors import ConfigError
+from sfumato.objectives.weightings import OutputError, Weighting
+
+__all__ = ["DenoisingLoss", "Distance", "Draw", "Huber", "Losses", "Mae", "Mse", "Objective"]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What one training step draws: t (B,) float64, eps ~ N(0, I) (B, *), inv_density (B,) float64."""
+
+    t: Tensor
+    eps: Tensor
+    inv_density: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """One value per example, (B,) float32 on the device: what is minimised is their mean."""
+
+    values: Tensor
+
+
+class Distance(ABC):
+    """d(residual), elementwise, and non-negative."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self, residual: Tensor) -> Tensor:
+        """d(residual), shaped as the residual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mse(Distance):
+    """r²: its minimiser is the conditional mean."""
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        return residual.square()
+
+
+@dataclass(frozen=True, slots=True)
+class Mae(Distance):
+    """|r|: its minimiser is the conditional median, so likelihoods computed from it are loose."""
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        return residual.abs()
+
+
+@dataclass(frozen=True, slots=True)
+class Huber(Distance):
+    """r²/2 up to |r| = delta, delta (|r| - delta/2) beyond; delta is in units of the weighted residual (Huber 1964)."""
+
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.delta > 0:
+            raise ConfigError(f"objective.distance.delta is {self.delta}", expected="a number above 0", fix="1 is usual")
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        return torch.nn.functional.huber_loss(residual, torch.zeros_like(residual), reduction="none", delta=self.delta)
+
+
+class Objective(Protocol):
+    """Anything that scores a denoiser on a batch, given what was drawn."""
+
+    def __call__(self, d: Denoiser, x0: Tensor, draw: Draw, cond: Cond | None = None) -> Losses:
+        """One loss per example of x0 (B, *)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DenoisingLoss:
+    """The denoising objective; its configuration is the object itself."""
+
+    distance: Distance = Mse()
+    weighting: Weighting = OutputError()
+
+    def __call__(self, d: Denoiser, x0: Tensor, draw: Draw, cond: Cond | None = None) -> Losses:
+        r = d.schedule.rates(draw.t)
+        x_t = marginal(x0, r).sample(draw.eps)
+        output = d.output(x_t, r, cond)
+        target = d.parameterization.target(x0, draw.eps, r, d.data_std)
+        factor = self.weighting.output_factor(r, d.schedule, d.parameterization, d.data_std)
+        residual = spread(factor.sqrt(), x0) * (output - target)
+        per_example = self.distance(residual).flatten(1).mean(1)
+        return Losses(spread(draw.inv_density, per_example) * per_example)

@@ -1,0 +1,64 @@
+"""DDIM: the same marginals as DDPM with any amount of fresh noise (Song, Meng & Ermon 2021).
+
+    x_s = alpha_s x0 + sqrt(sigma_s² - noise²) eps + noise z        (eq. 12)
+    noise = eta · sqrt(small)                                       (eq. 16)
+
+with `small` the posterior's variance: eta = 0 is deterministic, eta = 1 is ancestral sampling with the small variance. The
+sigma-hat variant keeps the deterministic part of eta = 1 and adds noise of the large variance (their "σ̂", used for DDPM).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from sfumato.core import Cond, Denoise, NoiseSource, log_variances
+from sfumato.errors import ConfigError
+from sfumato.samplers.base import Sampler, Stepped, predict, rates_at
+
+__all__ = ["Ddim"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ddim(Sampler[None]):
+    """DDIM with stochasticity eta in [0, 1]; first order, one call per step."""
+
+    order: ClassVar[int] = 1
+    eta: float = 0.0
+    sigma_hat: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ConfigError(
+                f"sampler.eta is {self.eta}", expected="a number from 0 (deterministic) to 1 (ancestral)", fix="0 is usual"
+            )
+        if self.sigma_hat and self.eta != 1:
+            raise ConfigError(
+                f"sampler.sigma_hat is true and sampler.eta is {self.eta}",
+                expected="eta 1 with sigma_hat, which is the larger noise for the fully stochastic sampler",
+                fix="set sampler.eta to 1, or sampler.sigma_hat to false",
+            )
+
+    def calls(self, steps: int) -> int:
+        return steps
+
+    def init(self, x: Tensor) -> None:
+        return None
+
+    def step(
+        self, d: Denoise, x_t: Tensor, *, t: float, s: float, state: None, noise: NoiseSource, cond: Cond | None
+    ) -> Stepped[None]:
+        p = predict(d, x_t, t, cond)
+        if s == 0:
+            return Stepped(p.x0, None, p)
+        now, then = p.rates, rates_at(d, s)
+        variances = log_variances(then, now)
+        small = self.eta**2 * float(variances.small.exp())
+        keep = float(then.sigma**2) - small
+        # x_s = alpha_s x0 + sqrt(keep) (x_t - alpha_t x0)/sigma_t
+        of_noise = max(keep, 0.0) ** 0.5 / float(now.sigma)
+        x_s = (float(then.alpha) - of_noise * float(now.alpha)) * p.x0 + of_noise * x_t
+        if self.eta > 0:
+            added = float(variances.large.exp()) if self.sigma_hat else small
+            x_s = x_s + added**0.5 * noise.increment(now, then, x_t)
+        return Stepped(x_s, None, p)
