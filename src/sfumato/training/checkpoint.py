@@ -1,0 +1,391 @@
+"""Checkpoints that survive a kill, a full disk, a power loss and a flipped bit.
+
+    checkpoints/step-00001000/   model.safetensors  ema-0.999.safetensors  optimizer.safetensors  state.json
+    MANIFEST.json
+
+A checkpoint is a folder. It is written under a temporary name, file after file, each made durable; the manifest (size
+and SHA-256 of every other file) comes last; then the folder's names are made durable, the folder is renamed to its
+step, and the rename is made durable. Only then is the checkpoint acknowledged, and only then may older ones go: each is
+first renamed out of sight (durably), then removed. So at every instant, and after every power loss, each visible
+`step-*` folder is either whole or recognisably broken, and the newest acknowledged one is whole.
+
+Nothing outside the folder says that it is complete, so it may be copied or renamed. Bytes depend on the snapshot alone.
+Order is by step, never by clock. What is broken is moved aside as `*.corrupt`, never deleted.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from sfumato.errors import CheckpointError, ConfigError
+from sfumato.training.manifest import FORMAT, MANIFEST, Listed, NewerFormatError, belongs, manifest_json, read_manifest
+from sfumato.training.storage import LocalStorage, Storage, explained, make_folders, require_free_space
+from sfumato.training.tensors import check_finite, decode, encode, encoded_size, strict_json
+
+__all__ = ["CheckpointStore", "Report", "Snapshot"]
+
+_STEP = re.compile(r"step-(\d{8,18})")
+_TEMPORARY = (".tmp-", ".old-")
+
+Report = Callable[[str], None]
+Chunk = bytes | memoryview
+
+
+def _silent(_note: str) -> None:
+    """Nobody asked for notes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a run needs to go on as if it had never stopped.
+
+    `ema` holds the tensors of each moving average under its name ("0.999"); `optimizer` is flattened to tensors;
+    `state` is plain JSON data (seeds, threads, processes, versions, data fingerprint, counters of the averages,
+    learning rate …).
+    """
+
+    step: int
+    images_seen: int
+    model: dict[str, Tensor]
+    ema: dict[str, dict[str, Tensor]]
+    optimizer: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+@final
+class CheckpointStore:
+    """The checkpoints of one run folder. One writer at a time (see `RunLock`); any number of readers."""
+
+    def __init__(self, run_folder: Path, *, keep: int = 2, storage: Storage | None = None) -> None:
+        if keep < 2:
+            raise ConfigError(
+                f"keep is {keep}", expected="at least 2 checkpoints", fix="keep 2: the newest one can turn out damaged"
+            )
+        self.run_folder = Path(run_folder)
+        self.folder = self.run_folder / "checkpoints"
+        self.keep = keep
+        self.storage = LocalStorage() if storage is None else storage
+        self._anchored = False
+
+    # ---------------------------------------------------------------------------------------------------------- writing
+
+    def required_bytes(self, snapshot: Snapshot) -> int:
+        """Size of the checkpoint that `save(snapshot)` would write, without the manifest (under 2 kB)."""
+        tensors = sum(encoded_size(part) for part in _tensor_files(snapshot).values())
+        return tensors + len(_state_json(snapshot))
+
+    def require_free_space(self, snapshot: Snapshot) -> None:
+        """Refuse with `ResourceError` when three checkpoints like this one do not fit. Makes the run folder."""
+        make_folders(self.run_folder, self.storage)
+        require_free_space(self.run_folder, self.required_bytes(snapshot), self.storage)
+
+    def save(self, snapshot: Snapshot) -> Path:
+        """Write a checkpoint durably, then drop all but the newest `keep`. Returns its folder.
+
+        When the step is stored already, with the same tensors, nothing is written. Raises `ResourceError` when storage
+        refuses (the temporary folder is removed, older checkpoints are untouched) and `CheckpointError` when a tensor
+        is not finite or the step is stored with other tensors.
+        """
+        for name, tensors in _tensor_files(snapshot).items():
+            check_finite(tensors, f"step {snapshot.step} was not saved; {name}")
+        target = self.folder / f"step-{snapshot.step:08d}"
+        temporary = self.folder / f".tmp-{target.name}"
+        kept = f"the {len(self.steps())} older checkpoints are untouched"
+        try:
+            self._anchor()
+            if self._already_saved(target, snapshot):
+                return target
+            self._write(temporary, snapshot)
+            self.storage.rename(temporary, target)
+            self.storage.fsync_dir(self.folder)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.storage.remove(temporary)
+            doing, needed = f"saving the checkpoint {target}", self.required_bytes(snapshot)
+            raise explained(error, doing, path=self.folder, storage=self.storage, needed=needed, kept=kept) from None
+        with contextlib.suppress(OSError):  # the new checkpoint is safe; what could not be dropped goes next time
+            self._drop_old()
+        return target
+
+    def _anchor(self) -> None:
+        """Once per store: see that the names leading to the checkpoints are durable, whoever made them."""
+        if not self._anchored:
+            make_folders(self.folder, self.storage)
+            self.storage.fsync_dir(self.run_folder)
+            with contextlib.suppress(PermissionError):  # a parent may be enterable but not readable
+                self.storage.fsync_dir(self.run_folder.parent)
+            self._anchored = True
+
+    def _already_saved(self, target: Path, snapshot: Snapshot) -> bool:
+        """Whether this step is stored with these tensors. A broken one is moved aside, a different one is an error."""
+        if target.name not in self.storage.names(self.folder):
+            return False
+        try:
+            listed = self._verified(target)
+        except CheckpointError:
+            self._move_aside(target)
+            return False
+        for name, tensors in _tensor_files(snapshot).items():
+            if name not in listed or _sha256(encode(tensors)) != listed[name].sha256:
+                raise CheckpointError(
+                    f"{target} exists already, with other tensors in {name}",
+                    expected="each step of a run saved once",
+                    fix="resume the run from its newest checkpoint, or start a new run under another name",
+                )
+        return True
+
+    def _write(self, folder: Path, snapshot: Snapshot) -> None:
+        self.storage.remove(folder)
+        self.storage.mkdir(folder)
+        listed: dict[str, Listed] = {}
+        for name, tensors in _tensor_files(snapshot).items():
+            listed[name] = self._write_file(folder / name, encode(tensors))
+        listed["state.json"] = self._write_file(folder / "state.json", [_state_json(snapshot)])
+        self._write_file(folder / MANIFEST, [manifest_json(listed)])
+        self.storage.fsync_dir(folder)
+
+    def _write_file(self, path: Path, chunks: Iterable[Chunk]) -> Listed:
+        """Write, hash on the way, make durable."""
+        sha, size = hashlib.sha256(), 0
+
+        def hashed() -> Iterator[Chunk]:
+            nonlocal size
+            for chunk in chunks:
+                sha.update(chunk)
+                size += len(chunk)
+                yield chunk
+
+        self.storage.write(path, hashed())
+        self.storage.fsync(path)
+        return Listed(size, sha.hexdigest())
+
+    def _drop_old(self) -> None:
+        """Remove what is older than the newest `keep` whole checkpoints. Broken ones are not counted."""
+        whole = [step for step in reversed(self.steps()) if self._looks_whole(self._path(step))]
+        if len(whole) < self.keep:
+            return
+        old = [self._path(step) for step in self.steps() if step < whole[self.keep - 1]]
+        hidden = [path.with_name(f".old-{path.name}") for path in old]
+        for path, away in zip(old, hidden, strict=True):
+            self.storage.remove(away)
+            self.storage.rename(path, away)
+        if hidden:  # otherwise a power loss could keep the name and lose the files
+            self.storage.fsync_dir(self.folder)
+        for away in hidden:
+            self.storage.remove(away)
+
+    def _looks_whole(self, path: Path) -> bool:
+        """All listed files are there in their sizes; cheap, and enough to decide what may be dropped."""
+        try:
+            return all(self.storage.size(path / name) == one.size for name, one in self._manifest(path).items())
+        except (CheckpointError, OSError):
+            return False
+
+    # ---------------------------------------------------------------------------------------------------------- finding
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint folder, ascending, whole or not. Never writes."""
+        try:
+            names = self.storage.names(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise explained(error, f"listing {self.folder}", path=self.folder, storage=self.storage) from None
+        return sorted(int(found[1]) for name in names if (found := _STEP.fullmatch(name)))
+
+    def clean(self) -> None:
+        """Remove what killed saves left behind. For the holder of the run's lock, at its start."""
+        try:
+            for name in self.storage.names(self.folder):
+                if name.startswith(_TEMPORARY):
+                    self.storage.remove(self.folder / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise explained(error, f"cleaning {self.folder}", path=self.folder, storage=self.storage) from None
+
+    def newest(self, report: Report = _silent) -> Path | None:
+        """The newest whole checkpoint (every hash checked), or None in a run that never saved one.
+
+        Newer broken ones are reported and moved aside as `*.corrupt`: for the holder of the run's lock; readers call
+        `find`. Raises `CheckpointError` when none is whole (listing each with its reason; nothing is moved) or the
+        newest was made by a newer format.
+        """
+        path, broken = self._search(report)
+        for bad, reason in broken:
+            report(f"{bad.name} is damaged ({reason}); moved aside, an older checkpoint is used")
+            try:
+                self._move_aside(bad)
+            except OSError as error:
+                report(f"{bad.name} could not be moved aside: {error.strerror}")
+        return path
+
+    def find(self, report: Report = _silent) -> Path:
+        """The newest whole checkpoint for a reader, who changes nothing. `CheckpointError` when there is none."""
+        path, broken = self._search(report)
+        for bad, reason in broken:
+            report(f"{bad.name} is damaged ({reason}); an older checkpoint is used")
+        if path is None:
+            raise CheckpointError(
+                f"no checkpoint in {self.folder}",
+                expected="a run folder that holds at least one checkpoint (checkpoints/step-00000000 and later)",
+                fix="give another run (`sfumato runs` lists them), or start one with `sfumato train`",
+            )
+        return path
+
+    def _search(self, report: Report) -> tuple[Path | None, list[tuple[Path, str]]]:
+        broken: list[tuple[Path, str]] = []
+        for step in reversed(self.steps()):
+            path = self._path(step)
+            try:
+                self._verified(path, report)
+                return path, broken
+            except CheckpointError as error:
+                if isinstance(error.__cause__, NewerFormatError):
+                    raise
+                broken.append((path, error.what.removeprefix(f"{path}: ")))
+        aside = [self.folder / name for name in self._names_aside()]
+        broken += [(path, "moved aside earlier") for path in aside]
+        if broken:
+            listed = "; ".join(f"{path.name}: {reason}" for path, reason in broken)
+            raise CheckpointError(
+                f"no whole checkpoint is left in {self.folder}: {listed}",
+                expected="at least one checkpoint whose files match their SHA-256",
+                fix="restore one from a copy, or start again under a new run name; nothing was changed or deleted",
+            )
+        return None, []
+
+    def _names_aside(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return [name for name in self.storage.names(self.folder) if ".corrupt" in name]
+        return []
+
+    def _move_aside(self, path: Path) -> None:
+        taken = self.storage.names(path.parent)
+        names = (f"{path.name}.corrupt{suffix}" for suffix in ("", *(f"-{count}" for count in range(2, 10_000))))
+        self.storage.rename(path, path.with_name(next(name for name in names if name not in taken)))
+        self.storage.fsync_dir(path.parent)
+
+    # ---------------------------------------------------------------------------------------------------------- reading
+
+    def load(self, path: Path, report: Report = _silent) -> Snapshot:
+        """Read a checkpoint folder, wherever it lies and whatever it is called; every byte is checked before use.
+
+        Raises `CheckpointError` naming the file; unknown extra files are ignored with a note.
+        """
+        listed = self._manifest(path)
+        self._note_extra(path, listed, report)
+        read = {name: self._checked(path, name, one) for name, one in listed.items()}
+        state = _read_state(read.pop("state.json"), path)
+        tensors = {}
+        for name in list(read):
+            tensors[name] = decode(read.pop(name), str(path / name)).tensors  # one file's bytes at a time are let go
+            check_finite(tensors[name], str(path / name))
+        return Snapshot(
+            step=state.pop("step"),
+            images_seen=state.pop("images_seen"),
+            model=tensors.pop("model.safetensors"),
+            optimizer=tensors.pop("optimizer.safetensors"),
+            ema={name[len("ema-") : -len(".safetensors")]: part for name, part in tensors.items()},
+            state=state,
+        )
+
+    def _verified(self, path: Path, report: Report = _silent) -> dict[str, Listed]:
+        listed = self._manifest(path)
+        self._note_extra(path, listed, report)
+        for name, one in listed.items():
+            self._checked(path, name, one)
+        return listed
+
+    def _manifest(self, path: Path) -> dict[str, Listed]:
+        try:
+            text = self.storage.read(path / MANIFEST, count=2**20)
+        except FileNotFoundError:
+            raise _refusal(path, f"{MANIFEST} is missing, so it was never completed") from None
+        except OSError as error:
+            raise _refusal(path, f"{MANIFEST} cannot be read: {error.strerror or error}") from None
+        try:
+            return read_manifest(text)
+        except NewerFormatError as newer:
+            raise CheckpointError(
+                f"{path}: made by format {newer.found}, this is {FORMAT}: upgrade",
+                expected=f"a checkpoint of format {FORMAT} or older",
+                fix="upgrade sfumato (`pip install --upgrade sfumato`); nothing was changed",
+            ) from newer
+        except ValueError as error:
+            raise _refusal(path, f"{MANIFEST} is damaged: {error}") from None
+
+    def _checked(self, path: Path, name: str, listed: Listed) -> bytearray:
+        """The bytes of one file, when they are the ones that were written."""
+        try:
+            size = self.storage.size(path / name)
+            if size != listed.size:
+                raise _refusal(path, f"{name} has {size} bytes instead of {listed.size}")
+            data = self.storage.read(path / name)
+        except FileNotFoundError:
+            raise _refusal(path, f"{name} is missing") from None
+        except OSError as error:
+            raise _refusal(path, f"{name} cannot be read: {error.strerror or error}") from None
+        if hashlib.sha256(data).hexdigest() != listed.sha256:
+            raise _refusal(path, f"{name} does not match its SHA-256 (at least one bit changed)")
+        return data
+
+    def _note_extra(self, path: Path, listed: dict[str, Listed], report: Report) -> None:
+        with contextlib.suppress(OSError):
+            extra = [name for name in self.storage.names(path) if name != MANIFEST and name not in listed]
+            if extra:
+                report(f"{path.name}: ignoring {_listing(extra)}, not part of the checkpoint")
+
+
+def _listing(names: list[str]) -> str:
+    """The first three of some names out of an untrusted folder."""
+    shown = ", ".join(ascii(name) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _tensor_files(snapshot: Snapshot) -> dict[str, dict[str, Tensor]]:
+    files = {"model.safetensors": snapshot.model, "optimizer.safetensors": snapshot.optimizer}
+    files |= {f"ema-{name}.safetensors": tensors for name, tensors in snapshot.ema.items()}
+    assert all(belongs(name) for name in files), list(files)
+    return files
+
+
+def _state_json(snapshot: Snapshot) -> bytes:
+    assert not {"step", "images_seen"} & set(snapshot.state), "these two have fields of their own"
+    state = {"step": snapshot.step, "images_seen": snapshot.images_seen, **snapshot.state}
+    return json.dumps(state, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _read_state(text: bytearray, path: Path) -> dict[str, Any]:
+    try:
+        state = strict_json(text)
+    except ValueError as error:
+        raise _refusal(path, f"state.json is not valid JSON: {error}") from None
+    if not isinstance(state, dict) or not all(type(state.get(key)) is int for key in ("step", "images_seen")):
+        raise _refusal(path, "state.json lacks the whole numbers step and images_seen")
+    return state
+
+
+def _sha256(chunks: Iterable[Chunk]) -> str:
+    sha = hashlib.sha256()
+    for chunk in chunks:
+        sha.update(chunk)
+    return sha.hexdigest()
+
+
+def _refusal(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: {why}",
+        expected="a checkpoint whose files match MANIFEST.json",
+        fix="use an older checkpoint of the run, or restore this one from a copy",
+    )
