@@ -368,7 +368,7 @@ GOOD: list[tuple[Callable[[Module], Iterator[str]], str, str]] = [
     (early_meetings, "experiment.build", "from sfumato.nn import unet\nfrom sfumato.core import Rates"),
     (foreign_imports, "figures.grids", "import torch\ndef f():\n    import matplotlib.pyplot as plt"),
     (impure_oracles, "verify.oracles", "import math\nimport numpy as np"),
-    (oversize, "core.rates", 'def f(x):\n    """Long.' + "\n" * 100 + '    """\n' + "    # why\n" * 100 + "    return x"),
+    (oversize, "core.rates", 'def f(x):\n    """Long.' + "\n" * 90 + '    """\n' + "    # why\n" * 90 + "    return x"),
     (vague_names, "core.rates", ""),
     (unsafe_calls, "metrics.features", "torch.load(p, weights_only=True)\nnp.load(p)\nnet.eval()"),
     (unsafe_calls, "experiment.yaml_file", "yaml.safe_load(text)"),
