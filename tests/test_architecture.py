@@ -72,8 +72,14 @@ PROTOCOL_ERRORS = {
     "__getitem__": {"IndexError", "KeyError"},
     "__next__": {"StopIteration"},
 }
-# Currency of one module, changed at its border: storage speaks as the system does, the reader collects problems.
-INTERNAL_ERRORS = {"training.storage": {"OSError", "IsADirectoryError"}, "experiment.schema": {"ExceptionGroup"}}
+# Currency of a few modules, changed at their border: storage speaks as the system does, readers of bytes say what is
+# wrong with them and their caller words the refusal, the schema collects problems. Private classes are free as well.
+INTERNAL_ERRORS = {
+    "training.storage": {"OSError", "IsADirectoryError"},
+    "training.manifest": {"ValueError", "NewerFormatError"},
+    "training.tensors": {"ValueError"},
+    "experiment.schema": {"ExceptionGroup"},
+}
 
 
 @dataclass(frozen=True)

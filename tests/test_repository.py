@@ -14,7 +14,7 @@ PRIVATE = {
     "a path of one machine": re.compile(r"(?<![\w.~$}-])/(?:work|home|root|Users|opt)/\w"),
     "a folder beside the repository": re.compile(r"\.\./[s]hared"),
     "an address of a package file or registry": re.compile(
-        r"https?://\S+\.(?:whl|tgz|deb)\b|\bpypi\.(?:org|io)\b|pythonhosted\.|(?:extra-)?index-url"
+        r"https?://\S+\.(?:whl|tgz|deb)\b|\bpypi\.(?:org|io)\b|pythonhosted\.|index-[u]rl"
     ),
     "a number that only its authors understand": re.compile(r"\bsources? 00\d\b|\bissues? #?\d", re.IGNORECASE),
 }
