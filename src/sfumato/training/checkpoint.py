@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -25,7 +25,17 @@ from typing import Any, final
 from torch import Tensor
 
 from sfumato.errors import CheckpointError, ConfigError
-from sfumato.training.manifest import FORMAT, MANIFEST, Listed, NewerFormatError, belongs, manifest_json, read_manifest
+from sfumato.training.manifest import (
+    MANIFEST,
+    CheckpointFolder,
+    Listed,
+    NewerFormatError,
+    Report,
+    belongs,
+    damaged,
+    manifest_json,
+    silent,
+)
 from sfumato.training.storage import LocalStorage, Storage, explained, make_folders, require_free_space
 from sfumato.training.tensors import check_finite, decode, encode, encoded_size, strict_json
 
@@ -34,12 +44,7 @@ __all__ = ["CheckpointStore", "Report", "Snapshot"]
 _STEP = re.compile(r"step-(\d{8,18})")
 _TEMPORARY = (".tmp-", ".old-")
 
-Report = Callable[[str], None]
 Chunk = bytes | memoryview
-
-
-def _silent(_note: str) -> None:
-    """Nobody asked for notes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,7 @@ class CheckpointStore:
         if target.name not in self.storage.names(self.folder):
             return False
         try:
-            listed = self._verified(target)
+            listed = self._at(target).verify(silent)
         except CheckpointError:
             self._move_aside(target)
             return False
@@ -168,7 +173,7 @@ class CheckpointStore:
 
     def _drop_old(self) -> None:
         """Remove what is older than the newest `keep` whole checkpoints. Broken ones are not counted."""
-        whole = [step for step in reversed(self.steps()) if self._looks_whole(self._path(step))]
+        whole = [step for step in reversed(self.steps()) if self._at(self._path(step)).looks_whole()]
         if len(whole) < self.keep:
             return
         old = [self._path(step) for step in self.steps() if step < whole[self.keep - 1]]
@@ -181,17 +186,13 @@ class CheckpointStore:
         for away in hidden:
             self.storage.remove(away)
 
-    def _looks_whole(self, path: Path) -> bool:
-        """All listed files are there in their sizes; cheap, and enough to decide what may be dropped."""
-        try:
-            return all(self.storage.size(path / name) == one.size for name, one in self._manifest(path).items())
-        except (CheckpointError, OSError):
-            return False
-
     # ---------------------------------------------------------------------------------------------------------- finding
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
+
+    def _at(self, path: Path) -> CheckpointFolder:
+        return CheckpointFolder(path, self.storage)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint folder, ascending, whole or not. Never writes."""
@@ -214,7 +215,7 @@ class CheckpointStore:
         except OSError as error:
             raise explained(error, f"cleaning {self.folder}", path=self.folder, storage=self.storage) from None
 
-    def newest(self, report: Report = _silent) -> Path | None:
+    def newest(self, report: Report = silent) -> Path | None:
         """The newest whole checkpoint (every hash checked), or None in a run that never saved one.
 
         Newer broken ones are reported and moved aside as `*.corrupt`: for the holder of the run's lock; readers call
@@ -230,7 +231,7 @@ class CheckpointStore:
                 report(f"{bad.name} could not be moved aside: {error.strerror}")
         return path
 
-    def find(self, report: Report = _silent) -> Path:
+    def find(self, report: Report = silent) -> Path:
         """The newest whole checkpoint for a reader, who changes nothing. `CheckpointError` when there is none."""
         path, broken = self._search(report)
         for bad, reason in broken:
@@ -248,7 +249,7 @@ class CheckpointStore:
         for step in reversed(self.steps()):
             path = self._path(step)
             try:
-                self._verified(path, report)
+                self._at(path).verify(report)
                 return path, broken
             except CheckpointError as error:
                 if isinstance(error.__cause__, NewerFormatError):
@@ -278,14 +279,15 @@ class CheckpointStore:
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
-    def load(self, path: Path, report: Report = _silent) -> Snapshot:
+    def load(self, path: Path, report: Report = silent) -> Snapshot:
         """Read a checkpoint folder, wherever it lies and whatever it is called; every byte is checked before use.
 
         Raises `CheckpointError` naming the file; unknown extra files are ignored with a note.
         """
-        listed = self._manifest(path)
-        self._note_extra(path, listed, report)
-        read = {name: self._checked(path, name, one) for name, one in listed.items()}
+        folder = self._at(path)
+        listed = folder.listed()
+        folder.note_extra(listed, report)
+        read = {name: folder.checked(name, one) for name, one in listed.items()}
         state = _read_state(read.pop("state.json"), path)
         tensors = {}
         for name in list(read):
@@ -299,58 +301,6 @@ class CheckpointStore:
             ema={name[len("ema-") : -len(".safetensors")]: part for name, part in tensors.items()},
             state=state,
         )
-
-    def _verified(self, path: Path, report: Report = _silent) -> dict[str, Listed]:
-        listed = self._manifest(path)
-        self._note_extra(path, listed, report)
-        for name, one in listed.items():
-            self._checked(path, name, one)
-        return listed
-
-    def _manifest(self, path: Path) -> dict[str, Listed]:
-        try:
-            text = self.storage.read(path / MANIFEST, count=2**20)
-        except FileNotFoundError:
-            raise _refusal(path, f"{MANIFEST} is missing, so it was never completed") from None
-        except OSError as error:
-            raise _refusal(path, f"{MANIFEST} cannot be read: {error.strerror or error}") from None
-        try:
-            return read_manifest(text)
-        except NewerFormatError as newer:
-            raise CheckpointError(
-                f"{path}: made by format {newer.found}, this is {FORMAT}: upgrade",
-                expected=f"a checkpoint of format {FORMAT} or older",
-                fix="upgrade sfumato (`pip install --upgrade sfumato`); nothing was changed",
-            ) from newer
-        except ValueError as error:
-            raise _refusal(path, f"{MANIFEST} is damaged: {error}") from None
-
-    def _checked(self, path: Path, name: str, listed: Listed) -> bytearray:
-        """The bytes of one file, when they are the ones that were written."""
-        try:
-            size = self.storage.size(path / name)
-            if size != listed.size:
-                raise _refusal(path, f"{name} has {size} bytes instead of {listed.size}")
-            data = self.storage.read(path / name)
-        except FileNotFoundError:
-            raise _refusal(path, f"{name} is missing") from None
-        except OSError as error:
-            raise _refusal(path, f"{name} cannot be read: {error.strerror or error}") from None
-        if hashlib.sha256(data).hexdigest() != listed.sha256:
-            raise _refusal(path, f"{name} does not match its SHA-256 (at least one bit changed)")
-        return data
-
-    def _note_extra(self, path: Path, listed: dict[str, Listed], report: Report) -> None:
-        with contextlib.suppress(OSError):
-            extra = [name for name in self.storage.names(path) if name != MANIFEST and name not in listed]
-            if extra:
-                report(f"{path.name}: ignoring {_listing(extra)}, not part of the checkpoint")
-
-
-def _listing(names: list[str]) -> str:
-    """The first three of some names out of an untrusted folder."""
-    shown = ", ".join(ascii(name) for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def _tensor_files(snapshot: Snapshot) -> dict[str, dict[str, Tensor]]:
@@ -370,9 +320,9 @@ def _read_state(text: bytearray, path: Path) -> dict[str, Any]:
     try:
         state = strict_json(text)
     except ValueError as error:
-        raise _refusal(path, f"state.json is not valid JSON: {error}") from None
+        raise damaged(path, f"state.json is not valid JSON: {error}") from None
     if not isinstance(state, dict) or not all(type(state.get(key)) is int for key in ("step", "images_seen")):
-        raise _refusal(path, "state.json lacks the whole numbers step and images_seen")
+        raise damaged(path, "state.json lacks the whole numbers step and images_seen")
     return state
 
 
@@ -381,11 +331,3 @@ def _sha256(chunks: Iterable[Chunk]) -> str:
     for chunk in chunks:
         sha.update(chunk)
     return sha.hexdigest()
-
-
-def _refusal(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: {why}",
-        expected="a checkpoint whose files match MANIFEST.json",
-        fix="use an older checkpoint of the run, or restore this one from a copy",
-    )
