@@ -14,8 +14,10 @@ Order is by step, never by clock. What is broken is moved aside as `*.corrupt`, 
 """
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from typing import Any, final
 
 from torch import Tensor
 
-from sfumato.errors import CheckpointError, ConfigError
+from sfumato.errors import CheckpointError, ConfigError, NumericsError
 from sfumato.training.manifest import (
     MANIFEST,
     CheckpointFolder,
@@ -37,11 +39,11 @@ from sfumato.training.manifest import (
     silent,
 )
 from sfumato.training.storage import LocalStorage, Storage, explained, make_folders, require_free_space
-from sfumato.training.tensors import check_finite, decode, encode, encoded_size, strict_json
+from sfumato.training.tensors import check_finite, decode, encode, encoded_size, nonfinite, strict_json
 
 __all__ = ["CheckpointStore", "Report", "Snapshot"]
 
-_STEP = re.compile(r"step-(\d{8,18})")
+_STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})")
 _TEMPORARY = (".tmp-", ".old-")
 
 Chunk = bytes | memoryview
@@ -52,8 +54,8 @@ class Snapshot:
     """All that a run needs to go on as if it had never stopped.
 
     `ema` holds the tensors of each moving average under its name ("0.999"); `optimizer` is flattened to tensors;
-    `state` is plain JSON data (seeds, threads, processes, versions, data fingerprint, counters of the averages,
-    learning rate …).
+    `state` is plain JSON data with finite numbers and text keys (seeds, threads, processes, versions, data fingerprint,
+    counters of the averages, learning rate …).
     """
 
     step: int
@@ -95,25 +97,27 @@ class CheckpointStore:
         """Write a checkpoint durably, then drop all but the newest `keep`. Returns its folder.
 
         When the step is stored already, with the same tensors, nothing is written. Raises `ResourceError` when storage
-        refuses (the temporary folder is removed, older checkpoints are untouched) and `CheckpointError` when a tensor
-        is not finite or the step is stored with other tensors.
+        refuses (the temporary folder is removed, older checkpoints are untouched), `NumericsError` when a tensor is not
+        finite and `CheckpointError` when the step is stored with other tensors.
         """
-        for name, tensors in _tensor_files(snapshot).items():
-            check_finite(tensors, f"step {snapshot.step} was not saved; {name}")
-        target = self.folder / f"step-{snapshot.step:08d}"
+        _refuse_nonfinite(snapshot)
+        needed = self.required_bytes(snapshot)
+        target = self._path(snapshot.step)
         temporary = self.folder / f".tmp-{target.name}"
         kept = f"the {len(self.steps())} older checkpoints are untouched"
         try:
             self._anchor()
             if self._already_saved(target, snapshot):
                 return target
+            if self.storage.free_space(self.folder) < needed:  # told before the disk is filled to the brim
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._write(temporary, snapshot)
             self.storage.rename(temporary, target)
             self.storage.fsync_dir(self.folder)
         except OSError as error:
             with contextlib.suppress(OSError):
                 self.storage.remove(temporary)
-            doing, needed = f"saving the checkpoint {target}", self.required_bytes(snapshot)
+            doing = f"saving the checkpoint {target}"
             raise explained(error, doing, path=self.folder, storage=self.storage, needed=needed, kept=kept) from None
         with contextlib.suppress(OSError):  # the new checkpoint is safe; what could not be dropped goes next time
             self._drop_old()
@@ -308,6 +312,16 @@ def _tensor_files(snapshot: Snapshot) -> dict[str, dict[str, Tensor]]:
     files |= {f"ema-{name}.safetensors": tensors for name, tensors in snapshot.ema.items()}
     assert all(belongs(name) for name in files), list(files)
     return files
+
+
+def _refuse_nonfinite(snapshot: Snapshot) -> None:
+    for name, tensors in _tensor_files(snapshot).items():
+        if bad := nonfinite(tensors):
+            raise NumericsError(
+                f"step {snapshot.step} is not saved: NaN or infinity in {bad} of {name}",
+                expected="finite weights, averages and optimizer moments",
+                fix="resume from the last checkpoint with a smaller learning rate or stronger gradient clipping",
+            )
 
 
 def _state_json(snapshot: Snapshot) -> bytes:

@@ -244,6 +244,8 @@ def explained(
 
     `doing` completes "… failed while"; `needed` is what the operation had to write, in bytes; `kept` says what is safe.
     """
+    if isinstance(error, SfumatoError):  # explained where it arose; a ResourceError is an OSError
+        return error
     safe = f"; {kept}" if kept else ""
     if error.errno in _FULL:
         size = "" if needed is None else f": {human_bytes(needed)} ({needed} bytes) are needed"

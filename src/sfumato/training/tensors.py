@@ -33,6 +33,7 @@ __all__ = [
     "decode",
     "encode",
     "encoded_size",
+    "nonfinite",
     "read_safetensors",
     "read_weights",
     "strict_json",
@@ -291,18 +292,22 @@ def _tensor(buffer: bytearray, data_start: int, entry: _Entry) -> Tensor:
 # -------------------------------------------------------------------------------------------------------------- judging
 
 
-def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse NaN and infinity, naming the tensors and how many values of each are bad."""
+def nonfinite(tensors: Mapping[str, Tensor]) -> str:
+    """The tensors that hold NaN or infinity, with how many such values each, for a message; "" when there are none."""
     bad = []
     for name, tensor in tensors.items():
         # A sum is finite unless a value is not (or it overflows): one pass without a temporary, then the exact count.
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.sum())):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach().sum())):
             count = tensor.numel() - int(torch.isfinite(tensor).sum())
             bad += [f"{_shown(name)} ({count} of {tensor.numel()} values)"] if count else []
-    if bad:
-        more = f" and {len(bad) - 5} more tensors" if len(bad) > 5 else ""
+    return ", ".join(bad[:5]) + (f" and {len(bad) - 5} more tensors" if len(bad) > 5 else "")
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse NaN and infinity with a `CheckpointError` that names the tensors and counts the values."""
+    if bad := nonfinite(tensors):
         raise CheckpointError(
-            f"{where}: NaN or infinity in {', '.join(bad[:5])}{more}",
+            f"{where}: NaN or infinity in {bad}",
             expected="finite weights, averages and optimizer moments",
             fix="use a checkpoint from before the run diverged; a smaller learning rate keeps it from happening again",
         )
