@@ -356,7 +356,9 @@ WORKS = st.builds(
     precision=st.sampled_from(["auto", "float32"]),
     keep=st.none() | WHOLE,
     pad=st.none() | WHOLE | st.tuples(WHOLE, WHOLE),
-    device=st.none() | WORDS | st.sampled_from(["null", "no", "012", "~", "", "1e-4", "true", "- a", "a: b"]),
+    device=st.none()
+    | WORDS
+    | st.sampled_from(["null", "no", "012", "~", "", "none", "\xa0", "1e-4", "true", "- a", "a: b"]),
 )
 NETWORKS = st.builds(UnetConfig, st.lists(WHOLE, max_size=4).map(tuple), FINITE) | st.builds(MlpConfig, WHOLE)
 TOYS = st.builds(Toy, WORDS, WHOLE, CURVES, NETWORKS, WORKS)
@@ -396,3 +398,13 @@ def test_any_junk_is_read_or_refused(settings: dict[str, object]) -> None:
 @given(st.text(max_size=60))
 def test_any_text_is_yaml_or_refused(text: str) -> None:
     outcome(lambda: untyped(parse_yaml(text, "f")))
+
+
+def test_a_field_s_own_class_may_be_left_out_of_its_kinds() -> None:
+    assert toy("curve: round").curve == RoundCurve(0.1)
+    assert toy("curve: {kind: TableCurve, steps: 5}", ("curve", "table")).curve == TableCurve(steps=5)
+
+
+def test_naming_the_class_of_the_default_again_keeps_what_was_said_of_it() -> None:
+    flags = [("curve", "RoundCurve"), ("curve.high", "0.5"), ("curve.kind", "round")]
+    assert toy("", *flags).curve == RoundCurve(0.1, 0.5)

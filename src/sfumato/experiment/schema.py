@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from sfumato.errors import ConfigError, UsageError
 from sfumato.experiment.scalars import read_scalar, type_text
-from sfumato.experiment.tree import Branch, Leaf, Node, Plain, canonical, named_kind, tree_of
+from sfumato.experiment.tree import Branch, Leaf, Node, Plain, named_kind, tree_of
 
 __all__ = [
     "field_types",
@@ -75,7 +75,7 @@ def refuse_all(errors: Sequence[UsageError]) -> None:
         f"{len(errors)} problems: " + numbered([e.what for e in errors]),
         expected=numbered([e.expected for e in errors]),
         fix=numbered([e.fix for e in errors]),
-    )
+    ) from ExceptionGroup("settings", list(errors))
 
 
 def to_plain(value: object, hint: Any = None) -> Any:
@@ -116,13 +116,32 @@ def kind_name(cls: type) -> str:
     return cls.__name__.removesuffix("Config") or cls.__name__
 
 
+def canonical(kind: str) -> str:
+    """The form in which two names of one class are equal: lower case, no dashes, no `Config` at the end."""
+    name = kind.strip().lower().replace("-", "").replace("_", "").replace(" ", "")
+    return name.removesuffix("config") or name
+
+
+def spellings(hint: Any, found: Mapping[str, type]) -> dict[str, type]:
+    """The canonical forms that name each kind: `cosinebetas`, and `cosine` where the field holds `Betas`."""
+    forms: dict[str, type] = {}
+    for name, cls in found.items():
+        for base in [""] + [member.__name__ for member in members(hint) if isinstance(member, type)]:
+            short = name.removesuffix(base) if base else name
+            forms.setdefault(canonical(short or name), cls)
+    return {**forms, **{canonical(name): cls for name, cls in found.items()}}
+
+
 def members(hint: Any) -> tuple[Any, ...]:
-    """The alternatives of a union; a single type is its only alternative."""
-    return (
-        typing.get_args(hint)
-        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-        else (hint,)
-    )
+    """The alternatives of a union; a single type is its only alternative. `Sampler[S]` counts as `Sampler`."""
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    return tuple(_class_of(member) for member in (typing.get_args(hint) if union else (hint,)))
+
+
+def _class_of(hint: Any) -> Any:
+    """The class of a generic class with arguments; other hints, `tuple[int, ...]` among them, as they are."""
+    origin = typing.get_origin(hint)
+    return origin if isinstance(origin, type) and issubclass(origin, typing.Generic) else hint
 
 
 def kinds(hint: Any) -> dict[str, type]:
@@ -210,8 +229,7 @@ class _Reader:
     def _object(self, hint: Any, found: dict[str, type], node: Node, path: tuple[str, ...], base: object) -> object:
         """The dataclass that a node describes: its kind first, then its fields."""
         cls = self._kind(hint, found, node, path, base)
-        items = dict(node.items) if isinstance(node, Branch) else {}
-        items.pop("kind", None)
+        items = self._items(hint, found, node, cls, base)
         known = field_types(cls)
         same = base if type(base) is cls else None
         errors: list[UsageError] = []
@@ -245,16 +263,26 @@ class _Reader:
             return f.default
         return None if f.default_factory is dataclasses.MISSING else f.default_factory()
 
+    def _items(self, hint: Any, found: dict[str, type], node: Node, cls: type, base: object) -> dict[str, Node]:
+        """The fields given for `cls`, those included that were given before its name was given again."""
+        if not isinstance(node, Branch):
+            return {}
+        items: dict[str, Node] = {}
+        if node.before is not None:
+            name = named_kind(node.before)
+            former = type(base) if name is None else spellings(hint, found).get(canonical(name))
+            items = self._items(hint, found, node.before, cls, base) if former is cls else {}
+        return {**items, **{name: item for name, item in node.items.items() if name != "kind"}}
+
     @staticmethod
     def _made(cls: type, values: dict[str, object], items: Mapping[str, Node], node: Node) -> object:
-        """The object; its own refusal gets the line of the first field that it names."""
+        """The object; each of its own refusals gets the line of the first field that it names."""
         try:
             return cls(**values)
         except UsageError as error:
-            words = error.what.replace(".", " ").replace(":", " ").split()
-            where = next((items[word] for word in words if word in items), node)
-            what = f"{where.origin}: {error.what}" if where.origin else error.what
-            raise ExceptionGroup("settings", [type(error)(what, expected=error.expected, fix=error.fix)]) from error
+            group = error.__cause__
+            parts = list(_leaves(group)) if isinstance(group, ExceptionGroup) else [error]
+            raise ExceptionGroup("settings", [_located(part, items, node) for part in parts]) from error
 
     def _kind(self, hint: Any, found: dict[str, type], node: Node, path: tuple[str, ...], base: object) -> type:
         name = named_kind(node)
@@ -269,7 +297,7 @@ class _Reader:
             raise _one(
                 at, given, f"{path[-1] if path else 'settings'}: " + type_text(hint, found), self._example(path, found)
             )
-        by_form = {canonical(key): cls for key, cls in found.items()}
+        by_form = spellings(hint, found)
         if canonical(name) in by_form:
             return by_form[canonical(name)]
         close = nearest(name, list(found))
@@ -310,6 +338,20 @@ class _Reader:
             expected=f"{key}: {type_text(hint, kinds(hint))}",
             fix=f"add {key}",
         )
+
+
+def _located(error: UsageError, items: Mapping[str, Node], node: Node) -> UsageError:
+    """The error with the place of the first setting that its words name, or of the whole object."""
+    for word in error.what.split():
+        keys = word.strip(":,;()'").split(".")
+        for start in range(len(keys)):
+            found = items.get(keys[start])
+            for key in keys[start + 1 :]:
+                found = found.items.get(key, found) if isinstance(found, Branch) else found
+            if found is not None:
+                return type(error)(f"{found.origin}: {error.what}", expected=error.expected, fix=error.fix)
+    where = f"{node.origin}: " if node.origin else ""
+    return type(error)(where + error.what, expected=error.expected, fix=error.fix)
 
 
 def _one(at: str, what: str, expected: str, fix: str) -> ExceptionGroup:

@@ -9,7 +9,7 @@ way (YAML 1.1 reads them as false, 10 and a string).
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = [
     "Branch",
@@ -18,7 +18,6 @@ __all__ = [
     "Plain",
     "Row",
     "assign",
-    "canonical",
     "named_kind",
     "overrides_of",
     "tree_of",
@@ -39,11 +38,11 @@ class Plain:
     @property
     def is_null(self) -> bool:
         """Whether the text says "nothing": empty, `~`, `null` or `none`."""
-        return self.text.strip().lower() in _NULL
+        return self.text.strip(" ").lower() in _NULL
 
     def value(self) -> object:
         """What the text means where no type is known: the YAML 1.2 core schema (None, bool, int, float, else str)."""
-        if self.text.strip().lower() in _NULL - {"none"}:
+        if self.text.strip(" ").lower() in _NULL - {"none"}:
             return None
         if self.text in ("true", "True", "false", "False"):
             return self.text.lower() == "true"
@@ -70,11 +69,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Named nodes. `implied` marks one made on the way to a dotted key, which may leave its kind to the default."""
+    """Named nodes. `implied` marks one made on the way to a dotted key, which may leave its kind to the default.
+
+    `before` is what stood here until another place named the class: its fields count if that is the same class.
+    """
 
     items: Mapping[str, "Node"] = field(default_factory=dict)
     origin: str = ""
     implied: bool = False
+    before: "Branch | None" = None
 
 
 Node = Leaf | Row | Branch
@@ -103,12 +106,6 @@ def untyped(node: Node) -> object:
     if isinstance(node, Row):
         return [untyped(item) for item in node.items]
     return node.value.value() if isinstance(node.value, Plain) else node.value
-
-
-def canonical(kind: str) -> str:
-    """The form in which two names of one class are equal: lower case, no dashes, no `Config` at the end."""
-    name = kind.strip().lower().replace("-", "").replace("_", "").replace(" ", "")
-    return name.removesuffix("config") or name
 
 
 def _text(node: Node | None) -> str | None:
@@ -145,16 +142,20 @@ def assign(tree: Branch, path: tuple[str, ...], node: Node) -> Branch:
     """
     head, rest = path[0], path[1:]
     here = tree.items.get(head)
-    if rest == ("kind",):
-        new = _renamed(here, node)
+    if rest == ("kind",) or (not rest and isinstance(here, Branch) and _names_a_class(node)):
+        new: Node = Branch({"kind": node}, node.origin, before=here if isinstance(here, Branch) else None)
     elif rest:
-        below = here if isinstance(here, Branch) else _opened(here, node.origin)
-        new = assign(below, rest, node)
+        new = assign(here if isinstance(here, Branch) else _opened(here, node.origin), rest, node)
     else:
-        new = (
-            _renamed(here, node) if isinstance(here, Branch) and named_kind(here) is not None and _text(node) else node
-        )
-    return Branch({**tree.items, head: new}, tree.origin, tree.implied)
+        new = node
+    return replace(tree, items={**tree.items, head: new})
+
+
+def _names_a_class(node: Node) -> bool:
+    """Whether a node is a bare word that is not null."""
+    return _text(node) is not None and not (
+        isinstance(node, Leaf) and isinstance(node.value, Plain) and node.value.is_null
+    )
 
 
 def _opened(here: Node | None, origin: str) -> Branch:
@@ -162,11 +163,3 @@ def _opened(here: Node | None, origin: str) -> Branch:
     if here is None:
         return Branch({}, origin, implied=True)
     return Branch({"kind": here}, here.origin)
-
-
-def _renamed(here: Node | None, kind: Node) -> Node:
-    """`here` under the class that `kind` names."""
-    before, after = named_kind(here), _text(kind)
-    if isinstance(here, Branch) and before is not None and after is not None and canonical(before) == canonical(after):
-        return here
-    return kind if isinstance(kind, Branch) else Branch({"kind": kind}, kind.origin)

@@ -70,9 +70,33 @@ def parse_yaml(text: str, name: str) -> Node:
         raise ConfigError(f"{name}: {error}", expected="YAML text", fix="save the file as UTF-8 YAML") from error
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes lists and small classes in one line, everything else line by line, and never an alias."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _short(dumper: yaml.SafeDumper, data: dict[str, object]) -> yaml.Node:
+    flat = "kind" in data and not any(isinstance(value, dict) for value in data.values())
+    return dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=flat)
+
+
+def _word(dumper: yaml.SafeDumper, data: str) -> yaml.Node:
+    """Text; quoted where it would be read as nothing, `none` among these."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style="'" if Plain(data).is_null else None)
+
+
+_Dumper.add_representer(str, _word)
+_Dumper.add_representer(dict, _short)
+_Dumper.add_representer(
+    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+)
+
+
 def to_yaml(data: object) -> str:
     """YAML text of plain data (dicts, lists, scalars) that `parse_yaml` and any other reader understand alike."""
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _decoded(raw: bytes, name: str) -> str:

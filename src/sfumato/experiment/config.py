@@ -1,0 +1,145 @@
+"""The experiment: one frozen dataclass that says everything a run depends on.
+
+    experiment = load_experiment("digits", {"training.steps": 3000, "schedule": CosineAngle(max_signal_rate=0.98)})
+
+The same dotted keys serve YAML files, command lines (`--schedule CosineAngle --training.batch_size 128`), sweeps and
+Python. What each section may hold it checks itself; what must fit between sections is checked here, when the
+experiment is made (`consistency`), and everything that does not fit is refused at once.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from sfumato.core import (
+    CosineAngle,
+    NoiseVarianceInput,
+    Parameterization,
+    Schedule,
+    TimeInput,
+    Times,
+    UniformTimes,
+    Velocity,
+)
+from sfumato.data.settings import DataConfig
+from sfumato.errors import ConfigError
+from sfumato.experiment.recipes import resolve_recipe
+from sfumato.experiment.schema import read, refuse_all, to_plain
+from sfumato.experiment.sections import EvaluationConfig, SamplingConfig
+from sfumato.experiment.tree import Branch, Leaf, Node, Plain, assign, overrides_of, tree_of
+from sfumato.experiment.yaml_file import parse_yaml, read_yaml, to_yaml
+from sfumato.nn import NetworkConfig, ResidualUNetConfig
+from sfumato.objectives import DenoisingLoss
+from sfumato.training.settings import TrainingConfig
+
+__all__ = [
+    "EvaluationConfig",
+    "Experiment",
+    "Overrides",
+    "SamplingConfig",
+    "experiment_yaml",
+    "flag_nodes",
+    "load_experiment",
+    "sampling_with",
+]
+
+Overrides = Mapping[str, object] | Iterable[tuple[str, str]]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Everything that a run depends on.
+
+    name: names the run folders.
+    description: one line for people.
+    seed: the one number that every random draw follows from.
+    allow_terminal_signal: train on a schedule that does not end in noise, which sampling then starts from all the same.
+    """
+
+    name: str = "experiment"
+    description: str = ""
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = ResidualUNetConfig()
+    schedule: Schedule = CosineAngle()
+    parameterization: Parameterization = Velocity()
+    times: Times = UniformTimes()
+    time_input: TimeInput = NoiseVarianceInput()
+    objective: DenoisingLoss = DenoisingLoss()
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = SamplingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    allow_terminal_signal: bool = False
+
+    def __post_init__(self) -> None:
+        from sfumato.experiment.consistency import misfits
+
+        errors = list(misfits(self))
+        if not _NAME.fullmatch(self.name):
+            fix = "use letters, digits, dots, dashes and underscores"
+            errors.insert(0, ConfigError(f"name is {self.name!r}", expected="a name that can name a folder", fix=fix))
+        if not 0 <= self.seed < 2**62:
+            fix = "choose a whole number such as 0"
+            errors.insert(0, ConfigError(f"seed is {self.seed}", expected="a number from 0 to 2^62 - 1", fix=fix))
+        refuse_all(errors)
+
+
+def load_experiment(source: str | Path | Experiment, overrides: Overrides | None = None) -> Experiment:
+    """The experiment of a recipe, a YAML file or another experiment, with settings laid over it.
+
+    `overrides` is a mapping of dotted or nested keys to Python values, or the (key, text) pairs of a command line.
+    Naming a class drops the settings of another class that stood there. Raises one ConfigError that names all that is
+    wrong.
+    """
+    if isinstance(source, Experiment):
+        tree = cast(Branch, tree_of(to_plain(source), "experiment"))
+    else:
+        tree = read_yaml(resolve_recipe(source))
+    if overrides is None:
+        pairs: list[tuple[tuple[str, ...], Node]] = []
+    elif isinstance(overrides, Mapping):
+        pairs = list(overrides_of(overrides, "overrides"))
+    else:
+        pairs = list(flag_nodes(overrides))
+    for path, node in sorted(pairs, key=lambda pair: len(pair[0])):  # classes first, then their fields
+        tree = assign(tree, path, node)
+    return read(Experiment, tree, origin=str(source) if isinstance(source, str | Path) else "experiment")
+
+
+def flag_nodes(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[tuple[str, ...], Node]]:
+    """Paths and nodes of `--key value` pairs; `[…]` and `{…}` are read as YAML."""
+    for key, text in pairs:
+        origin = f"--{key}"
+        if text.lstrip().startswith(("[", "{")):
+            yield tuple(key.split(".")), _with_origin(parse_yaml(text, origin), origin)
+        else:
+            yield tuple(key.split(".")), Leaf(Plain(text), origin)
+
+
+def _with_origin(node: Node, origin: str) -> Node:
+    """The node with every line number replaced by the flag that it came with."""
+    if isinstance(node, Branch):
+        return Branch({key: _with_origin(item, origin) for key, item in node.items.items()}, origin)
+    if isinstance(node, Leaf):
+        return Leaf(node.value, origin)
+    return type(node)(tuple(_with_origin(item, origin) for item in node.items), origin)
+
+
+def sampling_with(sampling: SamplingConfig, overrides: Overrides) -> SamplingConfig:
+    """`sampling` with settings laid over it, by keys below `sampling`: `sampler`, `sampler.eta`, `steps`, …"""
+    base = Branch({"sampling": tree_of(to_plain(sampling), "sampling")})
+    pairs = overrides_of(overrides, "overrides") if isinstance(overrides, Mapping) else flag_nodes(overrides)
+    for path, node in sorted(pairs, key=lambda pair: len(pair[0])):
+        base = assign(base, ("sampling", *path), node)
+    return read(SamplingConfig, base.items["sampling"], origin="sampling")
+
+
+def experiment_yaml(experiment: Experiment) -> str:
+    """The text of `config.yaml`: every setting of the experiment, defaults included; reads back as an equal
+    experiment.
+    """
+    return to_yaml(to_plain(experiment))

@@ -1,0 +1,119 @@
+"""What must fit between the sections of an experiment; each misfit names both fields and a pair that fits.
+
+Discrete and continuous models differ in three values that belong together: a T-step chain is (`Tabulated` schedule,
+`GridTimes(T)`, `StepInput(T)`), a continuous model is (any schedule, `UniformTimes` or `LogNormalTimes`, `LogSnrInput`
+or `NoiseVarianceInput`).
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sfumato.core import GridTimes, PreviousMean, StepInput
+from sfumato.data.settings import POINT_SOURCES, DataConfig
+from sfumato.errors import ConfigError, UsageError
+from sfumato.nn import StepMlpConfig
+from sfumato.objectives import StepElbo
+
+if TYPE_CHECKING:
+    from sfumato.experiment.config import Experiment
+
+__all__ = ["example_shape", "misfits"]
+
+# (channels, height, width) of the embedded image sets.
+_EMBEDDED_SHAPES = {"digits": (1, 8, 8), "sprites": (3, 32, 32)}
+
+
+def misfits(e: "Experiment") -> Iterator[UsageError]:
+    """Every misfit between sections, in the order of the sections."""
+    yield from _network_misfits(e)
+    yield from _clock_misfits(e)
+    yield from _target_misfits(e)
+    yield from _sampling_misfits(e)
+
+
+def example_shape(data: DataConfig) -> tuple[int, ...] | None:
+    """The shape of one example, channels first, as far as the settings alone tell; None when the data must be seen."""
+    if data.path is not None or data.source not in (*_EMBEDDED_SHAPES, *POINT_SOURCES):
+        sides, channels = data.pad_hw or data.size_hw, data.channels
+        return None if sides is None or channels is None else (channels, *sides)
+    if data.source in POINT_SOURCES:
+        return (2,)
+    channels, height, width = _EMBEDDED_SHAPES[data.source]
+    return (data.channels or channels, *(data.pad_hw or data.size_hw or (height, width)))
+
+
+def _network_misfits(e: "Experiment") -> Iterator[UsageError]:
+    shape = example_shape(e.data)
+    if shape is not None:
+        try:
+            e.network.check(shape)
+        except UsageError as error:
+            yield error
+
+
+def _clock_misfits(e: "Experiment") -> Iterator[ConfigError]:
+    """The schedule's steps against those of times and time_input, and the network that needs them."""
+    steps, schedule = e.schedule.num_steps, type(e.schedule).__name__
+    counters = {"times": e.times, "time_input": e.time_input}
+    for key, value in counters.items():
+        if not isinstance(value, GridTimes | StepInput):
+            continue
+        kind, continuous = type(value).__name__, "UniformTimes" if key == "times" else "NoiseVarianceInput"
+        if steps is None:
+            yield ConfigError(
+                f"{key} is {kind} and schedule is {schedule}, which has no steps",
+                expected=f"{key}: {kind} with schedule: Tabulated, or {key}: {continuous} with schedule: {schedule}",
+                fix=f"set {key}: {continuous}, or schedule: Tabulated",
+            )
+        elif value.steps != steps:
+            yield ConfigError(
+                f"{key}.steps is {value.steps} and schedule.steps is {steps}",
+                expected=f"the same number of steps: {key}.steps {steps} with schedule.steps {steps}",
+                fix=f"set {key}.steps: {steps}",
+            )
+    if isinstance(e.network, StepMlpConfig) and not isinstance(e.time_input, StepInput):
+        yield ConfigError(
+            f"network is StepMlp and time_input is {type(e.time_input).__name__}, which does not count steps",
+            expected="network: StepMlp with time_input: StepInput",
+            fix="set time_input: StepInput with schedule: Tabulated and the same steps, or choose another network",
+        )
+
+
+def _target_misfits(e: "Experiment") -> Iterator[ConfigError]:
+    """Targets and weights that are defined on the grid of a chain."""
+    if isinstance(e.parameterization, PreviousMean):
+        if e.parameterization.schedule != e.schedule:
+            yield ConfigError(
+                f"parameterization.schedule is {e.parameterization.schedule!r} and schedule is {e.schedule!r}",
+                expected="the same schedule in both places",
+                fix="write the schedule's settings under parameterization.schedule too",
+            )
+        if not isinstance(e.times, GridTimes):
+            yield ConfigError(
+                f"parameterization is PreviousMean and times is {type(e.times).__name__}, which leaves the grid",
+                expected="parameterization: PreviousMean with times: GridTimes",
+                fix="set times: GridTimes, or parameterization: Velocity",
+            )
+    if isinstance(e.objective.weighting, StepElbo) and e.schedule.num_steps is None:
+        yield ConfigError(
+            f"objective.weighting is StepElbo and schedule is {type(e.schedule).__name__}, which has no steps",
+            expected="objective.weighting: StepElbo with schedule: Tabulated, or objective.weighting: Elbo",
+            fix="set objective.weighting: Elbo",
+        )
+
+
+def _sampling_misfits(e: "Experiment") -> Iterator[ConfigError]:
+    steps = e.schedule.num_steps
+    if steps is not None and e.sampling.steps > steps:
+        yield ConfigError(
+            f"sampling.steps is {e.sampling.steps} and schedule.steps is {steps}",
+            expected=f"sampling.steps of at most {steps}",
+            fix=f"set sampling.steps: {min(50, steps)}",
+        )
+    if e.sampling.guidance is not None:
+        network = type(e.network).__name__.removesuffix("Config")
+        yield ConfigError(
+            f"sampling.guidance is {e.sampling.guidance} and network is {network}, which takes no labels",
+            expected=f"sampling.guidance: null with network: {network}",
+            fix="leave sampling.guidance out",
+        )

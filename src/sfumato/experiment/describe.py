@@ -1,0 +1,71 @@
+"""Every setting there is, as text for `train --help`: key, default, what it accepts, and the classes to choose from."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sfumato.experiment.scalars import type_text
+from sfumato.experiment.schema import field_types, is_variant, kind_name, kinds
+
+__all__ = ["Setting", "describe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One line of help. `kind` is set on lines that name a class to choose; `depth` counts the classes around it."""
+
+    key: str
+    default: str
+    accepts: str
+    about: str
+    depth: int
+    kind: str | None = None
+
+
+def describe(cls: type, prefix: str = "", depth: int = 0, around: tuple[type, ...] = ()) -> Iterator[Setting]:
+    """The settings of `cls`, sections and the fields of every kind included; a kind within itself is only named."""
+    documented = _documented(cls)
+    for f in dataclasses.fields(cls):
+        hint = field_types(cls).get(f.name)
+        if hint is None:
+            continue
+        key = f"{prefix}.{f.name}" if prefix else f.name
+        found = kinds(hint)
+        if found and not is_variant(hint):
+            section = next(iter(found.values()))
+            yield from describe(section, key, depth, (*around, section))
+            continue
+        yield Setting(key, _default(f), type_text(hint, found), documented.get(f.name, ""), depth)
+        for name, kind in found.items():
+            yield Setting(key, "", "", _first_line(kind), depth + 1, name)
+            if not around or (kind not in around and depth == 0):
+                yield from describe(kind, key, depth + 2, (*around, kind))
+
+
+def _default(f: dataclasses.Field[Any]) -> str:
+    if f.default is dataclasses.MISSING:
+        return "" if f.default_factory is dataclasses.MISSING else kind_name(type(f.default_factory()))
+    value = f.default
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return kind_name(type(value))
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").partition("\n")[0].strip()
+
+
+def _documented(cls: type) -> dict[str, str]:
+    """What the class's docstring says of its fields, on lines `name: …` or `name, other: …` and those below,
+    indented.
+    """
+    found: dict[str, str] = {}
+    for block in re.findall(r"^(\w+(?:, \w+)*): (.*(?:\n +.*)*)", inspect.getdoc(cls) or "", re.MULTILINE):
+        for name in block[0].split(", "):
+            found[name] = " ".join(block[1].split())
+    return found
