@@ -180,3 +180,17 @@ def test_ddim_with_eta_zero_tends_to_the_probability_flow() -> None:
         errors.append(abs(ddim_chain_variance(np.cos(angle) ** 2, data_var, eta=0.0) - exact))
     assert np.log2(errors[0] / errors[1]) == pytest.approx(1.0, abs=0.1)
     assert np.log2(errors[1] / errors[2]) == pytest.approx(1.0, abs=0.1)
+
+
+def test_ddim_output_between_the_extremes_by_simulation() -> None:
+    """η = 0.5 on 400,000 points, T = 12, σ from Song et al. 2021, eq. 16, and not from the posterior."""
+    bars, data_var, n = alpha_bar(linear_betas(12, 0.01, 0.6)), 0.4, 400_000
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal(n)
+    for i in range(11, -1, -1):
+        before = bars[i - 1] if i else 1.0
+        std = 0.5 * math.sqrt((1 - before) / (1 - bars[i])) * math.sqrt(1 - bars[i] / before)
+        eps = math.sqrt(1 - bars[i]) * x / (bars[i] * data_var + 1 - bars[i])
+        denoised = (x - math.sqrt(1 - bars[i]) * eps) / math.sqrt(bars[i])
+        x = math.sqrt(before) * denoised + math.sqrt(1 - before - std**2) * eps + std * rng.standard_normal(n)
+    assert x.var() == pytest.approx(ddim_chain_variance(bars, data_var, eta=0.5), rel=5 * math.sqrt(2 / n))
