@@ -1,7 +1,34 @@
 """Data sets: reading, preparing, packing, splitting, normalising and batching."""
 
-from sfumato.data.packed import Description, Packed, Split, describe, pack, shared_examples, split
+from sfumato.data.batches import Batch, Batches, batch_indices, order
+from sfumato.data.loading import declared_shape, load_data
+from sfumato.data.normalization import Normalization, data_std, measure
+from sfumato.data.packed import Description, Packed, Split, describe, fingerprint_of, pack, shared_examples, split
 from sfumato.data.seeding import generator
-from sfumato.data.settings import DataConfig
+from sfumato.data.settings import EMBEDDED_SOURCES, NORMALIZATIONS, POINT_SOURCES, SOURCES, DataConfig
 
-__all__ = ["DataConfig", "Description", "Packed", "Split", "describe", "generator", "pack", "shared_examples", "split"]
+__all__ = [
+    "EMBEDDED_SOURCES",
+    "NORMALIZATIONS",
+    "POINT_SOURCES",
+    "SOURCES",
+    "Batch",
+    "Batches",
+    "DataConfig",
+    "Description",
+    "Normalization",
+    "Packed",
+    "Split",
+    "batch_indices",
+    "data_std",
+    "declared_shape",
+    "describe",
+    "fingerprint_of",
+    "generator",
+    "load_data",
+    "measure",
+    "order",
+    "pack",
+    "shared_examples",
+    "split",
+]

@@ -15,7 +15,18 @@ from torch import Tensor
 from sfumato.data.seeding import generator
 from sfumato.errors import ConfigError, DataError
 
-__all__ = ["Description", "Packed", "Split", "describe", "fingerprint_of", "pack", "shared_examples", "split"]
+__all__ = [
+    "Description",
+    "Packed",
+    "Split",
+    "check_pad",
+    "describe",
+    "evenly",
+    "fingerprint_of",
+    "pack",
+    "shared_examples",
+    "split",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,8 +106,13 @@ def fingerprint_of(values: Tensor, labels: Tensor | None) -> str:
         if tensor is None:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.contiguous().numpy()).cast("B") if tensor.numel() else b"")
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def evenly(count: int, limit: int | None) -> list[int]:
+    """Which of `count` ordered examples to use: all, or `limit` of them evenly spaced, so that all classes are met."""
+    return list(range(count)) if limit is None or limit >= count else [i * count // limit for i in range(limit)]
 
 
 def pack(
@@ -119,13 +135,13 @@ def pack(
         )
     assert values.dtype in (torch.uint8, torch.float32)
     assert labels is None or (labels.dtype == torch.int64 and labels.shape == values.shape[:1])
-    _check_pad(values, pad)
+    check_pad(values, pad)
     names = None if class_names is None else tuple(class_names)
     fingerprint = fingerprint_of(values, labels)
     return Packed(values, labels, tuple(label_values), names, fingerprint, tuple(report), pad, test_count)
 
 
-def _check_pad(values: Tensor, pad: tuple[int, int] | None) -> None:
+def check_pad(values: Tensor, pad: tuple[int, int] | None) -> None:
     if pad is None:
         return
     if values.dtype != torch.uint8:
@@ -146,9 +162,7 @@ def split(packed: Packed, held_out: float, seed: int) -> Split:
     without replacement, never all of them: a single picture is trained on. A share of 0 holds nothing out.
     """
     if not 0.0 <= held_out < 1.0 or math.isnan(held_out):
-        raise ConfigError(
-            f"data.held_out is {held_out}", expected="a share in [0, 1)", fix="--data.held_out 0.1"
-        )
+        raise ConfigError(f"data.held_out is {held_out}", expected="a share in [0, 1)", fix="--data.held_out 0.1")
     count = len(packed)
     own = count - packed.test_count
     if packed.test_count:

@@ -38,12 +38,13 @@ class DataConfig:
     pad: height and width that pictures are padded to by repeating their border; samples are cropped back.
     held_out: share of the examples kept out of training. A file with `x_test` holds out exactly that part instead
         (0 still turns it off); `x_test` is never trained on.
-    limit: use at most this many examples, evenly spaced over the ordered whole, so that every class is met.
+    limit: use at most this many examples (and at most as many of a file's own test part), evenly spaced over the
+        ordered whole, so that all classes are met.
     count, noise: number of points of a generated 2-D set, and the standard deviation of its noise in the set's own
         formula (None: the set's own default).
     background: colour behind transparent pixels, a name or `#rrggbb`.
-    value_range: the two values that become black and white, for float or unusually scaled images (for example
-        `[0, 1]`, or `[0, 16]` for the raw optdigits).
+    value_range: the two values that become black and white, for images in array files and for 16-bit, 32-bit and
+        float picture files (for example `[0, 4095]`); 8-bit picture files are taken as they are.
     bad_files: `error` lists unreadable files and stops, `skip` leaves them out and records them.
     min_size: pictures whose shorter side is below this many pixels count as bad files.
     max_pixels: pictures whose header announces more pixels are refused before they are decoded.
@@ -141,9 +142,7 @@ def _whole(name: str, value: object, largest: int) -> None:
         raise _refuse(name, value, f"a whole number from 1 to {largest:,}", f"choose data.{name} in that range")
 
 
-def _number(
-    name: str, value: object, low: float, high: float, expected: str, fix: str, *, below: bool = False
-) -> None:
+def _number(name: str, value: object, low: float, high: float, expected: str, fix: str, *, below: bool = False) -> None:
     fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not fits or not low <= float(value) <= high or (below and value == high):  # type: ignore[arg-type]
         raise _refuse(name, value, expected, fix)

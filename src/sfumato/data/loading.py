@@ -1,0 +1,78 @@
+"""From settings to examples: `load_data` finds the source that the settings name and reads, draws or decodes it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from sfumato.data.arrays import load_array_file
+from sfumato.data.cache import Cache, default_folder
+from sfumato.data.embedded import load_embedded
+from sfumato.data.folder import load_folder, printable
+from sfumato.data.packed import Packed, check_pad
+from sfumato.data.points import load_points
+from sfumato.data.settings import EMBEDDED_SOURCES, POINT_SOURCES, DataConfig
+from sfumato.errors import ConfigError, DataError
+
+__all__ = ["declared_shape", "load_data"]
+
+
+def load_data(config: DataConfig, *, seed: int, cache: Path | None = None) -> Packed:
+    """The examples that `config` describes. `seed` draws generated points; everything else does not depend on it.
+
+    `cache` overrides `config.cache` as the folder for decoded pictures. Raises `ConfigError` for settings that do not
+    fit the source, `DataError` for data that are missing or unusable.
+    """
+    if config.path is not None:
+        return _load_path(Path(config.path).expanduser(), config, cache)
+    if config.source in EMBEDDED_SOURCES:
+        return load_embedded(config.source, config)
+    if config.source in POINT_SOURCES:
+        _refuse_picture_settings(config)
+        return load_points(config, seed=seed)
+    raise ConfigError(
+        f"data.source is {config.source!r} but data.path is not given",
+        expected="a folder of images, an .npz or an .npy file",
+        fix="--data.path path/to/images",
+    )
+
+
+def declared_shape(config: DataConfig) -> tuple[int, ...] | None:
+    """Shape of one example, channels first and padded, as far as the settings alone tell; None when they do not.
+
+    Lets a configuration be checked where its data are not. Pictures whose `channels` are not set count as colour.
+    """
+    if config.path is None and config.source in POINT_SOURCES:
+        return (2,)
+    own = {"digits": (1, 8, 8), "sprites": (3, 32, 32)}.get(config.source) if config.path is None else None
+    height_width = config.pad_hw or config.size_hw or (own[1:] if own else None)
+    if height_width is None:
+        return None
+    channels = config.channels or (own[0] if own else 3)
+    return (channels, *height_width)
+
+
+def _load_path(path: Path, config: DataConfig, cache: Path | None) -> Packed:
+    if path.is_dir() or not path.exists():
+        folder = cache
+        if folder is None and config.cache != "off":
+            folder = default_folder() if config.cache is None else Path(config.cache).expanduser()
+        packed = load_folder(path, config, Cache(folder))
+        check_pad(packed.values, config.pad_hw)
+        return replace(packed, pad=config.pad_hw)
+    if path.is_file() and path.suffix.lower() in (".npz", ".npy"):
+        return load_array_file(path, config)
+    raise DataError(
+        f"{printable(str(path))}: neither a folder nor an .npz or .npy file",
+        expected="a folder of images, an .npz or an .npy file",
+        fix="for a single picture give the folder that it lies in",
+    )
+
+
+def _refuse_picture_settings(config: DataConfig) -> None:
+    given = [n for n in ("size", "channels", "pad", "min_size", "value_range") if getattr(config, n) is not None]
+    given += ["flip"] if config.flip else []
+    if given:
+        raise ConfigError(
+            f"data.{given[0]} is set, but data.source {config.source!r} draws points, not images",
+            expected="settings of points: count, noise, limit, normalize, held_out",
+            fix=f"drop data.{given[0]}",
+        )
