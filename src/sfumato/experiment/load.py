@@ -1,0 +1,132 @@
+"""Opening what training left behind: a run folder, a run's name, or one exported file.
+
+An exported file is a safetensors file whose metadata hold the format, the settings (YAML), the record of the data (JSON)
+and a digest of the tensors; `load` and `sample` take it like a run.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.core import Denoiser
+from sfumato.errors import CheckpointError, UsageError
+from sfumato.experiment.build import DataRecord, build_denoiser
+from sfumato.experiment.config import Experiment, load_experiment
+from sfumato.experiment.model import Model
+from sfumato.experiment.schema import nearest, read
+from sfumato.experiment.session import weights_digest
+from sfumato.experiment.yaml_file import parse_yaml
+from sfumato.training.checkpoint import CheckpointStore
+from sfumato.training.ema import bare_state
+from sfumato.training.engine import choose_device
+from sfumato.training.tensors import check_names, read_weights, write_single_file
+
+__all__ = ["export", "find_run", "load", "read_run_config"]
+
+FORMAT = "sfumato-model-1"
+
+
+def find_run(run: str | Path, runs: Path = Path("runs")) -> Path:
+    """The run folder meant: a path, or a name under `runs`. Raises CheckpointError naming the nearest run."""
+    for folder in (Path(run), runs / run):
+        if (folder / "config.yaml").is_file():
+            return folder
+    known = sorted(path.parent.name for path in runs.glob("*/config.yaml")) if runs.is_dir() else []
+    near = nearest(Path(run).name, known)
+    raise CheckpointError(
+        f"there is no run {str(run)!r}: neither {Path(run)} nor {runs / run} holds a config.yaml",
+        expected=f"a run folder, a name under {runs} ({', '.join(known[:5]) or 'empty'}) or an exported file",
+        fix=f"did you mean {near}?" if near else "`sfumato runs` lists what there is; `sfumato train digits` makes one",
+    )
+
+
+def read_run_config(folder: Path) -> Experiment:
+    """The settings that a run was started with."""
+    return load_experiment(folder / "config.yaml")
+
+
+def load(run: object, *, runs: str | Path = "runs", device: str = "auto") -> Model:
+    """The trained model of a run (a folder, a name, a `Run`) or of an exported file, ready to sample.
+
+    Raises CheckpointError for files that are damaged or do not fit together.
+    """
+    place = Path(str(getattr(run, "folder", run)))
+    if place.suffix == ".safetensors" or (place.exists() and not place.is_dir()):
+        return load_file(place, device=device)
+    folder = find_run(place, Path(runs))
+    experiment = read_run_config(folder)
+    store = CheckpointStore(folder)
+    snapshot = store.load(store.find())
+    record = DataRecord.from_plain(snapshot.state["data"])
+    averages = snapshot.ema[str(snapshot.state["ema_decay"])]
+    weights = {"ema": averages, "live": snapshot.model}
+    return assemble(experiment, record, weights, device=device, steps_trained=snapshot.step)
+
+
+def load_file(path: Path, *, device: str) -> Model:
+    """The model of an exported file."""
+    found = read_weights(path)
+    about: dict[str, str] = dict(found.metadata)
+    if about.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is not a model exported by sfumato (format {about.get('format')!r})",
+            expected=f"a file made by `sfumato export`, of format {FORMAT}",
+            fix="export the run again, with this version",
+        )
+    settings = parse_yaml(about["experiment"], f"{path.name}: experiment")
+    experiment = read(Experiment, settings, origin=str(path))
+    record = DataRecord.from_plain(json.loads(about["data"]))
+    weights = {"ema": dict(found.tensors)}
+    return assemble(experiment, record, weights, device=device, steps_trained=int(about["steps"]))
+
+
+def assemble(
+    experiment: Experiment,
+    record: DataRecord,
+    weights: dict[str, dict[str, Tensor]],
+    *,
+    device: str,
+    steps_trained: int,
+) -> Model:
+    """A model from its parts; CheckpointError, before anything is loaded, for tensors that do not fit the settings."""
+    place = choose_device(device)
+    denoisers: dict[str, Denoiser] = {}
+    for name, tensors in weights.items():
+        denoiser = build_denoiser(experiment, shape=record.shape, data_std=record.data_std)
+        live = bare_state(denoiser.network)
+        check_names(live, tensors, f"the network of {experiment.name} ({name} weights)")
+        with torch.no_grad():
+            for key, tensor in live.items():
+                tensor.copy_(tensors[key])
+        denoisers[name] = denoiser.requires_grad_(False).to(place).eval()
+        if len(record.shape) == 3:
+            denoisers[name].network.to(memory_format=torch.channels_last)
+    return Model(experiment, record, denoisers, weights_digest(denoisers["ema"]), steps_trained)
+
+
+def export(run: object, out: str | Path, *, runs: str | Path = "runs", force: bool = False) -> Path:
+    """Write the averaged weights of a run, with all that is needed to sample, into one safetensors file."""
+    target = Path(out)
+    if target.suffix != ".safetensors":
+        raise UsageError(f"--out is {target}", expected="a name ending in .safetensors", fix=f"--out {target}.safetensors")
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists already", expected="a new file", fix="choose another name, or add --force")
+    model = load(run, runs=runs, device="cpu")
+    write_single_file(target, bare_state(model.denoiser.network), metadata_of(model))
+    return target
+
+
+def metadata_of(model: Model) -> dict[str, str]:
+    """What an exported file says of itself."""
+    from sfumato.experiment.config import experiment_yaml
+
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        "experiment": experiment_yaml(model.experiment),
+        "data": json.dumps(model.record.to_plain()),
+        "steps": str(model.steps_trained),
+    }
+    return about

@@ -1,0 +1,189 @@
+"""A trained model: settings, the record of its data, and weights, ready to sample.
+
+Sampling runs in micro-batches of the size stored in the run, the last one padded with the seeds that would come next,
+so that the bytes of sample i depend on the model, the seed and i, and not on how many samples are asked for.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sfumato.core import Denoise, Denoiser, NoiseSource
+from sfumato.errors import UsageError
+from sfumato.experiment.build import DataRecord
+from sfumato.experiment.config import Experiment, SamplingConfig, sampling_with
+from sfumato.guidance import Clipped
+from sfumato.samplers import Step, sample
+
+__all__ = ["Model", "Samples", "draw", "walk"]
+
+MAX_SEED = 2**62
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """A batch of samples: `images` uint8 (N, H, W, C) or `values` float32 (N, *), and the seed of each, (N,) int64."""
+
+    images: NDArray[np.uint8] | None
+    values: NDArray[np.float32] | None
+    labels: NDArray[np.int64] | None
+    seeds: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A whole trajectory in data units: `states` are x at `times`, noise first, and `guesses` the x0 predicted on the
+    way.
+    """
+
+    times: tuple[float, ...]
+    states: tuple[NDArray[np.generic], ...]
+    guesses: tuple[NDArray[np.generic], ...]
+
+
+def walk(
+    denoiser: Denoise, record: DataRecord, config: SamplingConfig, *, seed: int, first: int, like: Tensor
+) -> Iterator[Step]:
+    """The steps of one micro-batch: samples first … first + micro_batch - 1 of the seed, in model units."""
+    noise = NoiseSource.of(seed=seed, count=config.micro_batch, first=first)
+    start = noise.initial((config.micro_batch, *record.shape), like=like) * denoiser.schedule.prior_std
+    if start.ndim == 4:
+        start = start.contiguous(memory_format=torch.channels_last)
+    times = config.grid.times(denoiser.schedule, config.steps)
+    low, high = record.normalization.low, record.normalization.high
+    guide = Clipped(denoiser, low, high) if config.clip and low is not None and high is not None else denoiser
+    return sample(config.sampler, guide, start, times, noise=noise)
+
+
+def draw(
+    denoiser: Denoise,
+    record: DataRecord,
+    config: SamplingConfig,
+    *,
+    count: int,
+    seed: int,
+    like: Tensor,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """`count` samples in data units, on the CPU; `progress(done, total)` counts sampler steps of all micro-batches."""
+    batches = range(0, count, config.micro_batch)
+    done, total, found = 0, len(batches) * config.steps, []
+    for first in batches:
+        step: Step | None = None
+        for step in walk(denoiser, record, config, seed=seed, first=first, like=like):
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        assert step is not None  # a grid has at least one interval
+        found.append(record.normalization.to_data(step.x).cpu()[: count - first])
+    return torch.cat(found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A trained model. `weights` holds a denoiser for each set of weights kept: "ema" and, from a run, "live"."""
+
+    experiment: Experiment
+    record: DataRecord
+    weights: Mapping[str, Denoiser]
+    digest: str
+    steps_trained: int
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The denoiser with the averaged weights, in evaluation mode."""
+        return self.weights["ema"]
+
+    def settings(self, **changes: object) -> SamplingConfig:
+        """The run's sampling settings with changes; None leaves a setting as it is."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        return sampling_with(self.experiment.sampling, given) if given else self.experiment.sampling
+
+    def sample(
+        self,
+        n: int,
+        *,
+        steps: int | None = None,
+        sampler: object = None,
+        seed: int = 0,
+        labels: object = None,
+        guidance: float | None = None,
+        weights: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        config: SamplingConfig | None = None,
+    ) -> Samples:
+        """Draw n samples; sample i has seed `seed + i` and is the same bits in any batch.
+
+        `sampler` is a name ("ddim") or a sampler object; None takes what the run's settings say. Raises UsageError for
+        labels or guidance given to a model without classes.
+        """
+        if config is None:
+            config = self.settings(steps=steps, sampler=sampler, guidance=guidance, weights=weights)
+        self._require_sampling(n, seed, labels, config)
+        denoiser = self._chosen(config)
+        with torch.no_grad(), self._precision(denoiser, config):
+            drawn = draw(
+                denoiser, self.record, config, count=n, seed=seed, like=self._like(denoiser), progress=progress
+            ).numpy()
+        seeds = seed + np.arange(n, dtype=np.int64)
+        if self.record.is_image:
+            return Samples(drawn, None, None, seeds)
+        return Samples(None, drawn, None, seeds)
+
+    def path(self, n: int, *, seed: int = 0, config: SamplingConfig | None = None) -> Path:
+        """The whole way of n samples (at most one micro-batch) from noise to data, in data units."""
+        config = self.experiment.sampling if config is None else config
+        self._require_sampling(n, seed, None, config)
+        if n > config.micro_batch:
+            raise UsageError(
+                f"{n} trajectories were asked for",
+                expected=f"at most one micro-batch, {config.micro_batch}",
+                fix="ask for fewer, or raise sampling.micro_batch",
+            )
+        denoiser = self._chosen(config)
+        like, back = self._like(denoiser), self.record.normalization.to_data
+        times, states, guesses = [], [], []
+        with torch.no_grad(), self._precision(denoiser, config):
+            for step in walk(denoiser, self.record, config, seed=seed, first=0, like=like):
+                times.append(step.t)
+                states.append(back(step.prediction.x_t).cpu().numpy()[:n])
+                guesses.append(back(step.prediction.x0).cpu().numpy()[:n])
+        states.append(back(step.x).cpu().numpy()[:n])
+        return Path((*times, 0.0), tuple(states), tuple(guesses))
+
+    def _chosen(self, config: SamplingConfig) -> Denoiser:
+        if config.weights not in self.weights:
+            raise UsageError(
+                f"weights {config.weights!r} were asked for; this file holds {', '.join(sorted(self.weights))}",
+                expected="weights that the file holds",
+                fix="leave out --weights, or sample from the run folder",
+            )
+        return self.weights[config.weights]
+
+    def _like(self, denoiser: Denoiser) -> Tensor:
+        parameter = next(denoiser.network.parameters())
+        return torch.empty(0, device=parameter.device)
+
+    def _precision(self, denoiser: Denoiser, config: SamplingConfig) -> torch.autocast:
+        kind = self._like(denoiser).device.type
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
+
+    def _require_sampling(self, n: int, seed: int, labels: object, config: SamplingConfig) -> None:
+        if n < 1:
+            raise UsageError(f"{n} samples were asked for", expected="1 or more", fix="-n 36")
+        if not 0 <= seed <= MAX_SEED - n:
+            raise UsageError(f"seed is {seed}", expected="a number from 0 to 2^62 - n", fix="--seed 0")
+        if labels is not None or config.guidance is not None:
+            what = "a label" if labels is not None else "guidance"
+            raise UsageError(
+                f"{what} was given to {self.experiment.name!r}, which was trained without labels",
+                expected="neither labels nor guidance for an unconditional model",
+                fix="leave out --label and --guidance",
+            )

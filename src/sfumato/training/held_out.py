@@ -1,0 +1,61 @@
+"""Held-out loss: always the same examples, the same noise and the same noise levels, so that it moves only with the model.
+
+The K levels are the midpoints of K equal parts of [t_min, 1], on the grid for a table; the loss is the objective's own
+under times uniform in t, and is shown per level with its log_snr.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.core import Denoiser, Schedule, derived_generator
+from sfumato.objectives import Draw, Objective
+
+__all__ = ["HeldOut"]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Examples x0 (N, *) on the device, already normalised, with what scores them."""
+
+    x0: Tensor
+    objective: Objective
+    levels: int
+    seed: int
+    batch_size: int = 64
+
+    def times(self, schedule: Schedule) -> Tensor:
+        """The K fixed times, increasing; (K,) float64. A table with fewer steps than levels uses each of its steps."""
+        middles = (torch.arange(self.levels, dtype=torch.float64) + 0.5) / self.levels
+        if schedule.num_steps is None:
+            return schedule.t_min + (1 - schedule.t_min) * middles
+        return ((middles * schedule.num_steps).floor() + 1).unique() / schedule.num_steps
+
+    @torch.no_grad()
+    def __call__(self, denoiser: Denoiser) -> dict[str, Any]:
+        """The mean loss with its standard error over examples, and per noise level: plain numbers for the log."""
+        times = self.times(denoiser.schedule)
+        losses = torch.stack([self._losses(denoiser, t, level) for level, t in enumerate(times)])  # (K, N)
+        per_example = losses.mean(0)
+        return {
+            "held_out_loss": float(per_example.mean()),
+            "held_out_std_error": float(per_example.std() / math.sqrt(len(per_example))) if len(per_example) > 1 else None,
+            "held_out_by_level": {
+                "log_snr": denoiser.schedule.log_snr(times).tolist(),
+                "loss": losses.mean(1).tolist(),
+            },
+        }
+
+    def _losses(self, denoiser: Denoiser, t: Tensor, level: int) -> Tensor:
+        """The loss of every example at one time, (N,) float64 on the CPU; its noise depends on (seed, level) alone."""
+        eps = torch.randn(self.x0.shape, generator=derived_generator(self.seed, "held-out", level)).to(self.x0.device)
+        found = []
+        for start in range(0, len(self.x0), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            x0 = self.x0[part]
+            draw = Draw(t.expand(len(x0)), eps[part], torch.ones(len(x0), dtype=torch.float64))
+            found.append(self.objective(denoiser, x0, draw).values)
+        return torch.cat(found).to("cpu", torch.float64)

@@ -1,0 +1,43 @@
+"""Stopping on request: a signal only sets a flag, and the loop stops at the next step boundary.
+
+SIGTERM and the first Ctrl-C ask for a stop; a second Ctrl-C stops at once. Saving never happens inside a handler.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["StopRequest", "listening"]
+
+
+class StopRequest:
+    """Whether somebody asked to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.signal_name: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal_name is not None
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """The signal handler: the first request sets the flag, a second Ctrl-C interrupts."""
+        if self.signal_name is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_name = signal.Signals(number).name
+
+
+@contextmanager
+def listening() -> Iterator[StopRequest]:
+    """Listen for SIGTERM and SIGINT; outside the main thread, where Python has no signals, nothing is ever asked."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

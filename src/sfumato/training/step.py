@@ -1,0 +1,161 @@
+"""One training step: a function of the step number and of the state it changes.
+
+    (t, eps, x0) drawn for (seed, step) -> loss -> gradients, clipped -> AdamW -> EMA
+
+The global batch is drawn whole and then sliced by process and by accumulated part, so the numbers do not depend on how
+many share the work. A gradient that is not finite changes nothing: on the CPU the step stops before the optimizer; on a
+GPU a flag on the device makes the fused optimizer and the EMA skip, and is read when losses are.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.core import Denoiser, Times, derived_generator, derived_seed
+from sfumato.data import Batch, Batches
+from sfumato.errors import ConfigError, NumericsError
+from sfumato.objectives import Draw, Objective
+from sfumato.training.ema import Ema
+from sfumato.training.engine import Engine
+from sfumato.training.settings import TrainingConfig
+
+__all__ = ["StepResult", "TrainStep", "learning_rate", "make_optimizer"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step tells: its mean loss (this process's part) and the gradient's norm before clipping; () on the device."""
+
+    loss: Tensor
+    grad_norm: Tensor
+
+
+def make_optimizer(network: nn.Module, settings: TrainingConfig, device: torch.device) -> torch.optim.AdamW:
+    """Fused AdamW over all parameters."""
+    return torch.optim.AdamW(
+        network.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+
+
+def learning_rate(settings: TrainingConfig, step: int) -> float:
+    """The rate of step 0, 1, …: linear warm-up to `learning_rate`, then constant or half a cosine down to 0."""
+    rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    if settings.decay == "cosine":
+        past_warmup = max(0, step - settings.warmup_steps)
+        rate *= 0.5 * (1 + math.cos(math.pi * past_warmup / max(1, settings.steps - settings.warmup_steps)))
+    return rate
+
+
+class TrainStep:
+    """Advances a denoiser by one step. `denoiser.network` is what `Engine.prepare` returned."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        *,
+        objective: Objective,
+        times: Times,
+        batches: Batches,
+        optimizer: torch.optim.Optimizer,
+        ema: Ema,
+        engine: Engine,
+        settings: TrainingConfig,
+        seed: int,
+    ) -> None:
+        shares = engine.processes * settings.accumulate
+        if settings.batch_size % shares:
+            raise ConfigError(
+                f"training.batch_size is {settings.batch_size} for {engine.processes} processes with "
+                f"training.accumulate {settings.accumulate}",
+                expected=f"a multiple of {shares}",
+                fix=f"set training.batch_size to {math.ceil(settings.batch_size / shares) * shares}",
+            )
+        self.denoiser, self.objective, self.times, self.batches = denoiser, objective, times, batches
+        self.optimizer, self.ema, self.engine, self.settings, self.seed = optimizer, ema, engine, settings, seed
+        self.parameters = [p for p in denoiser.network.parameters() if p.requires_grad]
+        self.on_host = engine.device.type == "cpu"
+        self.skipped = torch.zeros((), device=engine.device)  # steps that the device flag has skipped
+
+    def __call__(self, step: int) -> StepResult:
+        torch.manual_seed(derived_seed(self.seed, "dropout", step, self.engine.rank))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = torch.zeros((), device=self.engine.device)
+        for part, (batch, draw) in enumerate(self._parts(step)):
+            last = part == self.settings.accumulate - 1
+            with nullcontext() if last else self.engine.accelerator.no_sync(self.denoiser.network):
+                mean = self.objective(self.denoiser, batch.x0, draw).values.mean() / self.settings.accumulate
+                mean.backward()
+            loss += mean.detach()
+        return self._update(step, loss)
+
+    def _update(self, step: int, loss: Tensor) -> StepResult:
+        """Clip, step the optimizer and the EMA; nothing moves when the gradient is not finite."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if self.on_host and not math.isfinite(norm):
+            raise self._not_finite(step, loss, norm)
+        if self.settings.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip_norm, norm, foreach=True)
+        skip = None
+        if not self.on_host:
+            skip = ~norm.isfinite()
+            self.skipped += skip
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, skip.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.ema.update(self.denoiser.network, skip)
+        return StepResult(loss, norm)
+
+    def check(self, step: int) -> None:
+        """Read the device's flag: raise NumericsError if any step up to here was skipped."""
+        if not self.on_host and float(self.skipped) > 0:
+            raise NumericsError(
+                f"{int(self.skipped)} of the last steps before step {step} had a gradient that is not finite; they were skipped",
+                expected="finite gradients",
+                fix="lower training.learning_rate, or use training.precision float32; the weights are still finite",
+            )
+
+    def _parts(self, step: int) -> Iterator[tuple[Batch, Draw]]:
+        """This process's share of the global batch, one accumulated part after the other."""
+        total = self.settings.batch_size
+        drawn = self.times.draw(self.denoiser.schedule, total, derived_generator(self.seed, "times", step))
+        shape = (total, *self.batches.shape)
+        eps = torch.randn(shape, generator=derived_generator(self.seed, "noise", step))
+        size = total // (self.engine.processes * self.settings.accumulate)
+        for index in range(self.settings.accumulate):
+            start = (self.engine.rank * self.settings.accumulate + index) * size
+            part = slice(start, start + size)
+            batch = self.batches.batch(step, part=part)
+            noise = eps[part].to(self.engine.device, non_blocking=True)
+            noise = noise.contiguous(memory_format=torch.channels_last) if noise.ndim == 4 else noise
+            yield batch, Draw(drawn.t[part], noise, drawn.inv_density[part])
+
+    def _not_finite(self, step: int, loss: Tensor, norm: Tensor) -> NumericsError:
+        """Says which step, which noise level and which examples; found by evaluating the batch once more."""
+        worst = self._worst_example(step)
+        return NumericsError(
+            f"step {step + 1}: loss {float(loss):.4g}, gradient norm {float(norm):.4g}; {worst}",
+            expected="finite losses and gradients; the weights before this step are finite and kept",
+            fix="lower training.learning_rate, set training.clip_norm, or use training.precision float32; "
+            "`sfumato resume` goes on from the last checkpoint",
+        )
+
+    @torch.no_grad()
+    def _worst_example(self, step: int) -> str:
+        """Where the loss is largest, not finite first."""
+        found = []
+        for batch, draw in self._parts(step):
+            values = self.objective(self.denoiser, batch.x0, draw).values.nan_to_num(nan=math.inf)
+            at = int(values.argmax())
+            level = float(self.denoiser.schedule.rates(draw.t[at]).log_snr)
+            found.append((float(values[at]), level, int(batch.indices[at])))
+        value, level, index = max(found)
+        return f"largest loss {value:.4g} at log-SNR {level:.2f}, example {index} of the data"

@@ -1,0 +1,241 @@
+"""The training loop: steps, and hooks between them.
+
+    for each step: one `TrainStep`; then the hooks that are due (log, held-out loss, preview, checkpoint); then stop if asked
+
+The whole state of a run is (step, weights, optimizer, averages, the open window of the log): `snapshot` takes it down and
+`restore` puts it back, and a restored run goes on bit for bit. Randomness needs no state, being a function of the step.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from sfumato.errors import Interrupted, ResourceError
+from sfumato.training.checkpoint import CheckpointStore, Snapshot
+from sfumato.training.ema import bare_state
+from sfumato.training.record import MetricsLog
+from sfumato.training.signals import StopRequest
+from sfumato.training.step import StepResult, TrainStep, learning_rate
+from sfumato.training.tensors import check_names
+
+__all__ = ["Hook", "Progress", "Reporter", "Trainer", "flatten_optimizer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a reporter shows: steps done, of how many, the latest logged loss, the speed and the seconds to go."""
+
+    step: int
+    steps: int
+    loss: float | None
+    images_per_second: float
+    seconds_left: float
+
+
+class Reporter(Protocol):
+    """Who tells people how a run is going."""
+
+    def progress(self, progress: Progress) -> None:
+        """Called after every step; cheap."""
+
+    def note(self, text: str) -> None:
+        """A sentence worth reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Something to do every `every` steps and after the last one (0: never); it returns figures for the log, if any.
+
+    A hook must be a function of (step, weights): it may not change the state of the run.
+    """
+
+    every: int
+    act: Callable[[int], dict[str, Any] | None]
+    name: str
+
+    def due(self, done: int, steps: int) -> bool:
+        """Whether to act after `done` of `steps` steps."""
+        return self.every > 0 and (done % self.every == 0 or done == steps)
+
+
+@dataclass(slots=True)
+class Window:
+    """Losses since the last line of the log; part of the state, so that a resumed log repeats itself."""
+
+    loss_sum: Tensor
+    count: int = 0
+    last: StepResult | None = None
+    since: float = field(default_factory=time.perf_counter)
+
+    def add(self, result: StepResult) -> None:
+        """Take in one step, without waiting for the device."""
+        self.loss_sum += result.loss
+        self.count += 1
+        self.last = result
+
+
+class Trainer:
+    """Runs `TrainStep` from a step to `settings.steps`, saving, logging and calling hooks."""
+
+    def __init__(
+        self,
+        step: TrainStep,
+        *,
+        store: CheckpointStore,
+        log: MetricsLog,
+        hooks: Sequence[Hook],
+        reporter: Reporter,
+        state: dict[str, Any],
+        resume_command: str,
+    ) -> None:
+        self.step, self.store, self.log, self.hooks, self.reporter = step, store, log, hooks, reporter
+        self.state, self.resume_command = state, resume_command
+        self.settings, self.engine = step.settings, step.engine
+        self.window = Window(torch.zeros((), dtype=torch.float32, device=self.engine.device))
+        self.latest_loss: float | None = None
+        self.seconds_training = 0.0
+        self.saved_step: int | None = None
+
+    def run(self, start: int, stop: StopRequest) -> None:
+        """Train from `start` steps done to the end. Raises Interrupted, saved, when asked to stop."""
+        if start == 0:
+            self.save(0)
+        began = time.perf_counter()
+        for index in range(start, self.settings.steps):
+            self.window.add(self.step(index))
+            done = index + 1
+            self._log_if_due(done)
+            for hook in self.hooks:
+                if hook.due(done, self.settings.steps):
+                    self._record(done, hook.act(done))
+            if Hook(self.settings.checkpoint_every, lambda _: None, "checkpoint").due(done, self.settings.steps):
+                self.save(done)
+            self._report(done, done - start, time.perf_counter() - began)
+            if done < self.settings.steps and self.engine.any(bool(stop)):
+                self.save(done)
+                raise self._interrupted(done, stop)
+        self.save(self.settings.steps)
+        self.seconds_training = time.perf_counter() - began
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint of `done` steps, once; waits for space instead of stopping if so configured."""
+        self.step.check(done)
+        if done == self.saved_step or not self.engine.is_main:
+            return
+        snapshot = self.snapshot(done)
+        while True:
+            try:
+                self.store.save(snapshot)
+                break
+            except ResourceError as error:
+                if self.settings.on_disk_full == "stop":
+                    raise
+                self.reporter.note(f"{error.what}; waiting 60 s for space")
+                time.sleep(60)
+        self.saved_step = done
+
+    def snapshot(self, done: int) -> Snapshot:
+        """The state of the run after `done` steps, on the CPU; tensors are the live ones where they already are there."""
+        return Snapshot(
+            step=done,
+            images_seen=done * self.settings.batch_size,
+            model=on_host(bare_state(self.step.denoiser.network)),
+            ema={str(self.settings.ema_decay): on_host(self.step.ema.state_dict())},
+            optimizer=on_host(flatten_optimizer(self.step)),
+            state={
+                **self.state,
+                "ema_updates": {str(self.settings.ema_decay): self.step.ema.num_updates},
+                "log_window": {"loss_sum": float(self.window.loss_sum), "count": self.window.count},
+            },
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put a snapshot back; CheckpointError if its tensors do not fit, before anything is changed."""
+        live = bare_state(self.step.denoiser.network)
+        check_names(live, snapshot.model, "the network")
+        averages = snapshot.ema[str(self.settings.ema_decay)]
+        updates = snapshot.state["ema_updates"][str(self.settings.ema_decay)]
+        self.step.ema.load_state_dict(averages, num_updates=updates)
+        with torch.no_grad():
+            for name, tensor in live.items():
+                tensor.copy_(snapshot.model[name])
+        restore_optimizer(self.step, snapshot.optimizer)
+        window = snapshot.state["log_window"]
+        self.window.loss_sum.fill_(window["loss_sum"])
+        self.window.count = window["count"]
+        self.saved_step = snapshot.step
+
+    def _log_if_due(self, done: int) -> None:
+        if not Hook(self.settings.log_every, lambda _: None, "log").due(done, self.settings.steps):
+            return
+        self.step.check(done)
+        window = self.window
+        assert window.last is not None  # a step was just added
+        loss = float(self.engine.mean(window.loss_sum / window.count))
+        seconds = time.perf_counter() - window.since
+        self.latest_loss = loss
+        figures = {
+            "loss": loss,
+            "grad_norm": float(window.last.grad_norm),
+            "learning_rate": learning_rate(self.settings, done - 1),
+            "images_seen": done * self.settings.batch_size,
+            "images_per_second": window.count * self.settings.batch_size / max(seconds, 1e-9),
+        }
+        self._record(done, figures)
+        self.window = Window(torch.zeros_like(window.loss_sum))
+
+    def _record(self, done: int, figures: dict[str, Any] | None) -> None:
+        if figures and self.engine.is_main:
+            self.log.append({"step": done, **figures})
+
+    def _report(self, done: int, steps_here: int, seconds: float) -> None:
+        per_second = steps_here / max(seconds, 1e-9)
+        left = (self.settings.steps - done) / per_second
+        speed = per_second * self.settings.batch_size
+        self.reporter.progress(Progress(done, self.settings.steps, self.latest_loss, speed, left))
+
+    def _interrupted(self, done: int, stop: StopRequest) -> Interrupted:
+        return Interrupted(
+            f"stopped by {stop.signal_name or 'another process'} after step {done} of {self.settings.steps}; saved",
+            expected="nothing is lost: the run goes on exactly where it stopped",
+            fix=self.resume_command,
+        )
+
+
+def on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, contiguous as files want them."""
+    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+
+
+def flatten_optimizer(step: TrainStep) -> dict[str, Tensor]:
+    """AdamW's state as tensors named `KIND.PARAMETER` (exp_avg.conv.weight); empty before the first step."""
+    flat = {}
+    for name, parameter in named_parameters(step):
+        for kind, value in step.optimizer.state.get(parameter, {}).items():
+            flat[f"{kind}.{name}"] = value
+    return flat
+
+
+def restore_optimizer(step: TrainStep, flat: dict[str, Tensor]) -> None:
+    """The inverse of `flatten_optimizer`: every state tensor back on its parameter's device and in its memory format."""
+    kinds = dict.fromkeys(key.split(".", 1)[0] for key in flat)
+    for name, parameter in named_parameters(step):
+        state = step.optimizer.state[parameter]
+        for kind in kinds:
+            stored = flat[f"{kind}.{name}"]
+            if stored.shape == parameter.shape:
+                state[kind] = torch.empty_like(parameter).copy_(stored)
+            else:  # the step counter: a scalar
+                state[kind] = stored.to(parameter.device if step.optimizer.defaults["fused"] else "cpu").clone()
+
+
+def named_parameters(step: TrainStep) -> list[tuple[str, torch.nn.Parameter]]:
+    """The trained parameters under their bare names, in the optimizer's order."""
+    network = step.denoiser.network
+    bare = network.module if isinstance(network, DistributedDataParallel) else network
+    return [(name, parameter) for name, parameter in bare.named_parameters() if parameter.requires_grad]
