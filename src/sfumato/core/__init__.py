@@ -24,7 +24,7 @@ from sfumato.core.kernels import (
     posterior,
     reverse,
 )
-from sfumato.core.noise import NoiseSource, derived_generator, derived_seed
+from sfumato.core.noise import NoiseSource, batch_noise, derived_generator, derived_seed
 from sfumato.core.parameterization import (
     Coefficients,
     Edm,
@@ -109,6 +109,7 @@ __all__ = [
     "VpSde",
     "WarmupBetas",
     "ZeroTerminalSnr",
+    "batch_noise",
     "check_terminal_signal",
     "derived_generator",
     "derived_seed",

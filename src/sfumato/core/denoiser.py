@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sfumato.core.parameterization import Parameterization
 from sfumato.core.prediction import Prediction
 from sfumato.core.rates import Rates, spread
-from sfumato.core.schedules import Schedule
+from sfumato.core.schedules import MAX_LOG_SNR, Schedule
 from sfumato.errors import ConfigError
 
 __all__ = [
@@ -55,6 +55,11 @@ class TimeInput(ABC):
     def value(self, r: Rates) -> Tensor:
         """The network's time input at the rates r; float64, shaped as r.t."""
 
+    @property
+    @abstractmethod
+    def span(self) -> float:
+        """The length of the range of `value`: what an embedding of the time input calls one unit."""
+
     @abstractmethod
     def input_scale(self, r: Rates, data_std: float) -> Tensor:
         """c_in, which multiplies x_t before the network; float64, shaped as r.t."""
@@ -74,6 +79,10 @@ class StepInput(TimeInput):
     def value(self, r: Rates) -> Tensor:
         return r.t * self.steps - 1
 
+    @property
+    def span(self) -> float:
+        return float(self.steps)
+
     def input_scale(self, r: Rates, data_std: float) -> Tensor:
         return torch.ones_like(r.t)
 
@@ -85,6 +94,10 @@ class NoiseVarianceInput(TimeInput):
     def value(self, r: Rates) -> Tensor:
         return (-r.log_snr).sigmoid()
 
+    @property
+    def span(self) -> float:
+        return 1.0
+
     def input_scale(self, r: Rates, data_std: float) -> Tensor:
         return unit_variance(r, data_std)
 
@@ -95,6 +108,10 @@ class LogSnrInput(TimeInput):
 
     def value(self, r: Rates) -> Tensor:
         return -r.log_snr / 8
+
+    @property
+    def span(self) -> float:
+        return MAX_LOG_SNR / 4
 
     def input_scale(self, r: Rates, data_std: float) -> Tensor:
         return unit_variance(r, data_std)

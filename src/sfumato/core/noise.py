@@ -21,7 +21,7 @@ from torch import Tensor
 from sfumato.core.rates import Rates
 from sfumato.errors import ConfigError
 
-__all__ = ["NoiseSource", "derived_generator", "derived_seed"]
+__all__ = ["NoiseSource", "batch_noise", "derived_generator", "derived_seed"]
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: the increment of SplitMix64
 REACH = 64.0  # the path is defined for log_snr in [-64, 64]
@@ -37,6 +37,11 @@ def derived_seed(seed: int, purpose: str, *index: int) -> int:
 def derived_generator(seed: int, purpose: str, *index: int) -> torch.Generator:
     """A CPU generator whose stream depends on (seed, purpose, index …) alone."""
     return torch.Generator().manual_seed(derived_seed(seed, purpose, *index))
+
+
+def batch_noise(shape: tuple[int, ...], seed: int, purpose: str, *index: int) -> Tensor:
+    """N(0, I) of the given shape, float32 on the CPU, for (seed, purpose, index …): a whole global batch at once."""
+    return torch.randn(shape, generator=derived_generator(seed, purpose, *index))
 
 
 def _wrap(value: int) -> int:

@@ -44,12 +44,21 @@ class Session:
         denoiser.network = self.engine.prepare(denoiser.network, compiled=settings.compile == "on")
         self.denoiser: Denoiser = denoiser.train()
         self.ema = Ema(denoiser.network, decay=settings.ema_decay)
-        self.batches = self._batches(data.parts.train)
+        self.batches = Batches(
+            data.packed,
+            data.parts.train,
+            data.record.normalization,
+            seed=experiment.seed,
+            batch_size=settings.batch_size,
+            flip=experiment.data.flip,
+            device=self.engine.device,
+        )
         self.step = TrainStep(
             denoiser,
             objective=experiment.objective,
             times=experiment.times,
             batches=self.batches,
+            shape=data.record.shape,
             optimizer=make_optimizer(denoiser.network, settings, self.engine.device),
             ema=self.ema,
             engine=self.engine,
@@ -74,23 +83,11 @@ class Session:
         """Trained parameters."""
         return sum(parameter.numel() for parameter in self.step.parameters)
 
-    def _batches(self, indices: torch.Tensor, *, batch_size: int | None = None, flip: bool | None = None) -> Batches:
-        experiment = self.experiment
-        return Batches(
-            self.data.packed,
-            indices,
-            self.data.record.normalization,
-            seed=experiment.seed,
-            batch_size=experiment.training.batch_size if batch_size is None else batch_size,
-            flip=experiment.data.flip if flip is None else flip,
-            device=self.engine.device,
-        )
-
     def _hooks(self) -> list[Hook]:
         settings, hooks = self.experiment.training, []
         held_out = self.data.parts.held_out[: self.experiment.evaluation.count]
         if len(held_out):
-            x0 = self._batches(held_out, batch_size=len(held_out), flip=False).all()
+            x0 = self.batches.take(held_out).x0
             scorer = HeldOut(x0, self.experiment.objective, self.experiment.evaluation.noise_levels, self.experiment.seed)
             hooks.append(Hook(settings.evaluate_every, lambda done: self._evaluate(scorer), "held-out loss"))
         hooks.append(Hook(settings.preview_every, self._preview, "preview"))

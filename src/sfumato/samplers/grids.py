@@ -4,10 +4,9 @@ On a table of T steps every time but the last is a k/T, and S may not exceed T; 
 zero-based index is k - 1. On a continuous schedule the same rules apply to t itself, on [t_min, 1].
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-
-import numpy as np
 
 from sfumato.core import Schedule
 from sfumato.errors import UsageError
@@ -47,11 +46,10 @@ class TimeGrid(ABC):
 
 def distinct(table_steps: list[int], num_steps: int) -> list[int]:
     """The same number of strictly decreasing steps within 1 … T: rounding may have made neighbours coincide."""
-    chosen = np.clip(np.array(table_steps[::-1]), 1, num_steps)
-    for index in range(1, len(chosen)):  # push up what coincides …
-        chosen[index] = max(chosen[index], chosen[index - 1] + 1)
-    overflow = num_steps - np.arange(len(chosen))[::-1]
-    return [int(k) for k in np.minimum(chosen, overflow)[::-1]]  # … and back down what left the table
+    rising: list[int] = []
+    for k in reversed(table_steps):  # push up what coincides …
+        rising.append(max(k, 1, rising[-1] + 1 if rising else 1))
+    return [min(k, num_steps - index) for index, k in enumerate(reversed(rising))]  # … and back down what left the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class Trailing(TimeGrid):
     """t = 1, 1 - 1/S, …: starts at the noisiest time and never at data (Lin et al. 2024). The default."""
 
     def table_steps(self, num_steps: int, steps: int) -> list[int]:
-        return [int(k) for k in np.round(np.arange(num_steps, 0, -num_steps / steps))[:steps]]
+        return [round(num_steps - k * num_steps / steps) for k in range(steps)]
 
     def span_shares(self, steps: int) -> list[float]:
         return [1 - k / steps for k in range(steps)]
@@ -83,7 +81,7 @@ class Linspace(TimeGrid):
     def table_steps(self, num_steps: int, steps: int) -> list[int]:
         if steps == 1:
             return [num_steps]
-        return [int(k) + 1 for k in np.round(np.linspace(0, num_steps - 1, steps))[::-1]]
+        return [round(k * (num_steps - 1) / (steps - 1)) + 1 for k in range(steps)][::-1]
 
     def span_shares(self, steps: int) -> list[float]:
         return [1.0] if steps == 1 else [1 - k / (steps - 1) for k in range(steps)]
@@ -105,8 +103,8 @@ class Quadratic(TimeGrid):
     def table_steps(self, num_steps: int, steps: int) -> list[int]:
         if steps == 1:
             return [max(1, int(self.end * num_steps))]
-        roots = np.linspace(0, np.sqrt(self.end * (num_steps - 1) if self.end == 1 else self.end * num_steps), steps)
-        return [int(k) + 1 for k in np.floor(roots**2 + 1e-9)[::-1]]
+        last = num_steps - 1 if self.end == 1 else self.end * num_steps  # their sqrt(0.8 T), one beyond the table at end 1
+        return [math.floor(last * (k / (steps - 1)) ** 2 + 1e-9) + 1 for k in range(steps)][::-1]
 
     def span_shares(self, steps: int) -> list[float]:
         return [self.end] if steps == 1 else [self.end * (1 - k / (steps - 1)) ** 2 for k in range(steps)]

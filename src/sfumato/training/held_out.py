@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.core import Denoiser, Schedule, derived_generator
+from sfumato.core import Denoiser, Schedule, batch_noise
 from sfumato.objectives import Draw, Objective
 
 __all__ = ["HeldOut"]
@@ -51,7 +51,7 @@ class HeldOut:
 
     def _losses(self, denoiser: Denoiser, t: Tensor, level: int) -> Tensor:
         """The loss of every example at one time, (N,) float64 on the CPU; its noise depends on (seed, level) alone."""
-        eps = torch.randn(self.x0.shape, generator=derived_generator(self.seed, "held-out", level)).to(self.x0.device)
+        eps = batch_noise(tuple(self.x0.shape), self.seed, "held-out", level).to(self.x0.device)
         found = []
         for start in range(0, len(self.x0), self.batch_size):
             part = slice(start, start + self.batch_size)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sfumato.core import Denoiser, Times, derived_generator, derived_seed
+from sfumato.core import Denoiser, Times, batch_noise, derived_generator, derived_seed
 from sfumato.data import Batch, Batches
 from sfumato.errors import ConfigError, NumericsError
 from sfumato.objectives import Draw, Objective
@@ -63,6 +63,7 @@ class TrainStep:
         objective: Objective,
         times: Times,
         batches: Batches,
+        shape: tuple[int, ...],
         optimizer: torch.optim.Optimizer,
         ema: Ema,
         engine: Engine,
@@ -79,6 +80,7 @@ class TrainStep:
             )
         self.denoiser, self.objective, self.times, self.batches = denoiser, objective, times, batches
         self.optimizer, self.ema, self.engine, self.settings, self.seed = optimizer, ema, engine, settings, seed
+        self.shape = shape
         self.parameters = [p for p in denoiser.network.parameters() if p.requires_grad]
         self.on_host = engine.device.type == "cpu"
         self.skipped = torch.zeros((), device=engine.device)  # steps that the device flag has skipped
@@ -127,8 +129,7 @@ class TrainStep:
         """This process's share of the global batch, one accumulated part after the other."""
         total = self.settings.batch_size
         drawn = self.times.draw(self.denoiser.schedule, total, derived_generator(self.seed, "times", step))
-        shape = (total, *self.batches.shape)
-        eps = torch.randn(shape, generator=derived_generator(self.seed, "noise", step))
+        eps = batch_noise((total, *self.shape), self.seed, "noise", step)
         size = total // (self.engine.processes * self.settings.accumulate)
         for index in range(self.settings.accumulate):
             start = (self.engine.rank * self.settings.accumulate + index) * size

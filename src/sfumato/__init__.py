@@ -1,0 +1,50 @@
+"""sfumato: trains, samples, measures and compares denoising diffusion models on your own data.
+
+    import sfumato
+    run = sfumato.train("digits", {"training.steps": 3000})
+    model = sfumato.load(run)
+    batch = model.sample(36, steps=25, sampler="ddim", seed=0)
+
+The names below are loaded when first used: `import sfumato` itself does not import PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sfumato.errors import SfumatoError as SfumatoError
+    from sfumato.experiment.config import Experiment as Experiment
+    from sfumato.experiment.config import load_experiment as load_experiment
+    from sfumato.experiment.load import export as export
+    from sfumato.experiment.load import load as load
+    from sfumato.experiment.model import Model as Model
+    from sfumato.experiment.model import Samples as Samples
+    from sfumato.experiment.run import Run as Run
+    from sfumato.experiment.run import resume as resume
+    from sfumato.experiment.run import train as train
+
+__all__ = ["Experiment", "Model", "Run", "Samples", "SfumatoError", "export", "load", "load_experiment", "resume", "train"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Experiment": "sfumato.experiment.config",
+    "Model": "sfumato.experiment.model",
+    "Run": "sfumato.experiment.run",
+    "Samples": "sfumato.experiment.model",
+    "SfumatoError": "sfumato.errors",
+    "export": "sfumato.experiment.load",
+    "load": "sfumato.experiment.load",
+    "load_experiment": "sfumato.experiment.config",
+    "resume": "sfumato.experiment.run",
+    "train": "sfumato.experiment.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sfumato' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
