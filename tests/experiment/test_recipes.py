@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sfumato.errors import ConfigError
+from sfumato.experiment.catalog import RECIPES, recipe_names, recipes, resolve_recipe
 from sfumato.experiment.config import load_experiment
-from sfumato.experiment.recipes import RECIPES, recipe_names, recipes, resolve_recipe
 
 NAMES = recipe_names()
 

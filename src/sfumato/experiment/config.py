@@ -25,7 +25,7 @@ from sfumato.core import (
 )
 from sfumato.data.settings import DataConfig
 from sfumato.errors import ConfigError
-from sfumato.experiment.recipes import resolve_recipe
+from sfumato.experiment.catalog import resolve_recipe
 from sfumato.experiment.schema import read, refuse_all, to_plain
 from sfumato.experiment.sections import EvaluationConfig, SamplingConfig
 from sfumato.experiment.tree import Branch, Leaf, Node, Plain, assign, overrides_of, tree_of

@@ -23,11 +23,13 @@ from sfumato.experiment.scalars import read_scalar, type_text
 from sfumato.experiment.tree import Branch, Leaf, Node, Plain, named_kind, tree_of
 
 __all__ = [
+    "canonical",
     "field_types",
     "flatten",
     "is_variant",
     "kind_name",
     "kinds",
+    "nearest",
     "paths",
     "read",
     "read_field",

@@ -1,0 +1,99 @@
+"""Arguments: declared options by argparse, every other `--key value` a setting of the experiment.
+
+    sfumato train digits --runs out --training.steps 3000 --schedule=CosineAngle
+                         declared          settings
+
+Splitting them first keeps argparse from taking the value of a setting for a positional argument.
+"""
+
+import argparse
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from sfumato.errors import UsageError
+
+__all__ = ["Parser", "Split", "split"]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises UsageError, knows no abbreviations, and remembers which options it was given."""
+
+    def __init__(self, command: str, summary: str, *, usage: str | None = None) -> None:
+        self.declared: dict[str, bool] = {}  # option -> whether a value follows
+        self.settings_help: Callable[[], str] | None = None  # what --help adds, made only when it is asked for
+        super().__init__(
+            prog=f"sfumato {command}".strip(),
+            description=summary,
+            usage=usage,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """As argparse's; the option strings are remembered."""
+        action = super().add_argument(*names, **options)
+        self.declared.update(dict.fromkeys(action.option_strings, action.nargs != 0))
+        return action
+
+    def format_help(self) -> str:
+        """argparse's help, followed by the settings where the command takes them."""
+        text = super().format_help()
+        return text if self.settings_help is None else f"{text}\n{self.settings_help()}\n"
+
+    def error(self, message: str) -> NoReturn:
+        """argparse's complaint as a UsageError."""
+        raise UsageError(f"{self.prog}: {message}", expected=_usage_line(self), fix=f"run `{self.prog} --help`")
+
+
+def _usage_line(parser: argparse.ArgumentParser) -> str:
+    return " ".join(parser.format_usage().split()).removeprefix("usage: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """`rest` goes to argparse, `settings` are (key, text) pairs in the order given."""
+
+    rest: list[str]
+    settings: list[tuple[str, str]]
+
+
+def split(argv: Sequence[str], parser: Parser, *, takes_settings: bool) -> Split:
+    """Separate declared options from settings. A setting without a value says true.
+
+    Raises UsageError for an option that is unknown where no settings are taken, naming the nearest.
+    """
+    rest: list[str] = []
+    settings: list[tuple[str, str]] = []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        option, equals, text = word.partition("=")
+        if word == "--":
+            rest += [word, *words]
+            break
+        if not option.startswith("--") or option in parser.declared:
+            rest.append(word)
+            if parser.declared.get(word, False) and words:
+                rest.append(words.pop(0))
+            continue
+        _require_setting(option, parser, takes_settings)
+        if not equals:
+            alone = not words or words[0].startswith("--") or words[0] in parser.declared
+            text = "true" if alone else words.pop(0)
+        settings.append((option.removeprefix("--"), text))
+    return Split(rest, settings)
+
+
+def _require_setting(option: str, parser: Parser, takes_settings: bool) -> None:
+    """Refuse an option that is no setting, or that is nearly a declared one."""
+    near = difflib.get_close_matches(option, parser.declared, n=1, cutoff=0.6 if not takes_settings else 0.85)
+    if takes_settings and ("." in option or not near):
+        return
+    options = ", ".join(name for name in parser.declared if name.startswith("--"))
+    raise UsageError(
+        f"{parser.prog}: unknown option {option}",
+        expected=options,
+        fix=f"did you mean {near[0]}?" if near else f"run `{parser.prog} --help`",
+    )

@@ -1,0 +1,28 @@
+"""`sfumato export`: the model of a run in one self-describing file."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from sfumato.cli.arguments import Parser
+from sfumato.cli.output import printable, say
+
+__all__ = ["arguments", "run"]
+
+
+def arguments(parser: Parser) -> None:
+    """Declare the run and the file."""
+    parser.add_argument("run", metavar="RUN", help="a run folder, or the name of a run")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="a file ending in .safetensors")
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+
+
+def run(args: argparse.Namespace, settings: list[tuple[str, str]]) -> Mapping[str, object]:
+    """Export; returns the file and its size."""
+    from sfumato.experiment.load import export
+
+    out = export(args.run, Path(args.out), runs=args.runs, force=args.force)
+    size = out.stat().st_size
+    say(f"{printable(out)} ({size:,} bytes); `sfumato sample {printable(out)}` draws from it")
+    return {"out": str(out), "bytes": size}

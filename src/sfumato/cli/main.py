@@ -1,0 +1,228 @@
+"""`sfumato COMMAND …`: finds the command, runs it, and turns whatever happens into an exit code.
+
+    0 done      1 done in part     2 usage, settings     3 data     4 checkpoint     5 numerics     6 disk, memory, lock
+    7 device or package missing    70 a bug of ours      75 interrupted, can be resumed             130 second Ctrl-C
+
+With `--json` stdout is exactly one JSON document, `{"error": …}` when the command fails; everything else goes to
+stderr.
+"""
+
+import argparse
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, cast
+
+from sfumato.cli.arguments import Parser, split
+from sfumato.cli.output import error_document, error_text, say, write_json
+from sfumato.errors import PlatformError, ResourceError, SfumatoError, UsageError
+
+__all__ = ["COMMANDS", "Command", "build_parser", "main"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: `summary` for the list, and whether unknown `--key value` options are settings.
+
+    The module `sfumato.cli.<module>` has `arguments(parser)` and `run(args, settings) -> document`.
+    """
+
+    summary: str
+    module: str
+    takes_settings: bool = False
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("train a model from a recipe or a YAML file", "train", takes_settings=True),
+    "resume": Command("continue a run exactly where it stopped, or extend it", "resume", takes_settings=True),
+    "sample": Command("draw samples from a run or an exported model", "sample", takes_settings=True),
+    "runs": Command("list runs and what became of them", "runs"),
+    "recipes": Command("list the experiments that come with sfumato", "recipes"),
+    "export": Command("write the model of a run into one file", "export"),
+    "completion": Command("print a completion script for bash, zsh or fish", "completion"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code and never raises."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    named = words[: words.index("--")] if "--" in words else words
+    as_json, debug = "--json" in named, "--debug" in named
+    stdout = sys.stdout
+    with contextlib.suppress(AttributeError, ValueError):  # stdout may be closed, or a StringIO in a test
+        cast("argparse.FileType", stdout).reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+    try:
+        with _quiet_stdout(as_json):
+            document, code = _run(words), 0
+    except SystemExit as stop:  # --help and --version
+        document, code = None, stop.code if isinstance(stop.code, int) else 0
+    except BrokenPipeError:  # the reader has seen enough: `sfumato runs | head`
+        return _closed()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        refusal = _as_refusal(error)
+        if debug:
+            traceback.print_exception(error)
+        if refusal is None:
+            refusal = _bug(error, debug)
+        _print_error(refusal)
+        document, code = error_document(refusal), refusal.exit_code
+    return _finish(document if as_json else None, code, stdout)
+
+
+def _run(words: list[str]) -> Mapping[str, object] | None:
+    """Find the command among the words and run it; None when only help was asked for."""
+    flags = [word for word in words if word in ("--json", "--debug")]
+    name = next((word for word in words if not word.startswith("-")), None)
+    leading = words[: words.index(name)] if name is not None else words
+    if "--version" in leading:
+        from sfumato.cli.version import version
+
+        say(f"sfumato {version()}")
+        return {"version": version()}
+    if name is None or "--help" in leading or "-h" in leading:
+        stray = [word for word in leading if word not in ("--json", "--debug", "--help", "-h")]
+        if stray:
+            raise _unknown("option", stray[0], ["--help", "--version", "--json", "--debug"])
+        say(_overview())
+        return {"commands": {name: command.summary for name, command in COMMANDS.items()}}
+    if name not in COMMANDS:
+        raise _unknown("command", name, list(COMMANDS))
+    rest = [word for word in leading if word not in flags] + words[words.index(name) + 1 :]
+    command = COMMANDS[name]
+    parser = build_parser(name)
+    parts = split(rest, parser, takes_settings=command.takes_settings)
+    args = parser.parse_args(parts.rest)
+    run: Callable[..., Mapping[str, object]] = importlib.import_module(f"sfumato.cli.{command.module}").run
+    return run(args, parts.settings)
+
+
+def build_parser(name: str) -> Parser:
+    """The parser of a command, with the options that all commands share."""
+    command = COMMANDS[name]
+    parser = Parser(name, command.summary)
+    importlib.import_module(f"sfumato.cli.{command.module}").arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document to stdout, all else to stderr")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: sfumato COMMAND …",
+            "",
+            "Train, sample and look at denoising diffusion models on your own data.",
+            "",
+            *lines,
+            "",
+            "`sfumato COMMAND --help` explains a command; every command takes --json and --debug.",
+            "Start with: sfumato train digits",
+        ]
+    )
+
+
+def _unknown(what: str, given: str, known: list[str]) -> UsageError:
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    fix = f"did you mean {near[0]}?" if near else "run `sfumato --help`"
+    return UsageError(f"there is no {what} {given!r}", expected="one of " + ", ".join(known), fix=fix)
+
+
+@contextlib.contextmanager
+def _quiet_stdout(as_json: bool) -> Iterator[None]:
+    """With --json, whatever a command prints goes to stderr."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
+
+
+def _as_refusal(error: Exception) -> SfumatoError | None:
+    """The three-line form of an error that is not a bug of ours; None for one that is."""
+    if isinstance(error, SfumatoError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "sfumato").startswith("sfumato"):
+        return _missing_package(str(error.name))
+    if isinstance(error, MemoryError):
+        fix = "a smaller batch: --training.batch_size, or --training.accumulate to split it"
+        return ResourceError("memory ran out", expected="more free memory", fix=fix)
+    if isinstance(error, OSError) and error.filename is not None:
+        what = f"{error.filename}: {error.strerror or type(error).__name__}"
+        return ResourceError(what, expected="a path that can be read and written", fix="check the path and its rights")
+    return None
+
+
+def _missing_package(name: str) -> PlatformError:
+    """The refusal for a package that is not installed, with the extra that brings it."""
+    extras = {
+        "tensorboard": "track",
+        "datasets": "data",
+        "efficientnet_lite_pytorch": "metrics",
+        "torch_fidelity": "fid",
+        "diffusers": "hub",
+        "fastapi": "serve",
+        "uvicorn": "serve",
+        "optuna": "hpo",
+        "submitit": "slurm",
+    }
+    top = name.partition(".")[0]
+    what = f"sfumato[{extras[top]}]" if top in extras else top
+    return PlatformError(
+        f"the package {top} is not installed",
+        expected=f"an environment with {top}",
+        fix=f"pip install '{what}'" if top in extras else f"pip install {what}",
+    )
+
+
+def _bug(error: Exception, debug: bool) -> SfumatoError:
+    """Our own error: the traceback goes to a file, whose path is printed."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        handle, path = tempfile.mkstemp(prefix="sfumato-error-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+        where = f"send the traceback in {path}"
+    except OSError:
+        where = "run the command again with --debug"
+    return SfumatoError(
+        f"{type(error).__name__}: {error}",
+        expected="no such error: this is a bug in sfumato",
+        fix="report it with the traceback above" if debug else where,
+    )
+
+
+def _print_error(error: SfumatoError) -> None:
+    with contextlib.suppress(OSError, ValueError):  # stderr may be closed; the exit code still speaks
+        print(error_text(error), file=sys.stderr)
+
+
+def _closed() -> int:
+    """End quietly after the reader closed the pipe: nothing may be flushed to it at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _finish(document: Mapping[str, object] | None, code: int, stdout: IO[str] | None) -> int:
+    """Write the document, flush, and give the exit code; output that cannot be written is an error of its own."""
+    try:
+        if document is not None:
+            write_json(document, stdout)
+        if stdout is not None:
+            stdout.flush()
+    except BrokenPipeError:
+        _closed()
+    except OSError as error:
+        fix = "check the disk or the pipe that stdout leads to"
+        _print_error(ResourceError(f"stdout: {error.strerror}", expected="a stdout that can be written", fix=fix))
+        _closed()
+        return code or 6
+    return code

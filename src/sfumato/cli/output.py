@@ -1,0 +1,75 @@
+"""What people and programs see: text and tables, three-line errors, and one JSON document on demand."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from sfumato.errors import SfumatoError
+
+__all__ = ["error_document", "error_text", "is_fancy", "printable", "say", "table", "write_json"]
+
+
+def is_fancy(stream: IO[str] | None) -> bool:
+    """Whether a stream is a terminal that understands colours."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def printable(value: object) -> str:
+    """Text on one line, whatever names of files and runs contain."""
+    text = str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def say(text: str = "") -> None:
+    """A line for people: stdout, or stderr when stdout belongs to a JSON document."""
+    print(text)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people: drawn by rich in a terminal, plain aligned columns elsewhere."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if is_fancy(sys.stdout):
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table(*columns, box=None, header_style="bold", pad_edge=False)
+        for row in cells:
+            drawn.add_row(*(Text(cell, overflow="fold") for cell in row))
+        Console().print(drawn)
+        return
+    widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
+    for row in [list(columns), *cells]:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def write_json(document: Mapping[str, object], stream: IO[str] | None) -> None:
+    """One JSON document; NaN and infinity become null, since JSON has neither."""
+    if stream is not None:
+        stream.write(json.dumps(_finite(document), ensure_ascii=True, default=str) + "\n")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def error_text(error: SfumatoError) -> str:
+    """The three lines of an error."""
+    return (
+        f"error[{error.code}]: {printable(error.what)}\n"
+        f"expected: {printable(error.expected)}\nfix: {printable(error.fix)}"
+    )
+
+
+def error_document(error: SfumatoError) -> dict[str, object]:
+    """The JSON document of an error."""
+    return {"error": {"code": error.code, "what": error.what, "expected": error.expected, "fix": error.fix}}

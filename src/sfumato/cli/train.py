@@ -1,0 +1,98 @@
+"""`sfumato train`: a new run of a recipe or a YAML file; `--dry-run` says what it would take."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sfumato.cli.arguments import Parser
+from sfumato.cli.output import is_fancy, printable, say
+
+if TYPE_CHECKING:
+    from sfumato.experiment.run import Run
+    from sfumato.training.trainer import Reporter
+
+__all__ = ["arguments", "run"]
+
+
+def arguments(parser: Parser) -> None:
+    """Declare what is not a setting; everything else, `--KEY VALUE`, changes one."""
+    parser.usage = "sfumato train RECIPE|FILE [--runs DIR] [--name NAME] [--dry-run] [--device D] [--KEY VALUE …]"
+    parser.add_argument("recipe", metavar="RECIPE|FILE", help="the name of a recipe, or the path of a YAML file")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
+    parser.add_argument("--name", metavar="NAME", help="the run's name (default: the recipe's name and a number)")
+    parser.add_argument("--device", metavar="D", help="short for --training.device")
+    parser.add_argument("--dry-run", action="store_true", help="print the settings and a forecast; train nothing")
+    parser.epilog = (
+        "Any setting may follow as --KEY VALUE or --KEY=VALUE, for example\n"
+        "  sfumato train digits --training.steps 3000 --schedule CosineAngle --schedule.max_signal_rate 0.98\n"
+    )
+    parser.settings_help = settings_help
+
+
+def settings_help() -> str:
+    """Every setting with its default, every class with its fields. Imports torch."""
+    from sfumato.experiment.config import Experiment
+    from sfumato.experiment.describe import describe
+
+    lines = ["settings, as --KEY VALUE or in a YAML file (classes to choose from are indented):", ""]
+    for setting in describe(Experiment):
+        indent = "  " * (setting.depth + 1)
+        if setting.kind is not None:
+            lines.append(f"{indent}{setting.kind:<22}  {setting.about}".rstrip())
+            continue
+        default = f" {setting.default}" if setting.default else ""
+        about = f"  {setting.about}" if setting.about else ""
+        lines.append(f"{indent}--{setting.key}{default}  ({setting.accepts}){about}")
+    return "\n".join(lines)
+
+
+def run(args: argparse.Namespace, settings: list[tuple[str, str]]) -> Mapping[str, object]:
+    """Train; returns the run, its size, steps and speed."""
+    if args.device is not None:
+        settings = [*settings, ("training.device", args.device)]
+    if args.dry_run:
+        return _dry_run(args.recipe, settings)
+    from sfumato.experiment.run import train
+
+    with reporting() as reporter:
+        result = train(args.recipe, settings, runs=args.runs, name=args.name, reporter=reporter)
+    return finished(result)
+
+
+def _dry_run(recipe: str, settings: list[tuple[str, str]]) -> Mapping[str, object]:
+    from sfumato.experiment.forecast import forecast
+
+    found = forecast(recipe, settings)
+    say(found.text())
+    return found.document()
+
+
+def finished(result: "Run") -> dict[str, object]:
+    """Say how a run went and what to do with it; returns its document."""
+    loss = "" if result.held_out_loss is None else f", held-out loss {result.held_out_loss:.4f}"
+    say(f"{printable(result.folder)}: {result.steps:,} steps, {result.parameters:,} parameters{loss}")
+    say(
+        f"look at it: sfumato sample {printable(result.folder)} -n 36 --out {printable(result.folder / 'samples' / 'final')}"
+    )
+    return {
+        "run": str(result.folder),
+        "parameters": result.parameters,
+        "steps": result.steps,
+        "images_per_second": result.images_per_second,
+        "seconds": result.seconds,
+        "held_out_loss": result.held_out_loss,
+    }
+
+
+@contextmanager
+def reporting() -> "Iterator[Reporter]":
+    """A live bar on a terminal, plain lines elsewhere; both on stderr."""
+    from sfumato.experiment.reporting import Bar, Lines
+
+    if is_fancy(sys.stderr):
+        with Bar() as bar:
+            yield bar
+    else:
+        yield Lines()
