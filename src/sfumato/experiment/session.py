@@ -18,7 +18,7 @@ from sfumato.experiment.build import PreparedData, build_denoiser
 from sfumato.experiment.config import Experiment, experiment_yaml
 from sfumato.experiment.environment import environment
 from sfumato.experiment.model import draw
-from sfumato.experiment.outputs import save_preview
+from sfumato.experiment.preview import save_preview
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.ema import Ema, bare_state
 from sfumato.training.engine import Engine, start_engine

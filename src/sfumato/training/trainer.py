@@ -60,7 +60,12 @@ class Hook:
 
     def due(self, done: int, steps: int) -> bool:
         """Whether to act after `done` of `steps` steps."""
-        return self.every > 0 and (done % self.every == 0 or done == steps)
+        return is_due(self.every, done, steps)
+
+
+def is_due(every: int, done: int, steps: int) -> bool:
+    """Whether something with an interval of `every` steps is due; always after the last step, never for 0."""
+    return every > 0 and (done % every == 0 or done == steps)
 
 
 @dataclass(slots=True)
@@ -93,7 +98,8 @@ class Trainer:
         state: dict[str, Any],
         resume_command: str,
     ) -> None:
-        self.step, self.store, self.log, self.hooks, self.reporter = step, store, log, hooks, reporter
+        self.step, self.store, self.log, self.reporter = step, store, log, reporter
+        self.hooks = [Hook(step.settings.log_every, self._log, "log"), *hooks]
         self.state, self.resume_command = state, resume_command
         self.settings, self.engine = step.settings, step.engine
         self.window = Window(torch.zeros((), dtype=torch.float32, device=self.engine.device))
@@ -109,18 +115,23 @@ class Trainer:
         for index in range(start, self.settings.steps):
             self.window.add(self.step(index))
             done = index + 1
-            self._log_if_due(done)
-            for hook in self.hooks:
-                if hook.due(done, self.settings.steps):
-                    self._record(done, hook.act(done))
-            if Hook(self.settings.checkpoint_every, lambda _: None, "checkpoint").due(done, self.settings.steps):
-                self.save(done)
+            self._act(done)
             self._report(done, done - start, time.perf_counter() - began)
             if done < self.settings.steps and self.engine.any(bool(stop)):
                 self.save(done)
                 raise self._interrupted(done, stop)
-        self.save(self.settings.steps)
         self.seconds_training = time.perf_counter() - began
+
+    def _act(self, done: int) -> None:
+        """Everything that is due after `done` steps; the log gets one line per step, and the checkpoint comes last."""
+        figures: dict[str, Any] = {}
+        for hook in self.hooks:
+            if hook.due(done, self.settings.steps):
+                figures.update(hook.act(done) or {})
+        if figures and self.engine.is_main:
+            self.log.append({"step": done, **figures})
+        if is_due(self.settings.checkpoint_every, done, self.settings.steps) or done == self.settings.steps:
+            self.save(done)
 
     def save(self, done: int) -> None:
         """Write a checkpoint of `done` steps, once; waits for space instead of stopping if so configured."""
@@ -170,28 +181,21 @@ class Trainer:
         self.window.count = window["count"]
         self.saved_step = snapshot.step
 
-    def _log_if_due(self, done: int) -> None:
-        if not Hook(self.settings.log_every, lambda _: None, "log").due(done, self.settings.steps):
-            return
+    def _log(self, done: int) -> dict[str, Any]:
+        """The training figures of the window that ends here; opens the next window. Collective over the processes."""
         self.step.check(done)
         window = self.window
         assert window.last is not None  # a step was just added
-        loss = float(self.engine.mean(window.loss_sum / window.count))
+        self.latest_loss = float(self.engine.mean(window.loss_sum / window.count))
         seconds = time.perf_counter() - window.since
-        self.latest_loss = loss
-        figures = {
-            "loss": loss,
+        self.window = Window(torch.zeros_like(window.loss_sum))
+        return {
+            "loss": self.latest_loss,
             "grad_norm": float(window.last.grad_norm),
             "learning_rate": learning_rate(self.settings, done - 1),
             "images_seen": done * self.settings.batch_size,
             "images_per_second": window.count * self.settings.batch_size / max(seconds, 1e-9),
         }
-        self._record(done, figures)
-        self.window = Window(torch.zeros_like(window.loss_sum))
-
-    def _record(self, done: int, figures: dict[str, Any] | None) -> None:
-        if figures and self.engine.is_main:
-            self.log.append({"step": done, **figures})
 
     def _report(self, done: int, steps_here: int, seconds: float) -> None:
         per_second = steps_here / max(seconds, 1e-9)
