@@ -103,6 +103,12 @@ class ZeroTerminalSnr(Schedule):
                 expected="a base with alpha² + sigma² = 1: a table, CosineAngle, VpSde or LogSnrLinear",
                 fix="drop the wrapper: the other families end at their prior already",
             )
+        if self.base.num_steps == 1:
+            raise ConfigError(
+                "schedule.base has one step, which cannot keep its beginning and move its end",
+                expected="a base of two steps or more",
+                fix="raise schedule.base.steps, or drop the wrapper",
+            )
 
     def _losses(self) -> Tensor:
         """1 - alpha at the base's clean end, at its noisy end, and at the floor; shape (3,)."""

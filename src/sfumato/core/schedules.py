@@ -90,7 +90,16 @@ class Schedule(ABC):
         return Gaussian(torch.zeros((), dtype=torch.float64), log_var)
 
     def slope(self, t: Tensor) -> Tensor:
-        """dlog_snr/dt at t, negative, in nats per unit of time; shape of t. At a grid point of a table: of the interval after it."""
+        """dlog_snr/dt at t, negative, in nats per unit of time; shape of t.
+
+        At a grid point of a table it is that of the noisier interval next to it. Raises ConfigError for a table of one step.
+        """
+        if self.num_steps == 1:
+            raise ConfigError(
+                f"schedule {type(self).__name__} has one step, and so no slope of log-SNR",
+                expected="two steps or more for a weight or a density of times that is given in log-SNR",
+                fix="raise schedule.steps, or use GridTimes with the weighting StepElbo, NoiseError or OutputError",
+            )
         with torch.enable_grad():
             moment = t.detach().to(device="cpu", dtype=torch.float64).requires_grad_(True)
             (slope,) = torch.autograd.grad(self.log_snr(moment).sum(), moment)
@@ -311,9 +320,8 @@ def interpolate(values: Tensor, position: Tensor) -> Tensor:
     """`values` (N,) read at a fractional index in [0, N - 1], linearly between entries; exact at the entries."""
     if len(values) == 1:
         return values[0].expand(position.shape)
-    lower = position.detach().clamp(0, len(values) - 2).floor()
-    share = position - lower
-    near_grid = (share - share.round()).abs() < 1e-9  # t·T - 1 of a grid time k/T is an integer but for rounding
-    share = torch.where(near_grid, share + (share.round() - share).detach(), share)
-    index = lower.long()
-    return values[index] + share * (values[index + 1] - values[index])
+    nearest = position.detach().round()
+    near_grid = (position.detach() - nearest).abs() < 1e-9  # t·T - 1 of a grid time k/T is an integer but for rounding
+    position = position + torch.where(near_grid, nearest - position.detach(), 0.0)
+    index = position.detach().floor().clamp(0, len(values) - 2).long()
+    return values[index] + (position - index) * (values[index + 1] - values[index])

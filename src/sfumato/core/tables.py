@@ -39,7 +39,7 @@ class Betas(ABC):
         """The formula's own beta_k, k = 1 … T; shape (T,), float64."""
 
     def values(self, steps: int) -> Tensor:
-        """beta_k as used, `min(unclipped, 0.999)`; shape (T,), float64. Raises ConfigError for a beta outside (0, 1]."""
+        """beta_k as used, `min(unclipped, 0.999)`; shape (T,), float64. Raises ConfigError for a beta not above 0."""
         betas = self.unclipped(steps)
         bad = (~(betas > 0)).nonzero()
         if len(bad):
