@@ -170,14 +170,19 @@ class Denoiser(nn.Module):
         self.learn_variance = learn_variance
 
     def output(self, x_t: Tensor, r: Rates, cond: Cond | None = None) -> Tensor:
-        """The network's raw F (B, C or 2C, *) in the dtype of x_t, whatever precision the network ran in."""
+        """The network's F (B, C, *) in the dtype of x_t, whatever precision the network ran in; without the variance."""
+        channels = self._channels(x_t, r, cond)
+        return channels.chunk(2, dim=1)[0] if self.learn_variance else channels
+
+    def _channels(self, x_t: Tensor, r: Rates, cond: Cond | None) -> Tensor:
+        """All that the network says, (B, C or 2C, *)."""
         scale = spread(self.time_input.input_scale(r, self.data_std), x_t)
         time = self.time_input.value(r).to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
         return self.network(scale * x_t, time, cond).to(x_t.dtype)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Prediction:
         r = self.schedule.rates(t)
-        output, var_mix = self.output(x_t, r, cond), None
+        output, var_mix = self._channels(x_t, r, cond), None
         if self.learn_variance:
             output, mix = output.chunk(2, dim=1)
             var_mix = (mix + 1) / 2
