@@ -77,7 +77,7 @@ class NoiseSource:
     """Noise for a batch of samples, one seed each; `seeds` is (B,) int64."""
 
     seeds: Tensor
-    _tree: dict[tuple[int, int, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _tree: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, *, seed: int, count: int, first: int = 0) -> "NoiseSource":
@@ -130,7 +130,7 @@ class NoiseSource:
 
     def _node(self, start: int, stop: int, count: int, left: Tensor, right: Tensor | None) -> Tensor:
         """W at the middle of [start, stop] given its ends, mean of both plus N(0, (stop - start)/4); at the far end if no right."""
-        key = (start, stop, 0 if right is None else 1)
+        key = (start, stop, 0 if right is None else 1, count)
         if key not in self._tree:
             normals = _hashed_normals(self._keys("path", 2 * (start + stop) + key[2]), count)
             if right is None:
@@ -140,9 +140,9 @@ class NoiseSource:
             self._remember(key, value)
         return self._tree[key]
 
-    def _remember(self, key: tuple[int, int, int], value: Tensor) -> None:
+    def _remember(self, key: tuple[int, int, int, int], value: Tensor) -> None:
         """Keep the nodes on the way to the current position only: a sampler moves one way, memory must not grow with steps."""
-        start, stop, _ = key
+        start, stop = key[:2]
         for other in [k for k in self._tree if k[2] and (k[1] <= start or k[0] >= stop)]:
             del self._tree[other]
         self._tree[key] = value
