@@ -104,9 +104,20 @@ class LogNormalTimes(Times):
             raise ConfigError(f"times.std is {self.std}", expected="a number above 0", fix="1.2 is the paper's")
 
     def _span(self, schedule: Schedule) -> Tensor:
-        """The normal CDF at the ends of the schedule's span: quantiles of t_min and of 1; shape (2,)."""
-        ends = schedule.rates(torch.tensor([schedule.t_min, 1.0], dtype=torch.float64))
-        return torch.special.ndtr((ends.noise_level.log() - self.mean) / self.std)
+        """The normal CDF at the ends of the schedule's span: quantiles of t_min and of 1; shape (2,).
+
+        Raises ConfigError when the span holds less than a thousandth of the distribution.
+        """
+        ends = schedule.rates(torch.tensor([schedule.t_min, 1.0], dtype=torch.float64)).noise_level.log()
+        quantiles = torch.special.ndtr((ends - self.mean) / self.std)
+        inside = float(quantiles[1] - quantiles[0])
+        if inside < 1e-3:
+            raise ConfigError(
+                f"times: ln(noise level) ~ N({self.mean}, {self.std}²) has {inside:.2g} of its mass on the schedule's span",
+                expected=f"most of the mass between {float(ends[0]):.3g} and {float(ends[1]):.3g}",
+                fix="move times.mean into that span, or use UniformTimes",
+            )
+        return quantiles
 
     def density(self, schedule: Schedule, t: Tensor) -> Tensor:
         """q(t) relative to the uniform on [t_min, 1]: p(log_snr) |dlog_snr/dt| (1 - t_min); (B,) float64."""
