@@ -52,13 +52,12 @@ class Ddim(Sampler[None]):
         if s == 0:
             return Stepped(p.x0, None, p)
         now, then = p.rates, rates_at(d, s)
-        variances = log_variances(then, now)
-        small = self.eta**2 * float(variances.small.exp())
-        keep = float(then.sigma**2) - small
-        # x_s = alpha_s x0 + sqrt(keep) (x_t - alpha_t x0)/sigma_t
-        of_noise = max(keep, 0.0) ** 0.5 / float(now.sigma)
+        # sigma_s² - eta² small = sigma_s² (1 - eta² + eta² SNR_t/SNR_s): written so, nothing cancels and nothing turns negative.
+        kept = 1 - self.eta**2 + self.eta**2 * float((now.log_snr - then.log_snr).exp())
+        of_noise = float(then.sigma / now.sigma) * kept**0.5
         x_s = (float(then.alpha) - of_noise * float(now.alpha)) * p.x0 + of_noise * x_t
         if self.eta > 0:
-            added = float(variances.large.exp()) if self.sigma_hat else small
-            x_s = x_s + added**0.5 * noise.increment(now, then, x_t)
+            variances = log_variances(then, now)
+            log_var = variances.large if self.sigma_hat else variances.small
+            x_s = x_s + self.eta * float(log_var.exp()) ** 0.5 * noise.increment(now, then, x_t)
         return Stepped(x_s, None, p)
