@@ -33,7 +33,7 @@ class TimeGrid(ABC):
         if steps < 1 or (num_steps is not None and steps > num_steps):
             at_most = "" if num_steps is None else f" to {num_steps}, the steps of the schedule"
             raise UsageError(
-                f"sampling in {steps} steps with a schedule of {num_steps or 'continuous time'}",
+                f"sampling in {steps} steps with a schedule of {'continuous time' if num_steps is None else f'{num_steps} steps'}",
                 expected=f"a number of steps from 1{at_most}",
                 fix="25 to 50 are usual",
             )
