@@ -192,17 +192,19 @@ def make_folders(path: Path, storage: Storage) -> None:
     Raises `ResourceError` when a file stands in the way or the place cannot be written.
     """
     try:
-        storage.mkdir(path)
-        storage.fsync_dir(path.parent)
-    except FileNotFoundError:
-        make_folders(path.parent, storage)
-        make_folders(path, storage)
-    except FileExistsError:
         try:
-            storage.names(path)
-        except OSError as error:
-            raise explained(error, f"making the folder {path}", path=path, storage=storage) from None
+            storage.mkdir(path)
+        except FileNotFoundError:
+            make_folders(path.parent, storage)
+            storage.mkdir(path)
+        storage.fsync_dir(path.parent)
     except OSError as error:
+        try:
+            if isinstance(error, FileExistsError):
+                storage.names(path)  # a folder is as good; a file is not
+                return
+        except OSError as obstacle:
+            error = obstacle
         raise explained(error, f"making the folder {path}", path=path, storage=storage) from None
 
 
