@@ -1,7 +1,7 @@
 """The trained thing: a network, a schedule and a parameterization make a denoiser.
 
-`Denoise` is all that samplers, guidance and likelihood ever see: (x_t, t) -> `Prediction`. `Denoiser` is the one that is
-trained; wrappers (clipping, guidance, counting) are others. The network sees `c_in x_t` and a time input,
+`Denoise` is all that samplers, guidance and likelihood ever see: (x_t, t) -> `Prediction`. `Denoiser` is the one that
+is trained; wrappers (clipping, guidance, counting) are others. The network sees `c_in x_t` and a time input,
 
     c_in = 1 / sqrt(alpha² data_std² + sigma²)      (Karras et al. 2022; 1 for a network that counts steps)
 """
@@ -121,9 +121,10 @@ MAX_TERMINAL_SIGNAL = 0.01
 
 
 def check_terminal_signal(schedule: Schedule, data_std: float) -> None:
-    """Refuse a schedule with alpha_1² data_var/sigma_1² > 0.01: sampling starts from a prior that training never reaches.
+    """Refuse a schedule with alpha_1² data_var/sigma_1² > 0.01: sampling would start where training never was.
 
-    Lin et al. 2024 ("Common diffusion noise schedules are flawed"). Raises ConfigError with the number and the remedies.
+    Lin et al. 2024 ("Common diffusion noise schedules are flawed"). Raises ConfigError with the number and the
+    remedies.
     """
     signal = schedule.terminal_signal(data_std)
     if signal > MAX_TERMINAL_SIGNAL:
@@ -158,7 +159,9 @@ class Denoiser(nn.Module):
         super().__init__()
         if not (data_std > 0 and data_std < float("inf")):
             raise ConfigError(
-                f"data_std is {data_std}", expected="a positive number", fix="check that the data are not all the same value"
+                f"data_std is {data_std}",
+                expected="a positive number",
+                fix="check that the data are not all the same value",
             )
         if not allow_terminal_signal:
             check_terminal_signal(schedule, data_std)
@@ -170,7 +173,7 @@ class Denoiser(nn.Module):
         self.learn_variance = learn_variance
 
     def output(self, x_t: Tensor, r: Rates, cond: Cond | None = None) -> Tensor:
-        """The network's F (B, C, *) in the dtype of x_t, whatever precision the network ran in; without the variance."""
+        """The network's F (B, C, *) in the dtype of x_t, whatever precision the network ran in, less the variance."""
         channels = self._channels(x_t, r, cond)
         return channels.chunk(2, dim=1)[0] if self.learn_variance else channels
 

@@ -22,7 +22,7 @@ class Gaussian:
         return (0.5 * self.log_var).exp()
 
     def kl(self, other: "Gaussian") -> Tensor:
-        """KL(self || other) per element, in nats: ½ [log_var_o - log_var_s + (var_s + (mean_s - mean_o)²)/var_o - 1]."""
+        """KL(self || other) per element, nats: ½ [log_var_o - log_var_s + (var_s + (mean_s - mean_o)²)/var_o - 1]."""
         log_ratio = self.log_var - other.log_var
         distance = (self.mean - other.mean) ** 2 * (-other.log_var).exp()
         return 0.5 * (torch.expm1(log_ratio) - log_ratio + distance)

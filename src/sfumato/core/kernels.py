@@ -5,11 +5,10 @@ With r = exp(log_snr_t - log_snr_s) in (0, 1), the forward step from s to t adds
     large = sigma_t² (1 - r)                  the variance of q(x_t | x_s)
     small = large · sigma_s² / sigma_t²       the variance of q(x_s | x_t, x_0)
 
-For neighbours of a DDPM table, large = beta_t and small = beta-tilde_t (Ho et al. 2020, eq. 7); for any subset of its steps
-they are the respaced ones (Nichol & Dhariwal 2021, eq. 19) without a table of their own.
+For neighbours of a DDPM table, large = beta_t and small = beta-tilde_t (Ho et al. 2020, eq. 7); for any subset of its
+steps they are the respaced ones (Nichol & Dhariwal 2021, eq. 19) without a table of their own.
 """
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -21,7 +20,17 @@ from sfumato.core.prediction import Prediction
 from sfumato.core.rates import Rates, spread
 from sfumato.errors import ConfigError
 
-__all__ = ["Large", "LearnedRange", "Small", "Variance", "log_variances", "marginal", "mean_weights", "posterior", "reverse"]
+__all__ = [
+    "Large",
+    "LearnedRange",
+    "Small",
+    "Variance",
+    "log_variances",
+    "marginal",
+    "mean_weights",
+    "posterior",
+    "reverse",
+]
 
 
 def marginal(x0: Tensor, r: Rates) -> Gaussian:
@@ -41,8 +50,8 @@ class LogVariances:
 def log_variances(s: Rates, t: Rates, *, before: Rates | None = None) -> LogVariances:
     """log small and log large of the step between s and t (see the module); both shaped as `t.alpha`, float64.
 
-    At s = data, small would be 0. There it is taken from the interval before, between t and the noisier time `before` (Ho's
-    clipping of the first entry); with a single interval (`before` None) it is the large one. Never -inf.
+    At s = data, small would be 0. There it is taken from the interval before, between t and the noisier time `before`
+    (Ho's clipping of the first entry); with a single interval (`before` None) it is the large one. Never -inf.
     """
     log_large = 2 * t.sigma.log() + log_share(s, t)
     if not s.is_data:
@@ -68,14 +77,14 @@ class MeanWeights:
 
 
 def mean_weights(s: Rates, t: Rates) -> MeanWeights:
-    """keep = (alpha_t/alpha_s)(sigma_s/sigma_t)² and pull = alpha_s large/sigma_t² of q(x_s | x_t, x_0). Ho et al. 2020, eq. 7."""
+    """keep = (alpha_t/alpha_s)(sigma_s/sigma_t)² and pull = alpha_s large/sigma_t² (Ho et al. 2020, eq. 7)."""
     keep = (t.alpha / s.alpha) * (s.sigma / t.sigma) ** 2
     pull = s.alpha * log_share(s, t).exp()
     return MeanWeights(keep, pull)
 
 
 def posterior(x0: Tensor, x_t: Tensor, *, s: Rates, t: Rates, before: Rates | None = None) -> Gaussian:
-    """q(x_s | x_t, x_0) = N(keep x_t + pull x_0, small I) for x0, x_t (B, *). Ho et al. 2020, eqs. 6-7, for arbitrary s < t."""
+    """q(x_s | x_t, x_0) = N(keep x_t + pull x_0, small I) for x0, x_t (B, *), any s < t (Ho et al. 2020, eqs. 6-7)."""
     weights = mean_weights(s, t)
     mean = spread(weights.keep, x_t) * x_t + spread(weights.pull, x_t) * x0
     return Gaussian(mean, spread(log_variances(s, t, before=before).small, x_t))
@@ -123,6 +132,6 @@ class LearnedRange(Variance):
 
 
 def reverse(p: Prediction, s: Rates, variance: Variance, *, before: Rates | None = None) -> Gaussian:
-    """p(x_s | x_t): the posterior with the prediction in place of x_0, and the given variance. Ho et al. 2020, eq. 11."""
+    """p(x_s | x_t): the posterior with the prediction for x_0 and the given variance (Ho et al. 2020, eq. 11)."""
     q = posterior(p.x0, p.x_t, s=s, t=p.rates, before=before)
     return Gaussian(q.mean, variance.log_var(log_variances(s, p.rates, before=before), p))

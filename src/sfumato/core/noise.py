@@ -6,9 +6,9 @@ Sampling draws per sample. Sample i of seed K is sample 0 of seed K + i, so its 
 numbers come from a counter-based hash (SplitMix64's finalizer, twice, with two keys; Steele, Lea & Flood 2014) and
 Box-Muller in float32, which vectorizes over samples and elements, where one generator per sample would not.
 
-A stochastic sampler sees one Brownian path W in log_snr per sample: its increments over [log_snr_t, log_snr_s] are what it
-uses as noise, so 20 and 200 steps refine the same picture. W is built by Lévy's midpoint construction on a dyadic tree, each
-node's normals being a hash of (seed, node).
+A stochastic sampler sees one Brownian path W in log_snr per sample: its increments over [log_snr_t, log_snr_s] are what
+it uses as noise, so 20 and 200 steps refine the same picture. W is built by Lévy's midpoint construction on a dyadic
+tree, each node's normals being a hash of (seed, node).
 """
 
 import hashlib
@@ -45,7 +45,7 @@ def batch_noise(shape: tuple[int, ...], seed: int, purpose: str, *index: int) ->
 
 
 def _wrap(value: int) -> int:
-    """An unsigned 64-bit constant as the int64 of the same bits; int64 products wrap modulo 2^64 as unsigned ones do."""
+    """An unsigned 64-bit constant as the int64 of the same bits; int64 products wrap modulo 2^64 all the same."""
     value %= 1 << 64
     return value - (1 << 64) if value >= 1 << 63 else value
 
@@ -92,7 +92,7 @@ class NoiseSource:
         return flat.reshape(shape).to(device=like.device, dtype=like.dtype)
 
     def initial(self, shape: tuple[int, ...], *, like: Tensor) -> Tensor:
-        """N(0, I) of shape (B, *) in the dtype and on the device of `like`: what sampling starts from, before prior_std."""
+        """N(0, I) of shape (B, *) in the dtype and on the device of `like`: where sampling starts, before prior_std."""
         assert shape[0] == len(self.seeds), "one seed per sample"
         return self._normals(self._keys("initial"), shape, like)
 
@@ -101,23 +101,23 @@ class NoiseSource:
         return self._normals(self._keys("draw", draw), x.shape, x)
 
     def increment(self, t: Rates, s: Rates, x: Tensor) -> Tensor:
-        """(W(log_snr_s) - W(log_snr_t))/sqrt(log_snr_s - log_snr_t) ~ N(0, I) like x (B, *), W the sample's Brownian path.
+        """(W(log_snr_s) - W(log_snr_t))/sqrt(log_snr_s - log_snr_t) ~ N(0, I) like x (B, *), W a Brownian path.
 
-        t and s hold scalars with log_snr_t < log_snr_s. Increments over disjoint intervals are independent; one over a union
-        is the weighted sum of those over its parts.
+        t and s hold scalars with log_snr_t < log_snr_s. Increments over disjoint intervals are independent; one over a
+        union is the weighted sum of those over its parts.
         """
         low, high = (_lattice(float(r.log_snr)) for r in (t, s))
         if low >= high:
             raise ConfigError(
                 f"two sampling times are {float(s.log_snr - t.log_snr):.2g} nats of log-SNR apart",
-                expected=f"more than {2 * REACH / 2**DEPTH:.2g}, the resolution of a sample's Brownian path, within ±{REACH:g}",
+                expected=f"more than {2 * REACH / 2**DEPTH:.2g}, the resolution of a Brownian path, within ±{REACH:g}",
                 fix="use fewer steps, or a deterministic sampler",
             )
         step = self._path(high, x.shape) - self._path(low, x.shape)
         return (step / math.sqrt(high - low)).to(device=x.device, dtype=x.dtype)
 
     def _path(self, position: int, shape: torch.Size) -> Tensor:
-        """W at a lattice position in [0, 2^DEPTH], W(0) = 0, in units where one lattice cell has variance 1; float32."""
+        """W at a lattice position in [0, 2^DEPTH], W(0) = 0, in units where a lattice cell has variance 1; float32."""
         count = math.prod(shape[1:])
         start, stop = 0, 1 << DEPTH
         left = torch.zeros(len(self.seeds), count)
@@ -125,11 +125,13 @@ class NoiseSource:
         while start < position < stop:
             middle = (start + stop) // 2
             value = self._node(start, stop, count, left, right)
-            start, left, stop, right = (middle, value, stop, right) if position >= middle else (start, left, middle, value)
+            start, left, stop, right = (
+                (middle, value, stop, right) if position >= middle else (start, left, middle, value)
+            )
         return (left if position == start else right).reshape(shape)
 
     def _node(self, start: int, stop: int, count: int, left: Tensor, right: Tensor | None) -> Tensor:
-        """W at the middle of [start, stop] given its ends, mean of both plus N(0, (stop - start)/4); at the far end if no right."""
+        """W amid [start, stop] given its ends: their mean plus N(0, (stop - start)/4). Without a right end, W there."""
         key = (start, stop, 0 if right is None else 1, count)
         if key not in self._tree:
             normals = _hashed_normals(self._keys("path", 2 * (start + stop) + key[2]), count)
@@ -141,7 +143,7 @@ class NoiseSource:
         return self._tree[key]
 
     def _remember(self, key: tuple[int, int, int, int], value: Tensor) -> None:
-        """Keep the nodes on the way to the current position only: a sampler moves one way, memory must not grow with steps."""
+        """Keep the nodes on the way to the current position only: memory must not grow with the steps."""
         start, stop = key[:2]
         for other in [k for k in self._tree if k[2] and (k[1] <= start or k[0] >= stop)]:
             del self._tree[other]

@@ -2,8 +2,9 @@
 
     x0_hat = c_skip x_t + c_out F            target(F) = (x_0 - c_skip x_t) / c_out
 
-A parameterization is only its pair (c_skip, c_out) as a function of the noise level; target, x0 and gain follow. The error of
-the noise estimate is `gain = (alpha/sigma) c_out` times the output's error, up to sign, which is how weights meet targets.
+A parameterization is only its pair (c_skip, c_out) as a function of the noise level; target, x0 and gain follow. The
+error of the noise estimate is `gain = (alpha/sigma) c_out` times the output's error, up to sign, which is how weights
+meet targets.
 """
 
 from abc import ABC, abstractmethod
@@ -40,8 +41,8 @@ class Parameterization(ABC):
     def target(self, x0: Tensor, eps: Tensor, r: Rates, data_std: float) -> Tensor:
         """The F that gives x0 exactly, (x_0 - c_skip x_t)/c_out with x_t = alpha x_0 + sigma eps; (B, *).
 
-        Taken from x_0 and eps, `[(1 - c_skip alpha) x_0 - c_skip sigma eps]/c_out`, whose coefficients are float64: from a
-        float32 x_t the difference loses all digits as sigma goes to 0.
+        Taken from x_0 and eps, `[(1 - c_skip alpha) x_0 - c_skip sigma eps]/c_out`, whose coefficients are float64:
+        from a float32 x_t the difference loses all digits as sigma goes to 0.
         """
         c = self.coefficients(r, data_std)
         of_data = (1 - c.c_skip * r.alpha) / c.c_out
@@ -114,7 +115,7 @@ class Edm(Parameterization):
 
 @dataclass(frozen=True, slots=True)
 class PreviousMean(Parameterization):
-    """F = the mean of q(x_s | x_t, x_0), s one step of the table before t: keep x_t + pull x_0 (Ho et al. 2020, sec. 3.2).
+    """F = the mean of q(x_s | x_t, x_0), s a step of the table before t: keep x_t + pull x_0 (Ho et al. 2020).
 
     c_skip = -keep/pull and c_out = 1/pull; on the interval that ends at data F = x_0.
     """

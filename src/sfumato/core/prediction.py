@@ -11,7 +11,7 @@ __all__ = ["Prediction"]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a denoiser says of x_t: x0 (B, *), its best guess of the data; eps, score and v are the same guess in other words."""
+    """What a denoiser says of x_t: x0 (B, *), its guess of the data; eps, score and v say the same in other words."""
 
     x_t: Tensor
     rates: Rates

@@ -1,6 +1,7 @@
 """A noise level is a pair.
 
-Every process here is `x_t = alpha x_0 + sigma eps` with `eps ~ N(0, I)`; a `Rates` is the pair (alpha, sigma) at a time t,
+Every process here is `x_t = alpha x_0 + sigma eps` with `eps ~ N(0, I)`; a `Rates` is the pair (alpha, sigma)
+at a time t,
 
     log_snr     = log(alpha² / sigma²)      (Kingma et al. 2021, eq. 2)
     noise_level = sigma / alpha             (Karras et al. 2022: their sigma)

@@ -1,7 +1,7 @@
 """Wrappers that make a schedule of any other: the same family, another clock.
 
-`Shifted` moves log_snr for another resolution; `ZeroTerminalSnr` stretches a variance-preserving schedule until nothing of
-the data is left at t = 1. Both are schedules themselves and nest.
+`Shifted` moves log_snr for another resolution; `ZeroTerminalSnr` stretches a variance-preserving schedule until nothing
+of the data is left at t = 1. Both are schedules themselves and nest.
 """
 
 import math
@@ -23,8 +23,8 @@ class Shifted(Schedule):
     """log_snr(t) + 2 log(reference / resolution): as noisy to the eye at `resolution` as `base` is at `reference`.
 
     Averaging k² pixels divides the noise's variance by k² and leaves smooth images as they are (Hoogeboom et al. 2023,
-    "simple diffusion", eq. 4). Where the sum would leave the bounds of log_snr, t runs linearly over the part of the base's
-    time that stays inside; a table keeps its grid.
+    "simple diffusion", eq. 4). Where the sum would leave the bounds of log_snr, t runs linearly over the part of the
+    base's time that stays inside; a table keeps its grid.
     """
 
     resolution: int
@@ -34,7 +34,9 @@ class Shifted(Schedule):
     def __post_init__(self) -> None:
         for name, value in (("resolution", self.resolution), ("reference", self.reference)):
             if value < 1:
-                raise ConfigError(f"schedule.{name} is {value}", expected="pixels, 1 or more", fix="64 is the usual reference")
+                raise ConfigError(
+                    f"schedule.{name} is {value}", expected="pixels, 1 or more", fix="64 is the usual reference"
+                )
         if abs(self._shift()) > MAX_LOG_SNR:
             raise ConfigError(
                 f"schedule: from {self.reference} to {self.resolution} pixels log-SNR moves by {self._shift():.1f}",
@@ -87,10 +89,10 @@ class Shifted(Schedule):
 
 @dataclass(frozen=True, slots=True)
 class ZeroTerminalSnr(Schedule):
-    """alpha moved and stretched so that it ends at the bound log_snr = -20 and starts where it did (Lin et al. 2024, alg. 1).
+    """alpha moved and stretched: it ends at the bound log_snr = -20 and starts where it did (Lin et al. 2024, alg. 1).
 
-    alpha' = floor + (alpha - alpha_1)(alpha_min - floor)/(alpha_min - alpha_1), with alpha_min at t_min and alpha_1 at t = 1;
-    the paper's floor is 0, ours 4.5e-5, so that no network meets sigma = 1 exactly with alpha = 0.
+    alpha' = floor + (alpha - alpha_1)(alpha_min - floor)/(alpha_min - alpha_1), with alpha_min at t_min and alpha_1 at
+    t = 1; the paper's floor is 0, ours 4.5e-5, so that no network meets sigma = 1 exactly with alpha = 0.
     """
 
     base: Schedule = Tabulated(LinearBetas())

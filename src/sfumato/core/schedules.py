@@ -1,16 +1,16 @@
 """Schedules: how a noise level becomes a function of time.
 
-A schedule maps t in [t_min, 1] to (alpha, sigma) with log_snr strictly decreasing, and back. t = 1 is the noisy end, where
-the marginal is close to the schedule's `prior` N(0, prior_std² I); t_min is the clean end. The destination t = 0 stands for
-data itself and is never asked of a schedule.
+A schedule maps t in [t_min, 1] to (alpha, sigma) with log_snr strictly decreasing, and back. t = 1 is the noisy end,
+where the marginal is close to the schedule's `prior` N(0, prior_std² I); t_min is the clean end. The destination t = 0
+stands for data itself and is never asked of a schedule.
 
 A schedule is a family and a clock. The family says which pair (alpha, sigma) stands for a log_snr: variance preserving
 (alpha² + sigma² = 1), exploding (alpha = 1) or straight (alpha + sigma = 1). The clock is log_snr as a function of t.
 
-Continuous schedules keep log_snr within [-20, 20]: where a formula would leave that range, t runs linearly over the part of
-its own time that stays inside, so that alpha = 0 and sigma = 0 never reach a network. Their t_min is 1e-5, or the time of
-log_snr = 20 where that comes earlier. Tables keep their own grid: t = k/T means "after k steps", t_min = 1/T, and between
-grid points log_snr is linear in t.
+Continuous schedules keep log_snr within [-20, 20]: where a formula would leave that range, t runs linearly over the
+part of its own time that stays inside, so that alpha = 0 and sigma = 0 never reach a network. Their t_min is 1e-5, or
+the time of log_snr = 20 where that comes earlier. Tables keep their own grid: t = k/T means "after k steps", t_min = 1/T,
+and between grid points log_snr is linear in t.
 """
 
 import math
@@ -92,7 +92,8 @@ class Schedule(ABC):
     def slope(self, t: Tensor) -> Tensor:
         """dlog_snr/dt at t, negative, in nats per unit of time; shape of t.
 
-        At a grid point of a table it is that of the noisier interval next to it. Raises ConfigError for a table of one step.
+        At a grid point of a table it is that of the noisier interval next to it. Raises ConfigError for a table of one
+        step.
         """
         if self.num_steps == 1:
             raise ConfigError(
@@ -138,7 +139,7 @@ class VarianceExploding(Schedule):
 
 
 class Straight(Schedule):
-    """alpha = sigmoid(log_snr/2), sigma = sigmoid(-log_snr/2): alpha + sigma = 1, the straight path from data to noise."""
+    """alpha = sigmoid(log_snr/2), sigma = sigmoid(-log_snr/2): alpha + sigma = 1, straight from data to noise."""
 
     __slots__ = ()
 
@@ -155,7 +156,7 @@ def check_range(name: str, low: float, high: float, limits: tuple[float, float])
     if not limits[0] <= low < high <= limits[1]:
         raise ConfigError(
             f"schedule: {name} are {low} and {high}",
-            expected=f"two increasing numbers within [{limits[0]:.6g}, {limits[1]:.6g}], so that log-SNR stays within ±{MAX_LOG_SNR}",
+            expected=f"two increasing numbers within [{limits[0]:.6g}, {limits[1]:.6g}]: log-SNR within ±{MAX_LOG_SNR}",
             fix="swap or narrow them, or take the defaults",
         )
 
@@ -172,7 +173,9 @@ class CosineAngle(VariancePreserving):
 
     def __post_init__(self) -> None:
         lowest, highest = (math.exp(-math.log1p(math.exp(-bound)) / 2) for bound in (-MAX_LOG_SNR, MAX_LOG_SNR))
-        check_range("min_signal_rate and max_signal_rate", self.min_signal_rate, self.max_signal_rate, (lowest, highest))
+        check_range(
+            "min_signal_rate and max_signal_rate", self.min_signal_rate, self.max_signal_rate, (lowest, highest)
+        )
 
     def log_snr(self, t: Tensor) -> Tensor:
         clean, noisy = math.acos(self.max_signal_rate), math.acos(self.min_signal_rate)
@@ -186,7 +189,7 @@ class CosineAngle(VariancePreserving):
 
 @dataclass(frozen=True, slots=True)
 class VpSde(VariancePreserving):
-    """The variance-preserving SDE with beta(t) linear: alpha² = exp(-t beta_min - t²/2 (beta_max - beta_min)) (Song et al. 2021, eq. 33)."""
+    """The VP-SDE, beta linear in t: alpha² = exp(-t beta_min - t²/2 (beta_max - beta_min)) (Song et al. 2021, eq. 33)."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -225,7 +228,7 @@ class LogSnrLinear(VariancePreserving):
 
 @dataclass(frozen=True, slots=True)
 class Ve(VarianceExploding):
-    """sigma geometric in t, sigma_min (sigma_max/sigma_min)^t: the variance-exploding SDE (Song et al. 2021, eq. 31)."""
+    """sigma geometric in t, sigma_min (sigma_max/sigma_min)^t: the VE-SDE (Song et al. 2021, eq. 31)."""
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
@@ -264,7 +267,7 @@ class RectifiedFlow(Straight):
 
 @dataclass(frozen=True, slots=True)
 class Tabulated(VariancePreserving):
-    """The T-step chain of DDPM as a schedule: alpha-bar on the grid t = k/T, log_snr linear in t between (Ho et al. 2020)."""
+    """The T-step chain of DDPM: alpha-bar on the grid t = k/T, log_snr linear in t between (Ho et al. 2020)."""
 
     betas: Betas = LinearBetas()
     steps: int = 1000

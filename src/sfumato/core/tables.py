@@ -2,7 +2,7 @@
 
 A chain of T steps is `q(x_k | x_{k-1}) = N(sqrt(1 - beta_k) x_{k-1}, beta_k I)`, hence
 `alpha_k² = alpha-bar_k = prod_{j<=k} (1 - beta_j)` and `sigma_k² = 1 - alpha-bar_k` for k = 1 … T (Ho et al. 2020, eq. 4).
-A formula may drive a beta to 1, where a step would forget everything; betas are clipped at 0.999 (Nichol & Dhariwal 2021).
+A formula may drive a beta to 1, where a step would forget everything; betas are clipped at 0.999 (Nichol & Dhariwal).
 """
 
 import math
@@ -60,7 +60,9 @@ def _check_range(start: float, end: float) -> None:
     for name, value in (("start", start), ("end", end)):
         if not 0 < value < 1:
             raise ConfigError(
-                f"schedule.betas.{name} is {value}", expected="a number above 0 and below 1", fix="1.0e-4 to 0.02 is usual"
+                f"schedule.betas.{name} is {value}",
+                expected="a number above 0 and below 1",
+                fix="1.0e-4 to 0.02 is usual",
             )
 
 
@@ -73,7 +75,7 @@ def _ramp(start: float, end: float, steps: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class LinearBetas(Betas):
-    """beta from start to end in equal steps, both times `1000/T` when rescaled (Ho et al. 2020; Nichol & Dhariwal's code).
+    """beta from start to end in equal steps, both times `1000/T` when rescaled (Ho et al. 2020; Nichol & Dhariwal).
 
     Without the rescaling a short chain ends far from its prior: T = 200 with the usual range stops at alpha-bar 0.132.
     """
@@ -159,7 +161,7 @@ class JsdBetas(Betas):
 
 @dataclass(frozen=True, slots=True)
 class WarmupBetas(Betas):
-    """Linear from start to end over the first `fraction` of the steps, then constant (Ho et al. 2020, code: 0.1 and 0.5)."""
+    """Linear from start to end over the first `fraction` of the steps, then constant (Ho et al. 2020, code)."""
 
     start: float = 1e-4
     end: float = 0.02
@@ -169,7 +171,9 @@ class WarmupBetas(Betas):
         _check_range(self.start, self.end)
         if not 0 < self.fraction <= 1:
             raise ConfigError(
-                f"schedule.betas.fraction is {self.fraction}", expected="a number above 0, at most 1", fix="0.1 is usual"
+                f"schedule.betas.fraction is {self.fraction}",
+                expected="a number above 0, at most 1",
+                fix="0.1 is usual",
             )
 
     def unclipped(self, steps: int) -> Tensor:

@@ -3,8 +3,8 @@
 Objectives are integrals over t uniform in [t_min, 1]; drawing t from a density q instead, each loss is multiplied by
 `inv_density = 1/q(t)` (q relative to the uniform), so that another sampler changes the variance and not the objective.
 
-The uniform numbers are independent, stratified (one per B-th of the interval, Kingma et al. 2021, app. I.1) or antithetic
-(u and 1 - u in pairs).
+The uniform numbers are independent, stratified (one per B-th of the interval, Kingma et al. 2021, app. I.1) or
+antithetic (u and 1 - u in pairs).
 """
 
 from abc import ABC, abstractmethod
@@ -76,14 +76,16 @@ class UniformTimes(Times):
 
 @dataclass(frozen=True, slots=True)
 class GridTimes(Times):
-    """t = k/T, k uniform in 1 … T: the chain of T steps (Ho et al. 2020, alg. 1). Antithetic pairs are k and T + 1 - k."""
+    """t = k/T, k uniform in 1 … T: the chain of T steps (Ho et al. 2020, alg. 1); antithetic: k and T + 1 - k."""
 
     steps: int = 1000
     spread: Spread = "stratified"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ConfigError(f"times.steps is {self.steps}", expected="1 or more", fix="use the schedule's number of steps")
+            raise ConfigError(
+                f"times.steps is {self.steps}", expected="1 or more", fix="use the schedule's number of steps"
+            )
 
     def draw(self, schedule: Schedule, count: int, generator: torch.Generator) -> TimeDraw:
         u = _uniforms(self.spread, count, generator)
@@ -113,7 +115,7 @@ class LogNormalTimes(Times):
         inside = float(quantiles[1] - quantiles[0])
         if inside < 1e-3:
             raise ConfigError(
-                f"times: ln(noise level) ~ N({self.mean}, {self.std}²) has {inside:.2g} of its mass on the schedule's span",
+                f"times: N({self.mean}, {self.std}²) has {inside:.2g} of its mass on the schedule's ln(noise level)",
                 expected=f"most of the mass between {float(ends[0]):.3g} and {float(ends[1]):.3g}",
                 fix="move times.mean into that span, or use UniformTimes",
             )

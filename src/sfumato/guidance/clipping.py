@@ -11,7 +11,7 @@ __all__ = ["Clipped"]
 
 @dataclass(frozen=True, slots=True)
 class Clipped:
-    """A denoiser whose x0 is clamped to [low, high]; eps, score and v follow. Bounds broadcast over x: (), or (C, 1, 1)."""
+    """A denoiser whose x0 is clamped to [low, high]; eps, score and v follow. Bounds are (), or (C, 1, 1)."""
 
     denoise: Denoise
     low: Tensor

@@ -70,7 +70,9 @@ class Huber(Distance):
 
     def __post_init__(self) -> None:
         if not self.delta > 0:
-            raise ConfigError(f"objective.distance.delta is {self.delta}", expected="a number above 0", fix="1 is usual")
+            raise ConfigError(
+                f"objective.distance.delta is {self.delta}", expected="a number above 0", fix="1 is usual"
+            )
 
     def __call__(self, residual: Tensor) -> Tensor:
         return torch.nn.functional.huber_loss(residual, torch.zeros_like(residual), reduction="none", delta=self.delta)

@@ -1,8 +1,8 @@
 """Weights, all defined in one space: on the squared error of the noise estimate, |eps_hat - eps|².
 
-The objective is the integral over t in [t_min, 1] of `w(t) |eps_hat - eps|²`; since |eps_hat - eps| = |gain| |F_hat - F|, a
-weighting is handed out as the factor `w · gain²` on the output's squared error, so every weighting fits every target. With
-s = exp(log_snr), up to constants:
+The objective is the integral over t in [t_min, 1] of `w(t) |eps_hat - eps|²`; since |eps_hat - eps| = |gain| |F_hat - F|,
+a weighting is handed out as the factor `w · gain²` on the output's squared error, so every weighting fits every
+target. With s = exp(log_snr), up to constants:
 
     plain output loss   1/gain²        DDPM's L_simple   1           x0 loss   1/s
     min-SNR             min(s, γ)/s    score, λ = 1      1/sigma²    ELBO      -½ dlog_snr/dt
@@ -47,7 +47,9 @@ class Weighting(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def output_factor(self, r: Rates, schedule: Schedule, parameterization: Parameterization, data_std: float) -> Tensor:
+    def output_factor(
+        self, r: Rates, schedule: Schedule, parameterization: Parameterization, data_std: float
+    ) -> Tensor:
         """w · gain² at the rates r of the schedule; float64, shaped as r.t."""
 
 
@@ -60,7 +62,9 @@ class NoiseSpaceWeighting(Weighting):
     def noise_weight(self, r: Rates, schedule: Schedule, data_std: float) -> Tensor:
         """w on |eps_hat - eps|² with respect to dt; float64, shaped as r.t."""
 
-    def output_factor(self, r: Rates, schedule: Schedule, parameterization: Parameterization, data_std: float) -> Tensor:
+    def output_factor(
+        self, r: Rates, schedule: Schedule, parameterization: Parameterization, data_std: float
+    ) -> Tensor:
         return self.noise_weight(r, schedule, data_std) * parameterization.gain(r, data_std) ** 2
 
 
@@ -68,7 +72,9 @@ class NoiseSpaceWeighting(Weighting):
 class OutputError(Weighting):
     """The plain loss on the network's output, whatever its target: a factor of exactly 1, by no division."""
 
-    def output_factor(self, r: Rates, schedule: Schedule, parameterization: Parameterization, data_std: float) -> Tensor:
+    def output_factor(
+        self, r: Rates, schedule: Schedule, parameterization: Parameterization, data_std: float
+    ) -> Tensor:
         return torch.ones_like(r.t)
 
 
@@ -124,8 +130,8 @@ class Elbo(NoiseSpaceWeighting):
 class StepElbo(NoiseSpaceWeighting):
     """w = T/2 expm1(log_snr_s - log_snr_t), s = t - 1/T: the bound of a T-step table with the small variance, in nats.
 
-    Ho et al. 2020, eq. 12, in Kingma et al. 2021's form (eq. 14). The step that ends at data is scored by a Gaussian decoder
-    with the small variance of the step before: w = T/2 (sigma/alpha)²/var.
+    Ho et al. 2020, eq. 12, in Kingma et al. 2021's form (eq. 14). The step that ends at data is scored by a Gaussian
+    decoder with the small variance of the step before: w = T/2 (sigma/alpha)²/var.
     """
 
     def noise_weight(self, r: Rates, schedule: Schedule, data_std: float) -> Tensor:
@@ -149,7 +155,7 @@ class StepElbo(NoiseSpaceWeighting):
 
 @dataclass(frozen=True, slots=True)
 class SigmoidWeight(NoiseSpaceWeighting):
-    """w(log_snr) = sigmoid(bias - log_snr), entering as -½ dlog_snr/dt · w (Kingma & Gao 2023; Hoogeboom et al. 2024)."""
+    """w(log_snr) = sigmoid(bias - log_snr), entering as -½ dlog_snr/dt · w (Kingma & Gao 2023)."""
 
     bias: float = 2.0
 
@@ -161,8 +167,8 @@ class SigmoidWeight(NoiseSpaceWeighting):
 class EdmLogNormal(NoiseSpaceWeighting):
     """EDM's objective (Karras et al. 2022, table 1): uniform on EDM's own output under ln(noise_level) ~ N(mean, std²).
 
-    The density p(log_snr) is part of the weight, w = p |dlog_snr/dt| / gain_edm²; with `LogNormalTimes(mean, std)` and the
-    target `Edm` the factor on the output is therefore 1, and with other times only the variance changes.
+    The density p(log_snr) is part of the weight, w = p |dlog_snr/dt| / gain_edm²; with `LogNormalTimes(mean, std)` and
+    the target `Edm` the factor on the output is therefore 1, and with other times only the variance changes.
     """
 
     mean: float = -1.2

@@ -1,13 +1,15 @@
 """Sampling is a walk down a grid of times; a sampler is one step of it.
 
-A `Sampler` declares its order and the number of denoiser calls, keeps its memory in an explicit state, and steps from t to
-s < t. `sample` drives any sampler over any denoiser and yields every step, so figures and pages may keep the path. The last
-time of a grid is 0, which stands for data: the step to it returns the prediction's x0. A grid may also end at t_min.
+A `Sampler` declares its order and the number of denoiser calls, keeps its memory in an explicit state, and steps from t
+to s < t. `sample` drives any sampler over any denoiser and yields every step, so figures and pages may keep the path.
+The last time of a grid is 0, which stands for data: the step to it returns the prediction's x0. A grid may also end at
+t_min.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Generic, TypeVar
 
 import torch
@@ -74,8 +76,8 @@ def predict(d: Denoise, x: Tensor, t: float, cond: Cond | None) -> Prediction:
 
 def check_times(times: Sequence[float]) -> None:
     """Refuse a grid that does not go down strictly within [0, 1]."""
-    falling = all(t > s for t, s in zip(times, times[1:], strict=False))
-    if len(times) < 2 or not falling or not (0 <= times[-1] and times[0] <= 1):
+    falling = all(t > s for t, s in pairwise(times))
+    if len(times) < 2 or not falling or not (times[-1] >= 0 and times[0] <= 1):
         raise UsageError(
             f"the times {list(times)[:6]}… are no sampling grid",
             expected="at least two strictly decreasing times within [0, 1]; a last time of 0 means data",
@@ -93,7 +95,7 @@ def sample(
     """
     check_times(times)
     state, done = sampler.init(x), 0
-    for index, (t, s) in enumerate(zip(times, times[1:], strict=False)):
+    for index, (t, s) in enumerate(pairwise(times)):
         stepped = sampler.step(d, x, t=t, s=s, state=state, noise=noise, cond=cond)
         x, state, done = stepped.x, stepped.state, sampler.calls(index + 1)
         if index == len(times) - 2:

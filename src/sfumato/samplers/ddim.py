@@ -3,8 +3,9 @@
     x_s = alpha_s x0 + sqrt(sigma_s² - noise²) eps + noise z        (eq. 12)
     noise = eta · sqrt(small)                                       (eq. 16)
 
-with `small` the posterior's variance: eta = 0 is deterministic, eta = 1 is ancestral sampling with the small variance. The
-sigma-hat variant keeps the deterministic part of eta = 1 and adds noise of the large variance (their "σ̂", used for DDPM).
+with `small` the posterior's variance: eta = 0 is deterministic, eta = 1 is ancestral sampling with the small variance.
+The sigma-hat variant keeps the deterministic part of eta = 1 and adds noise of the large variance (their "σ̂", used for
+DDPM).
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ class Ddim(Sampler[None]):
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise ConfigError(
-                f"sampler.eta is {self.eta}", expected="a number from 0 (deterministic) to 1 (ancestral)", fix="0 is usual"
+                f"sampler.eta is {self.eta}",
+                expected="a number from 0 (deterministic) to 1 (ancestral)",
+                fix="0 is usual",
             )
         if self.sigma_hat and self.eta != 1:
             raise ConfigError(
@@ -52,7 +55,7 @@ class Ddim(Sampler[None]):
         if s == 0:
             return Stepped(p.x0, None, p)
         now, then = p.rates, rates_at(d, s)
-        # sigma_s² - eta² small = sigma_s² (1 - eta² + eta² SNR_t/SNR_s): written so, nothing cancels and nothing turns negative.
+        # sigma_s² - eta² small = sigma_s² (1 - eta² + eta² SNR_t/SNR_s): so written, nothing cancels or turns negative.
         kept = 1 - self.eta**2 + self.eta**2 * float((now.log_snr - then.log_snr).exp())
         of_noise = float(then.sigma / now.sigma) * kept**0.5
         x_s = (float(then.alpha) - of_noise * float(now.alpha)) * p.x0 + of_noise * x_t

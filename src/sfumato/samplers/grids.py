@@ -28,12 +28,12 @@ class TimeGrid(ABC):
         """S decreasing positions within a continuous span: 1 is t = 1, 0 is t_min."""
 
     def times(self, schedule: Schedule, steps: int) -> list[float]:
-        """S + 1 strictly decreasing times, the last 0. Raises UsageError for S below 1, S above T, or steps that coincide."""
+        """S + 1 strictly decreasing times, the last 0. Raises UsageError for S below 1 or above T."""
         num_steps = schedule.num_steps
         if steps < 1 or (num_steps is not None and steps > num_steps):
             at_most = "" if num_steps is None else f" to {num_steps}, the steps of the schedule"
             raise UsageError(
-                f"sampling in {steps} steps with a schedule of {'continuous time' if num_steps is None else f'{num_steps} steps'}",
+                f"sampling in {steps} steps with a schedule of {num_steps or 'arbitrarily many'} steps",
                 expected=f"a number of steps from 1{at_most}",
                 fix="25 to 50 are usual",
             )
@@ -49,7 +49,8 @@ def distinct(table_steps: list[int], num_steps: int) -> list[int]:
     rising: list[int] = []
     for k in reversed(table_steps):  # push up what coincides …
         rising.append(max(k, 1, rising[-1] + 1 if rising else 1))
-    return [min(k, num_steps - index) for index, k in enumerate(reversed(rising))]  # … and back down what left the table
+    # … and back down what left the table
+    return [min(k, num_steps - index) for index, k in enumerate(reversed(rising))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Trailing(TimeGrid):
 
 @dataclass(frozen=True, slots=True)
 class Leading(TimeGrid):
-    """Multiples of T//S from the clean end (DDPM's code): never visits the noisiest time, where samples start; for comparison."""
+    """Multiples of T//S from the clean end (DDPM's code): never visits t = 1, where samples start; for comparison."""
 
     def table_steps(self, num_steps: int, steps: int) -> list[int]:
         return [k * (num_steps // steps) + 1 for k in range(steps)][::-1]
@@ -98,12 +99,15 @@ class Quadratic(TimeGrid):
 
     def __post_init__(self) -> None:
         if not 0 < self.end <= 1:
-            raise UsageError(f"sampling.grid.end is {self.end}", expected="a fraction above 0, at most 1", fix="1 is best")
+            raise UsageError(
+                f"sampling.grid.end is {self.end}", expected="a fraction above 0, at most 1", fix="1 is best"
+            )
 
     def table_steps(self, num_steps: int, steps: int) -> list[int]:
         if steps == 1:
             return [max(1, int(self.end * num_steps))]
-        last = num_steps - 1 if self.end == 1 else self.end * num_steps  # their sqrt(0.8 T), one beyond the table at end 1
+        # their sqrt(0.8 T) would lie one beyond the table at end 1
+        last = num_steps - 1 if self.end == 1 else self.end * num_steps
         return [math.floor(last * (k / (steps - 1)) ** 2 + 1e-9) + 1 for k in range(steps)][::-1]
 
     def span_shares(self, steps: int) -> list[float]:
