@@ -1,7 +1,7 @@
 """Betas: the discrete variance schedules of DDPM and its successors, for any number of steps T.
 
 A chain of T steps is `q(x_k | x_{k-1}) = N(sqrt(1 - beta_k) x_{k-1}, beta_k I)`, hence
-`alpha_k² = alpha-bar_k = prod_{j<=k} (1 - beta_j)` and `sigma_k² = 1 - alpha-bar_k` for k = 1 … T (Ho et al. 2020, eq. 4).
+`alpha_k² = alpha-bar_k = prod_{j<=k} (1 - beta_j)` and `sigma_k² = 1 - alpha-bar_k` (Ho et al. 2020, eq. 4).
 A formula may drive a beta to 1, where a step would forget everything; betas are clipped at 0.999 (Nichol & Dhariwal).
 """
 

@@ -1,6 +1,6 @@
 """Weights, all defined in one space: on the squared error of the noise estimate, |eps_hat - eps|².
 
-The objective is the integral over t in [t_min, 1] of `w(t) |eps_hat - eps|²`; since |eps_hat - eps| = |gain| |F_hat - F|,
+The objective is the integral over t in [t_min, 1] of `w(t) |eps_hat - eps|²`; as |eps_hat - eps| = |gain| |F_hat - F|,
 a weighting is handed out as the factor `w · gain²` on the output's squared error, so every weighting fits every
 target. With s = exp(log_snr), up to constants:
 
