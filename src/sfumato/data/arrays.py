@@ -22,6 +22,7 @@ from sfumato.data.decoding import Preparation, prepare_pixels
 from sfumato.data.labels import map_labels
 from sfumato.data.packed import Packed, evenly, pack
 from sfumato.data.settings import DataConfig
+from sfumato.data.wording import counted
 from sfumato.errors import ConfigError, DataError
 
 __all__ = ["ArrayFile", "load_array_file", "pack_arrays", "read_array_file"]
@@ -174,7 +175,7 @@ def _refuse_where(file: ArrayFile, bad: NDArray[np.bool_], problem: str, expecte
         return
     index = np.unravel_index(int(np.argmax(bad)), bad.shape)
     place = ", ".join(str(int(i)) for i in index)
-    what = f"{_name(file)}[{place}] is {file.data[index]!s}: {int(bad.sum())} values are {problem}"
+    what = f"{_name(file)}[{place}] is {file.data[index]!s}: {counted(int(bad.sum()), 'value')} {problem}"
     raise _error(what, expected, f"remove or mend example {int(index[0])} and the others like it")
 
 
@@ -202,7 +203,7 @@ def _prepared(pixels: NDArray[np.uint8], preparation: Preparation, notes: list[s
     if pixels.shape[3] in (2, 4):
         notes.append(f"transparent pixels were composited over {preparation.background}")
     if pictures[0].upscaled:
-        notes.append(f"all {len(pictures)} pictures are smaller than the target and were enlarged")
+        notes.append(f"{len(pictures)} of {counted(len(pictures), 'picture')} smaller than the target, enlarged")
     widest = max(p.pixels.shape[2] for p in pictures)  # grey with alpha over a colour is grey where it is opaque
     shape = (len(pictures), *pictures[0].pixels.shape[:2], widest)
     return np.stack([np.broadcast_to(p.pixels, shape[1:]) for p in pictures])

@@ -24,9 +24,10 @@ from sfumato.data.decoding import SUFFIXES, BadPicture, Picture, Preparation, de
 from sfumato.data.labels import map_labels, natural
 from sfumato.data.packed import Packed, evenly, pack
 from sfumato.data.settings import DataConfig
+from sfumato.data.wording import counted, printable
 from sfumato.errors import DataError
 
-__all__ = ["Listing", "load_folder", "printable", "scan"]
+__all__ = ["Listing", "load_folder", "scan"]
 
 PACKING_VERSION = 1  # raise it when equal files and settings give other pixels than before
 NAMED = 10  # how many bad files an error names
@@ -44,11 +45,6 @@ class Listing:
     ignored: tuple[tuple[str, int], ...]
     outside: int
     loops: int
-
-
-def printable(name: str) -> str:
-    """`name` with everything that a terminal would not show as one character written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
 
 
 def scan(root: Path) -> Listing:
@@ -200,15 +196,15 @@ def _notes(listing: Listing, pictures: list[Picture]) -> Iterator[str]:
     animated = sum(p.frames > 1 for p in pictures)
     narrow = sum(p.kept < 0.5 for p in pictures)
     if upscaled:
-        yield f"{upscaled} of {len(pictures)} pictures are smaller than the target and were enlarged"
+        yield f"{upscaled} of {counted(len(pictures), 'picture')} smaller than the target, enlarged"
     if animated:
-        yield f"the first frame was taken of {animated} files with several"
+        yield f"the first frame was taken of {counted(animated, 'file')} with several"
     if narrow:
-        yield f"the centre crop kept less than half of {narrow} pictures"
+        yield f"the centre crop kept less than half of {counted(narrow, 'picture')}"
     if listing.outside:
-        yield f"ignored {listing.outside} links that lead out of the folder"
+        yield f"ignored {counted(listing.outside, 'link')} that lead out of the folder"
     if listing.loops:
-        yield f"ignored {listing.loops} links to a folder above them"
+        yield f"ignored {counted(listing.loops, 'link')} to a folder above"
     if listing.ignored:
         yield "ignored files that are not pictures: " + ", ".join(f"{n} {suffix}" for suffix, n in listing.ignored)
 
@@ -222,7 +218,9 @@ def _nothing(listing: Listing) -> DataError:
     allowed = "pictures ending in " + " ".join(sorted(SUFFIXES))
     if listing.outside:
         fix = "copy the files, or give the folder that they lie in"
-        return _error(f"{where}: no picture, only {listing.outside} links that lead out of the folder", allowed, fix)
+        return _error(
+            f"{where}: no picture, only {counted(listing.outside, 'link')} that lead out of the folder", allowed, fix
+        )
     if not listing.ignored:
         return _error(f"{where}: the folder is empty", allowed, "check --data.path")
     seen = ", ".join(f"{n} {suffix}" for suffix, n in listing.ignored)
@@ -231,7 +229,7 @@ def _nothing(listing: Listing) -> DataError:
 
 def _bad_files(root: Path, bad: list[str], count: int) -> DataError:
     named = "; ".join(bad[:NAMED]) + (f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
-    what = f"{printable(str(root))}: {len(bad)} of {count} pictures cannot be used: {named}"
+    what = f"{printable(str(root))}: {len(bad)} of {counted(count, 'picture')} cannot be used: {named}"
     fix = "repair or remove them, or leave them out with --data.bad_files skip"
     if len(bad) == count:
         fix = "check --data.path: not one picture can be used"

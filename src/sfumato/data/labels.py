@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sfumato.data.wording import counted
 from sfumato.errors import DataError
 
 __all__ = ["Classes", "map_labels", "natural"]
@@ -88,7 +89,7 @@ def _names(
 def _refuse(where: str, raw: NDArray[np.generic], bad: NDArray[np.bool_], allowed: str) -> DataError:
     position = int(np.flatnonzero(bad)[0])
     return DataError(
-        f"{where}: label {position} is {raw[position]!s} ({int(bad.sum())} such labels)",
+        f"{where}: label {position} is {raw[position]!s} ({counted(int(bad.sum()), 'such label')})",
         expected=f"labels in {allowed}" if allowed[0].isdigit() else f"labels that are {allowed}",
         fix="mend the labels, or leave them out for an unconditional model",
     )

@@ -6,10 +6,11 @@ from pathlib import Path
 from sfumato.data.arrays import load_array_file
 from sfumato.data.cache import Cache, default_folder
 from sfumato.data.embedded import load_embedded
-from sfumato.data.folder import load_folder, printable
+from sfumato.data.folder import load_folder
 from sfumato.data.packed import Packed, check_pad
 from sfumato.data.points import load_points
 from sfumato.data.settings import EMBEDDED_SOURCES, POINT_SOURCES, DataConfig
+from sfumato.data.wording import printable
 from sfumato.errors import ConfigError, DataError
 
 __all__ = ["declared_shape", "load_data"]
