@@ -1,0 +1,178 @@
+"""What a run would take, before it is started: size, work per image, memory, time and disk.
+
+Parameters and FLOPs are counted, memory is the sum of what training keeps, and the time is that of a few real training
+steps on random data of the right shape, on this machine, now. The data themselves are not needed when the settings say
+their shape.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sfumato.data import Normalization, declared_shape, fingerprint_of, load_data, pack
+from sfumato.data import Split as DataSplit
+from sfumato.errors import ConfigError
+from sfumato.experiment.build import DataRecord, PreparedData
+from sfumato.experiment.config import Experiment, Overrides, experiment_yaml, load_experiment
+from sfumato.experiment.reporting import Silent
+from sfumato.experiment.schema import to_plain
+from sfumato.experiment.session import Session
+from sfumato.training.engine import resolve
+from sfumato.training.storage import human_bytes
+
+__all__ = ["Forecast", "forecast"]
+
+PATIENCE = 6.0  # seconds of timed steps at most, after one untimed step
+TRAINING_FLOPS = 3  # a backward pass costs about two forward passes
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The numbers of a run that was not started. FLOPs are of one forward pass; times are of this machine."""
+
+    experiment: Experiment
+    shape: tuple[int, ...]
+    parameters: int
+    flops_per_image: int
+    memory_bytes: int
+    checkpoint_bytes: int
+    seconds_per_step: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training steps alone."""
+        return self.seconds_per_step * self.experiment.training.steps
+
+    def document(self) -> dict[str, Any]:
+        """As JSON data; the complete settings are under `experiment`."""
+        return {
+            "experiment": to_plain(self.experiment),
+            "shape": list(self.shape),
+            "parameters": self.parameters,
+            "flops_per_image": self.flops_per_image,
+            "training_flops_per_image": TRAINING_FLOPS * self.flops_per_image,
+            "memory_bytes": self.memory_bytes,
+            "checkpoint_bytes": self.checkpoint_bytes,
+            "seconds_per_step": self.seconds_per_step,
+            "images_per_second": self.experiment.training.batch_size / self.seconds_per_step,
+            "steps": self.experiment.training.steps,
+            "seconds": self.seconds,
+        }
+
+    def text(self) -> str:
+        """For people: the settings, then the numbers."""
+        training = self.experiment.training
+        minutes = self.seconds / 60
+        clock = f"{minutes / 60:.1f} hours" if minutes >= 120 else f"{minutes:.1f} minutes"
+        lines = [
+            experiment_yaml(self.experiment),
+            f"example            {' x '.join(map(str, self.shape))}",
+            f"parameters         {self.parameters:,}",
+            f"work per image     {self.flops_per_image / 1e9:.4g} GFLOP forward, about {TRAINING_FLOPS}x that to train",
+            f"memory             about {human_bytes(self.memory_bytes)} while training (weights, optimizer, averages, one batch)",
+            f"disk               {human_bytes(self.checkpoint_bytes)} a checkpoint, {training.keep_checkpoints} kept",
+            f"speed              {training.batch_size / self.seconds_per_step:,.0f} images/s, measured here now "
+            f"({training.device}, {training.precision}, {training.threads} threads)",
+            f"time               about {clock} for {training.steps:,} steps of {training.batch_size}",
+        ]
+        return "\n".join(lines)
+
+
+def forecast(recipe: str | Path | Experiment, overrides: Overrides | None = None) -> Forecast:
+    """Count and time what training would take; writes nothing.
+
+    Raises ConfigError for settings that do not fit, and when neither the settings nor the data tell the examples' shape.
+    """
+    experiment = load_experiment(recipe, overrides)
+    data = stand_in(experiment)
+    experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
+    session = Session(experiment, data, folder=Path("forecast"), reporter=Silent())
+    parameters = session.num_parameters()
+    flops = count_flops(session)
+    activations = saved_bytes(session)
+    copies = 4 * 6 * parameters  # float32 weights, gradient, two moments, average and its copy for evaluation
+    return Forecast(
+        experiment=experiment,
+        shape=data.record.shape,
+        parameters=parameters,
+        flops_per_image=flops,
+        memory_bytes=copies + activations,
+        checkpoint_bytes=4 * 4 * parameters,
+        seconds_per_step=time_steps(session),
+    )
+
+
+def stand_in(experiment: Experiment) -> PreparedData:
+    """Random data of the shape that the settings declare, a batch or so of them; the real ones only if they must tell."""
+    shape = declared_shape(experiment.data)
+    if shape is None and experiment.data.path is None:
+        raise ConfigError(
+            "the shape of the examples is not known: neither data.size nor data.path is given",
+            expected="data.size (and data.channels), or the data themselves",
+            fix="--data.size 64, or --data.path path/to/images",
+        )
+    if shape is None:
+        packed = load_data(experiment.data, seed=experiment.seed)
+        shape, is_image = packed.shape, packed.is_image
+    else:
+        is_image = len(shape) == 3
+    count = 2 * experiment.training.batch_size if is_image else 4096
+    source = torch.Generator().manual_seed(0)
+    if is_image:
+        size = (min(count, 256), *shape[1:], shape[0])
+        values = torch.randint(0, 256, size, dtype=torch.uint8, generator=source)
+        ones = (127.5,) * shape[0]
+        normalization = Normalization("range", ones, ones, size=(shape[1], shape[2]), pad=None)
+    else:
+        values = torch.rand((count, *shape), generator=source)
+        normalization = Normalization("none", (0.0,) * shape[0], (1.0,) * shape[0])
+    packed = pack(values)
+    record = DataRecord(shape, is_image, 0.5, normalization, None, (), fingerprint_of(values, None), len(values), 0, ())
+    return PreparedData(packed, DataSplit(torch.arange(len(values)), torch.arange(0)), record)
+
+
+def count_flops(session: Session) -> int:
+    """FLOPs of one forward pass for one example."""
+    shape = session.data.record.shape
+    x = torch.zeros((2, *shape), device=session.engine.device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        session.averaged(x, torch.full((2,), 0.5, dtype=torch.float64))
+    return int(counter.get_total_flops()) // 2
+
+
+def saved_bytes(session: Session) -> int:
+    """Bytes that one micro-batch's forward pass keeps for the backward pass, each storage counted once."""
+    seen: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch, draw = next(iter(session.step._parts(0)))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        session.experiment.objective(session.denoiser, batch.x0, draw)
+    own = {p.untyped_storage().data_ptr() for p in session.step.parameters}
+    return sum(size for pointer, size in seen.items() if pointer not in own)
+
+
+def time_steps(session: Session) -> float:
+    """Seconds of one training step: the median of a few after the first."""
+    began = time.perf_counter()
+    session.step(0)
+    first = time.perf_counter() - began
+    if first > PATIENCE:
+        return first
+    times, spent = [], 0.0
+    while spent < PATIENCE and len(times) < 20:
+        began = time.perf_counter()
+        session.step(len(times) + 1)
+        if session.engine.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+        spent += times[-1]
+    return sorted(times)[len(times) // 2]
