@@ -86,7 +86,7 @@ class TrainStep:
         self.skipped = torch.zeros((), device=engine.device)  # steps that the device flag has skipped
 
     def __call__(self, step: int) -> StepResult:
-        torch.manual_seed(derived_seed(self.seed, "dropout", step, self.engine.rank))
+        self._seed_dropout(step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -98,6 +98,13 @@ class TrainStep:
                 mean.backward()
             loss += mean.detach()
         return self._update(step, loss)
+
+    def _seed_dropout(self, step: int) -> None:
+        """Dropout draws from the device's global stream; torch.manual_seed would queue a call for every absent device."""
+        seed = derived_seed(self.seed, "dropout", step, self.engine.rank)
+        torch.default_generator.manual_seed(seed)
+        if self.engine.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _update(self, step: int, loss: Tensor) -> StepResult:
         """Clip, step the optimizer and the EMA; nothing moves when the gradient is not finite."""
