@@ -10,6 +10,7 @@ stderr.
 import argparse
 import contextlib
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -24,6 +25,9 @@ from sfumato.cli.output import error_document, error_text, say, write_json
 from sfumato.errors import PlatformError, ResourceError, SfumatoError, UsageError
 
 __all__ = ["COMMANDS", "Command", "build_parser", "main"]
+
+
+_REFUSED_BY_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +158,8 @@ def _as_refusal(error: Exception) -> SfumatoError | None:
     if isinstance(error, MemoryError):
         fix = "a smaller batch: --training.batch_size, or --training.accumulate to split it"
         return ResourceError("memory ran out", expected="more free memory", fix=fix)
-    if isinstance(error, OSError) and error.filename is not None:
-        what = f"{error.filename}: {error.strerror or type(error).__name__}"
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _REFUSED_BY_THE_SYSTEM):
+        what = f"{error.filename or 'writing'}: {error.strerror or type(error).__name__}"
         return ResourceError(what, expected="a path that can be read and written", fix="check the path and its rights")
     return None
 

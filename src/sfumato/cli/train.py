@@ -73,9 +73,8 @@ def finished(result: "Run") -> dict[str, object]:
     """Say how a run went and what to do with it; returns its document."""
     loss = "" if result.held_out_loss is None else f", held-out loss {result.held_out_loss:.4f}"
     say(f"{printable(result.folder)}: {result.steps:,} steps, {result.parameters:,} parameters{loss}")
-    say(
-        f"look at it: sfumato sample {printable(result.folder)} -n 36 --out {printable(result.folder / 'samples' / 'final')}"
-    )
+    folder = printable(result.folder)
+    say(f"look at it: sfumato sample {folder} -n 36 --out {folder}/samples/final")
     return {
         "run": str(result.folder),
         "parameters": result.parameters,

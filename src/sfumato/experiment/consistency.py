@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sfumato.core import GridTimes, PreviousMean, StepInput
-from sfumato.data.settings import POINT_SOURCES, DataConfig
+from sfumato.data import declared_shape
 from sfumato.errors import ConfigError, UsageError
 from sfumato.nn import StepMlpConfig
 from sfumato.objectives import StepElbo
@@ -17,10 +17,7 @@ from sfumato.objectives import StepElbo
 if TYPE_CHECKING:
     from sfumato.experiment.config import Experiment
 
-__all__ = ["example_shape", "misfits"]
-
-# (channels, height, width) of the embedded image sets.
-_EMBEDDED_SHAPES = {"digits": (1, 8, 8), "sprites": (3, 32, 32)}
+__all__ = ["misfits"]
 
 
 def misfits(e: "Experiment") -> Iterator[UsageError]:
@@ -31,19 +28,8 @@ def misfits(e: "Experiment") -> Iterator[UsageError]:
     yield from _sampling_misfits(e)
 
 
-def example_shape(data: DataConfig) -> tuple[int, ...] | None:
-    """The shape of one example, channels first, as far as the settings alone tell; None when the data must be seen."""
-    if data.path is not None or data.source not in (*_EMBEDDED_SHAPES, *POINT_SOURCES):
-        sides, channels = data.pad_hw or data.size_hw, data.channels
-        return None if sides is None or channels is None else (channels, *sides)
-    if data.source in POINT_SOURCES:
-        return (2,)
-    channels, height, width = _EMBEDDED_SHAPES[data.source]
-    return (data.channels or channels, *(data.pad_hw or data.size_hw or (height, width)))
-
-
 def _network_misfits(e: "Experiment") -> Iterator[UsageError]:
-    shape = example_shape(e.data)
+    shape = declared_shape(e.data)
     if shape is not None:
         try:
             e.network.check(shape)

@@ -238,7 +238,7 @@ class _Reader:
         values: dict[str, object] = {}
         for name, item in items.items():
             if name not in known:
-                errors.append(self._unknown(cls, name, item, (*path, name)))
+                errors.append(self._unknown(cls, found, name, item, (*path, name)))
                 continue
             try:
                 values[name] = self.value(known[name], item, (*path, name), self._default(cls, same, name))
@@ -314,23 +314,28 @@ class _Reader:
             return f"write {key}: {kind_name(first)} or {key}: {{kind: {kind_name(first)}, …}}"
         return f"set its fields, such as {'.'.join((*path, next(iter(field_types(first)), '…')))}"
 
-    def _unknown(self, cls: type, name: str, node: Node, path: tuple[str, ...]) -> ConfigError:
+    def _unknown(self, cls: type, found: dict[str, type], name: str, node: Node, path: tuple[str, ...]) -> ConfigError:
         known = list(field_types(cls))
-        close = nearest(name, known)
-        prefix = "--" if node.origin.startswith("--") else ""
-        if close is not None:
-            fix = f"did you mean {prefix}{'.'.join((*path[:-1], close))}?"
-        else:
-            elsewhere = [key for key in paths(self.root) if key.rpartition(".")[2] == name]
-            dotted = nearest(".".join(path), [key for key in paths(self.root) if "." in key])
-            guess = min(elsewhere, key=len) if elsewhere else dotted
-            fix = f"did you mean {prefix}{guess}?" if guess else f"delete {'.'.join(path)}"
-        section = f"{'.'.join(path[:-1]) or 'an experiment'} ({kind_name(cls)})" if path[:-1] else kind_name(cls)
+        section = f"{'.'.join(path[:-1])} ({kind_name(cls)})" if path[:-1] else kind_name(cls)
         return ConfigError(
             f"{place(node, path)}: unknown key {name!r}",
-            expected=f"a field of {section}: {', '.join(known) or 'none'}",
-            fix=fix,
+            expected=f"a field of {section}: {', '.join(known) or 'it has none'}",
+            fix=self._guess(known, found, name, path, "--" if node.origin.startswith("--") else ""),
         )
+
+    def _guess(self, known: list[str], found: dict[str, type], name: str, path: tuple[str, ...], dash: str) -> str:
+        """What an unknown key was probably meant to be: a field here, one of another class, or one elsewhere."""
+        close = nearest(name, known)
+        if close is not None:
+            return f"did you mean {dash}{'.'.join((*path[:-1], close))}?"
+        owner = next((kind for kind, cls in found.items() if name in field_types(cls)), None)
+        if owner is not None:
+            return f"choose {dash}{'.'.join(path[:-1])} {owner}, which has {name}"
+        key = ".".join(path)
+        dotted = [other for other in paths(self.root) if other != key]
+        elsewhere = [other for other in dotted if other.rpartition(".")[2] == name]
+        guess = min(elsewhere, key=len) if elsewhere else nearest(key, [other for other in dotted if "." in other])
+        return f"did you mean {dash}{guess}?" if guess else f"delete {key}"
 
     @staticmethod
     def _missing(cls: type, name: str, hint: Any, node: Node, path: tuple[str, ...]) -> ConfigError:
