@@ -113,7 +113,8 @@ class Batches:
         labels = None if self._labels is None else self._labels.index_select(0, where)
         raw = self._moved(raw, self.device)
         if mirrored is not None:
-            raw = torch.where(self._moved(mirrored, self.device)[:, None, None, None], raw.flip(2), raw)
+            rows = self._moved(mirrored.nonzero().flatten(), self.device)  # found on the CPU: no wait for the device
+            raw.index_copy_(0, rows, raw.index_select(0, rows).flip(2))
         x0 = self.normalization.to_model(raw)
         return Batch(x0, None if labels is None else self._moved(labels, self.device), indices)
 

@@ -21,7 +21,7 @@ from sfumato.errors import ConfigError, DataError
 
 __all__ = ["Normalization", "data_std", "measure"]
 
-CHUNK_VALUES = 1 << 22  # values per piece of a pass over the data: 32 MB in float64
+CHUNK_VALUES = 1 << 22  # values per piece of a pass over the data
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Normalization:
         Images come out in the channels-last memory format, without a copy for it.
         """
         if self.is_image:
-            padded = self._padded(raw)
+            padded = self.padded(raw)
             return self._affine(padded.to(torch.float32, copy=True), channel_axis=-1).permute(0, 3, 1, 2)
         return self._affine(raw.to(torch.float32, copy=True), channel_axis=1)
 
@@ -124,7 +124,8 @@ class Normalization:
             return 0, 0
         return (self.pad[0] - self.size[0]) // 2, (self.pad[1] - self.size[1]) // 2
 
-    def _padded(self, raw: Tensor) -> Tensor:
+    def padded(self, raw: Tensor) -> Tensor:
+        """uint8 (B, H, W, C) with the border repeated up to `pad`; the picture lies in the middle."""
         if self.size is None or self.pad is None or self.pad == self.size:
             return raw
         top, left = self._offsets()
@@ -165,13 +166,8 @@ def measure(packed: Packed, parts: Split, config: DataConfig) -> Normalization:
 def _statistics(packed: Packed, indices: Tensor, channels: int) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel over the chosen examples, in float64."""
     if packed.is_image:
-        counts = torch.zeros(channels, 256, dtype=torch.float64)
-        for piece in _pieces(packed, indices):
-            flat = packed.values[piece].reshape(-1, channels)
-            for c in range(channels):
-                counts[c] += torch.bincount(flat[:, c].int(), minlength=256).double()
         levels = torch.arange(256, dtype=torch.float64)
-        share = counts / counts.sum(dim=1, keepdim=True)
+        share = _histogram(packed, indices, None)
         mean = share @ levels
         variance = (share * (levels - mean[:, None]) ** 2).sum(dim=1)
     else:
@@ -182,6 +178,17 @@ def _statistics(packed: Packed, indices: Tensor, channels: int) -> tuple[list[fl
     return mean.tolist(), torch.where(constant, torch.ones_like(spread), spread).tolist()
 
 
+def _histogram(packed: Packed, indices: Tensor, padding: Normalization | None) -> Tensor:
+    """Share of each of the 256 levels in each channel, float64 (C, 256), over the chosen pictures, padded or not."""
+    channels = int(packed.values.shape[3])
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    for piece in _pieces(packed, indices):
+        raw = packed.values[piece] if padding is None else padding.padded(packed.values[piece])
+        for channel, plane in enumerate(raw.reshape(-1, channels).unbind(1)):
+            counts[channel] += torch.bincount(plane, minlength=256)
+    return counts.double() / counts.sum(dim=1, keepdim=True)
+
+
 def _pieces(packed: Packed, indices: Tensor) -> Iterator[Tensor]:
     length = max(1, CHUNK_VALUES // max(1, packed.values[0].numel()))
     for start in range(0, len(indices), length):
@@ -189,18 +196,20 @@ def _pieces(packed: Packed, indices: Tensor) -> Iterator[Tensor]:
 
 
 def data_std(packed: Packed, normalization: Normalization, indices: Tensor) -> float:
-    """Standard deviation of all values of the chosen examples together, in model space, padding included.
+    """Standard deviation of all values of the chosen examples together, in model space, padding included; float64.
 
-    Two passes in float64. Raises `DataError` when every value is the same: there is nothing to learn.
+    Raises `DataError` when every value is the same: there is nothing to learn.
     """
-    total, count = 0.0, 0
-    for piece in _pieces(packed, indices):
-        x = normalization.to_model(packed.values[piece])
-        total, count = total + float(x.double().sum()), count + x.numel()
-    mean, squares = total / count, 0.0
-    for piece in _pieces(packed, indices):
-        squares += float((normalization.to_model(packed.values[piece]).double() - mean).square().sum())
-    std = math.sqrt(squares / count)
+    if packed.is_image:
+        share = _histogram(packed, indices, normalization) / len(normalization.mean)
+        levels = torch.arange(256, dtype=torch.float64).expand_as(share)
+        centre, scale = torch.tensor([normalization.mean, normalization.scale], dtype=torch.float64)[:, :, None]
+        x = (levels - centre) / scale
+        mean = float((share * x).sum())
+        std = math.sqrt(float((share * (x - mean) ** 2).sum()))
+    else:
+        values = normalization.to_model(packed.values[indices]).double()
+        mean, std = float(values.mean()), float(values.std(correction=0))
     if std <= 1e-7 * max(1.0, abs(mean)):
         raise DataError(
             "every value of the training data is the same",
