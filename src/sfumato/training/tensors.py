@@ -43,6 +43,7 @@ __all__ = [
 # 4 MiB of header describe some 40,000 tensors, ten times the largest diffusion model; a hostile header of that size
 # still takes under 100 MB and 0.2 s to refuse.
 MAX_HEADER = 4 * 2**20
+MAX_BRACKETS = 200_000  # three per tensor
 DIGEST = "sha256"
 
 _DTYPES: dict[str, torch.dtype] = {
@@ -230,6 +231,8 @@ def strict_json(text: bytes | bytearray) -> Any:
 
 
 def _entries(header: bytes, data_length: int) -> tuple[dict[str, str], list[_Entry]]:
+    if header.count(b"[") + header.count(b"{") > MAX_BRACKETS:
+        raise _BrokenError("has a header with more lists and objects than any network has tensors")
     try:
         parsed = strict_json(header)
     except ValueError as error:
