@@ -204,6 +204,8 @@ def test_numbers_may_be_written_as_people_write_them(text: str, value: float) ->
         ("name: 012", "012"),
         ("name: 1e-4", "1e-4"),
         ("name: 'null'", "null"),
+        ("work: {device: '\xa0'}", "\xa0"),  # a no-break space is text
+        ("work: {device: \xa0}", "\xa0"),
         ("work: {keep: ~}", None),
         ("work: {keep: none}", None),
         ("work: {pad: [4, 8]}", (4, 8)),

@@ -1,3 +1,1 @@
 """The command line. Modules here import torch only inside the functions that need it, so that `--help` is instant."""
-
-__all__: list[str] = []

@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
     """argparse that raises UsageError, knows no abbreviations, and remembers which options it was given."""
 
     def __init__(self, command: str, summary: str, *, usage: str | None = None) -> None:
-        self.declared: dict[str, bool] = {}  # option -> whether a value follows
+        self.declared: list[str] = []
         self.settings_help: Callable[[], str] | None = None  # what --help adds, made only when it is asked for
         super().__init__(
             prog=f"sfumato {command}".strip(),
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
         """As argparse's; the option strings are remembered."""
         action = super().add_argument(*names, **options)
-        self.declared.update(dict.fromkeys(action.option_strings, action.nargs != 0))
+        self.declared += action.option_strings
         return action
 
     def format_help(self) -> str:
@@ -75,8 +75,6 @@ def split(argv: Sequence[str], parser: Parser, *, takes_settings: bool) -> Split
             break
         if not option.startswith("--") or option in parser.declared:
             rest.append(word)
-            if parser.declared.get(word, False) and words:
-                rest.append(words.pop(0))
             continue
         _require_setting(option, parser, takes_settings)
         if not equals:
