@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from sfumato.experiment.run import resume as resume
     from sfumato.experiment.run import train as train
 
-__all__ = ["Experiment", "Model", "Run", "Samples", "SfumatoError", "export", "load", "load_experiment", "resume", "train"]
+__all__ = [
+    "Experiment",
+    "Model",
+    "Run",
+    "Samples",
+    "SfumatoError",
+    "export",
+    "load",
+    "load_experiment",
+    "resume",
+    "train",
+]
 __version__ = "0.1.0"
 
 _HOMES = {

@@ -1,7 +1,7 @@
 """The one family of errors that sfumato shows to people.
 
-Every refusal says three things: what happened (naming the file, field and value), what would have been accepted, and how
-to mend it. The command line prints exactly those three lines and exits with `exit_code`; library users catch
+Every refusal says three things: what happened (naming the file, field and value), what would have been accepted, and
+how to mend it. The command line prints exactly those three lines and exits with `exit_code`; library users catch
 `SfumatoError`, or `ValueError`, `OSError` and so on where the kind fits one of Python's own.
 
 This module imports nothing, so that every layer may use it.

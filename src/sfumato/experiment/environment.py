@@ -1,4 +1,7 @@
-"""What a run was made with: versions, machine, command. Written beside it as environment.json; holds no environment variables."""
+"""What a run was made with: versions, machine, command; written beside it as environment.json.
+
+No environment variables are recorded.
+"""
 
 import platform
 import sys

@@ -73,7 +73,7 @@ class Forecast:
             f"example            {' x '.join(map(str, self.shape))}",
             f"parameters         {self.parameters:,}",
             f"work per image     {self.flops_per_image / 1e9:.4g} GFLOP forward, about {TRAINING_FLOPS}x that to train",
-            f"memory             about {human_bytes(self.memory_bytes)} while training (weights, optimizer, averages, one batch)",
+            f"memory             about {human_bytes(self.memory_bytes)} (weights, optimizer, averages, one batch)",
             f"disk               {human_bytes(self.checkpoint_bytes)} a checkpoint, {training.keep_checkpoints} kept",
             f"speed              {training.batch_size / self.seconds_per_step:,.0f} images/s, measured here now "
             f"({training.device}, {training.precision}, {training.threads} threads)",
@@ -85,7 +85,8 @@ class Forecast:
 def forecast(recipe: str | Path | Experiment, overrides: Overrides | None = None) -> Forecast:
     """Count and time what training would take; writes nothing.
 
-    Raises ConfigError for settings that do not fit, and when neither the settings nor the data tell the examples' shape.
+    Raises ConfigError for settings that do not fit, and when neither the settings nor the data tell the examples'
+    shape.
     """
     experiment = load_experiment(recipe, overrides)
     data = stand_in(experiment)
@@ -107,7 +108,7 @@ def forecast(recipe: str | Path | Experiment, overrides: Overrides | None = None
 
 
 def stand_in(experiment: Experiment) -> PreparedData:
-    """Random data of the shape that the settings declare, a batch or so of them; the real ones only if they must tell."""
+    """Random data of the shape that the settings declare; the real ones are read only if they alone can tell it."""
     shape = declared_shape(experiment.data)
     if shape is None and experiment.data.path is None:
         raise ConfigError(
@@ -167,7 +168,8 @@ def time_steps(session: Session) -> float:
     first = time.perf_counter() - began
     if first > PATIENCE:
         return first
-    times, spent = [], 0.0
+    times: list[float] = []
+    spent = 0.0
     while spent < PATIENCE and len(times) < 20:
         began = time.perf_counter()
         session.step(len(times) + 1)

@@ -1,7 +1,7 @@
 """Opening what training left behind: a run folder, a run's name, or one exported file.
 
-An exported file is a safetensors file whose metadata hold the format, the settings (YAML), the record of the data (JSON)
-and a digest of the tensors; `load` and `sample` take it like a run.
+An exported file is a safetensors file whose metadata hold the format, the settings (YAML), the record of the data
+(JSON) and a digest of the tensors; `load` and `sample` take it like a run.
 """
 
 import json
@@ -103,7 +103,7 @@ def assemble(
                 tensor.copy_(tensors[key])
         denoisers[name] = denoiser.requires_grad_(False).to(place).eval()
         if len(record.shape) == 3:
-            denoisers[name].network.to(memory_format=torch.channels_last)
+            denoisers[name].network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(experiment, record, denoisers, weights_digest(denoisers["ema"]), steps_trained)
 
 
@@ -111,7 +111,9 @@ def export(run: object, out: str | Path, *, runs: str | Path = "runs", force: bo
     """Write the averaged weights of a run, with all that is needed to sample, into one safetensors file."""
     target = Path(out)
     if target.suffix != ".safetensors":
-        raise UsageError(f"--out is {target}", expected="a name ending in .safetensors", fix=f"--out {target}.safetensors")
+        raise UsageError(
+            f"--out is {target}", expected="a name ending in .safetensors", fix=f"--out {target}.safetensors"
+        )
     if target.exists() and not force:
         raise UsageError(f"{target} exists already", expected="a new file", fix="choose another name, or add --force")
     model = load(run, runs=runs, device="cpu")

@@ -76,13 +76,13 @@ def draw(
     batches = range(0, count, config.micro_batch)
     done, total, found = 0, len(batches) * config.steps, []
     for first in batches:
-        step: Step | None = None
-        for step in walk(denoiser, record, config, seed=seed, first=first, like=like):
+        last = None
+        for last in walk(denoiser, record, config, seed=seed, first=first, like=like):  # noqa: B007
             done += 1
             if progress is not None:
                 progress(done, total)
-        assert step is not None  # a grid has at least one interval
-        found.append(record.normalization.to_data(step.x).cpu()[: count - first])
+        assert last is not None  # a grid has at least one interval
+        found.append(record.normalization.to_data(last.x).cpu()[: count - first])
     return torch.cat(found)
 
 

@@ -1,4 +1,4 @@
-"""Previews during training: samples from one fixed noise, as a picture for images and as an array for everything else."""
+"""Previews during training: samples from one fixed noise, a picture for images and an array for everything else."""
 
 import io
 import math

@@ -55,7 +55,10 @@ class Bar:
         from rich.progress import Progress as RichProgress
 
         self.bar: Any = RichProgress(
-            BarColumn(bar_width=None), TextColumn("{task.description}"), console=Console(stderr=True), refresh_per_second=4
+            BarColumn(bar_width=None),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+            refresh_per_second=4,
         )
         self.task: Any = None
 

@@ -1,6 +1,6 @@
 """Runs: made by `train`, continued by `resume`, opened by `load`, written to one file by `export`.
 
-    runs/NAME/  config.yaml  environment.json  metrics.jsonl  checkpoints/  samples/
+runs/NAME/  config.yaml  environment.json  metrics.jsonl  checkpoints/  samples/
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from sfumato.errors import CheckpointError, ConfigError, DataError, ResourceError, UsageError
+from sfumato.errors import ConfigError, DataError, ResourceError
 from sfumato.experiment.build import PreparedData, prepare_data
 from sfumato.experiment.config import Experiment, Overrides, experiment_yaml, load_experiment
 from sfumato.experiment.environment import environment
@@ -36,12 +36,23 @@ __all__ = ["Run", "resume", "train"]
 FREE = ("training.steps", "training.device", "training.threads", "training.keep_checkpoints", "training.on_disk_full")
 FREE_DATA = ("data.path", "data.cache")
 # … and what it may never change, because the weights mean nothing without it.
-FIXED = ("name", "seed", "schedule", "parameterization", "time_input", "network", "data.size", "data.channels", "data.pad", "data.normalize")
+FIXED = (
+    "name",
+    "seed",
+    "schedule",
+    "parameterization",
+    "time_input",
+    "network",
+    "data.size",
+    "data.channels",
+    "data.pad",
+    "data.normalize",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished stretch of training. `seconds` and `images_per_second` are of this stretch; 0 when nothing was left to do."""
+    """A finished stretch of training; `seconds` and `images_per_second` are its own, 0 when nothing was left to do."""
 
     folder: Path
     experiment: Experiment
@@ -238,7 +249,9 @@ def finished_run(store: CheckpointStore, experiment: Experiment, reporter: Repor
             expected=f"more than {done}",
             fix=f"--training.steps {2 * done}, or train a new run",
         )
-    reporter.note(f"{store.run_folder} is already at {done:,}/{done:,} steps; extend it with --training.steps {2 * done}")
+    reporter.note(
+        f"{store.run_folder} is already at {done:,}/{done:,} steps; extend it with --training.steps {2 * done}"
+    )
     model = load(store.run_folder)
     parameters = sum(p.numel() for p in model.denoiser.network.parameters())
     return Run(store.run_folder, experiment, parameters, done, 0.0, 0.0, latest(store.run_folder, "held_out_loss"))
@@ -259,7 +272,8 @@ def require_allowed(before: Experiment, after: Experiment, allow_change: Sequenc
     asked = [key for key in changed if not any(within(key, free) for free in allowed)]
     if asked:
         raise ConfigError(
-            "the run was started with other settings: " + ", ".join(f"{k} ({old.get(k)} -> {new.get(k)})" for k in asked),
+            "the run was started with other settings: "
+            + ", ".join(f"{k} ({old.get(k)} -> {new.get(k)})" for k in asked),
             expected="the settings it was started with; only training.steps and the device may change unasked",
             fix="add " + " ".join(f"--allow-change {key}" for key in asked) + " if that is meant",
         )

@@ -1,6 +1,7 @@
 """One run in the making: data, model, optimizer, averages and hooks, assembled from an experiment.
 
-A session is what `train` and `resume` share: it starts the engine, builds everything at step 0, and hands out a `Trainer`.
+A session is what `train` and `resume` share: it starts the engine, builds everything at step 0, and hands out a
+`Trainer`.
 """
 
 import copy
@@ -88,7 +89,9 @@ class Session:
         held_out = self.data.parts.held_out[: self.experiment.evaluation.count]
         if len(held_out):
             x0 = self.batches.take(held_out).x0
-            scorer = HeldOut(x0, self.experiment.objective, self.experiment.evaluation.noise_levels, self.experiment.seed)
+            scorer = HeldOut(
+                x0, self.experiment.objective, self.experiment.evaluation.noise_levels, self.experiment.seed
+            )
             hooks.append(Hook(settings.evaluate_every, lambda done: self._evaluate(scorer), "held-out loss"))
         hooks.append(Hook(settings.preview_every, self._preview, "preview"))
         return hooks

@@ -1,8 +1,8 @@
 """What a run computes with: device, precision, threads and processes, decided once.
 
-`auto` settings are resolved at step 0 by `resolve` and written into the run; a resumed run takes what is written. Autocast,
-device placement and data-parallel gradients are Accelerate's; its loaders are not used, because batches here are a function
-of the step.
+`auto` settings are resolved at step 0 by `resolve` and written into the run; a resumed run takes what is written.
+Autocast, device placement and data-parallel gradients are Accelerate's; its loaders are not used, because batches here
+are a function of the step.
 """
 
 import os
@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from sfumato.errors import ConfigError, PlatformError
 from sfumato.training.settings import TrainingConfig
 
-__all__ = ["Engine", "check_device", "choose_device", "launched_processes", "multiplies_bfloat16", "resolve", "start_engine"]
+__all__ = [
+    "Engine",
+    "check_device",
+    "choose_device",
+    "launched_processes",
+    "multiplies_bfloat16",
+    "resolve",
+    "start_engine",
+]
 
 
 def available_devices() -> list[str]:
@@ -65,8 +73,9 @@ def launched_processes() -> int:
 def resolve(settings: TrainingConfig, *, is_image: bool) -> TrainingConfig:
     """The same settings without `auto`.
 
-    bfloat16 where the hardware multiplies it and the data are images (points need their digits and gain no speed); compile
-    on CUDA for runs of at least 5,000 steps, never on CPUs, where 75 s of compilation repay themselves only after hours.
+    bfloat16 where the hardware multiplies it and the data are images (points need their digits and gain no speed);
+    compile on CUDA for runs of at least 5,000 steps, never on CPUs, where 75 s of compilation repay themselves only
+    after hours.
     """
     device = choose_device(settings.device)
     precision, compiled = settings.precision, settings.compile
@@ -105,14 +114,14 @@ class Engine:
         return self.rank == 0
 
     def prepare(self, network: nn.Module, *, compiled: bool) -> nn.Module:
-        """The network on the device, channels-last, under autocast, compiled if asked, data parallel if several processes.
+        """The network on the device, channels-last, under autocast, compiled if asked, data parallel over processes.
 
         On several GPUs batch norm is synchronised; on several CPU processes PyTorch has no synchronised batch norm, and
         each process normalises by its own part of the batch.
         """
         network = network.to(self.device)
         if any(parameter.ndim == 4 for parameter in network.parameters()):
-            network = network.to(memory_format=torch.channels_last)
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.processes > 1 and self.device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         if compiled:

@@ -1,4 +1,4 @@
-"""Held-out loss: always the same examples, the same noise and the same noise levels, so that it moves only with the model.
+"""Held-out loss: always the same examples, noise and noise levels, so that it moves only with the model.
 
 The K levels are the midpoints of K equal parts of [t_min, 1], on the grid for a table; the loss is the objective's own
 under times uniform in t, and is shown per level with its log_snr.
@@ -42,7 +42,9 @@ class HeldOut:
         per_example = losses.mean(0)
         return {
             "held_out_loss": float(per_example.mean()),
-            "held_out_std_error": float(per_example.std() / math.sqrt(len(per_example))) if len(per_example) > 1 else None,
+            "held_out_std_error": float(per_example.std() / math.sqrt(len(per_example)))
+            if len(per_example) > 1
+            else None,
             "held_out_by_level": {
                 "log_snr": denoiser.schedule.log_snr(times).tolist(),
                 "loss": losses.mean(1).tolist(),

@@ -11,9 +11,10 @@ __all__ = ["TrainingConfig"]
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """Settings of the training loop. `auto` values are decided at step 0, written into the run, and never decided again.
+    """Settings of the training loop.
 
-    batch_size is global: all processes and all accumulated parts together. Intervals are in steps; 0 switches them off.
+    `auto` values are decided at step 0, written into the run, and never decided again. batch_size is global: all
+    processes and all accumulated parts together. Intervals are in steps; 0 switches them off.
     """
 
     steps: int = 10_000
@@ -42,7 +43,14 @@ class TrainingConfig:
         at_least_one = ("steps", "batch_size", "accumulate", "preview_count")
         for name in at_least_one:
             self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("warmup_steps", "log_every", "checkpoint_every", "evaluate_every", "preview_every", "weight_decay"):
+        for name in (
+            "warmup_steps",
+            "log_every",
+            "checkpoint_every",
+            "evaluate_every",
+            "preview_every",
+            "weight_decay",
+        ):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         self._require("keep_checkpoints", self.keep_checkpoints >= 2, "2 or more, so that one bad file loses nothing")
         self._require("learning_rate", 0 < self.learning_rate <= 10, "above 0, at most 10")
@@ -61,5 +69,7 @@ class TrainingConfig:
     def _require(self, name: str, good: bool, allowed: str) -> None:
         if not good:
             raise ConfigError(
-                f"training.{name} is {getattr(self, name)}", expected=f"a value {allowed}", fix=f"change training.{name}"
+                f"training.{name} is {getattr(self, name)}",
+                expected=f"a value {allowed}",
+                fix=f"change training.{name}",
             )

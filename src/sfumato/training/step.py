@@ -28,7 +28,7 @@ __all__ = ["StepResult", "TrainStep", "learning_rate", "make_optimizer"]
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step tells: its mean loss (this process's part) and the gradient's norm before clipping; () on the device."""
+    """A step's mean loss (this process's part) and its gradient's norm before clipping; () on the device."""
 
     loss: Tensor
     grad_norm: Tensor
@@ -100,7 +100,7 @@ class TrainStep:
         return self._update(step, loss)
 
     def _seed_dropout(self, step: int) -> None:
-        """Dropout draws from the device's global stream; torch.manual_seed would queue a call for every absent device."""
+        """Dropout draws from the device's own stream; torch.manual_seed would queue a call for each absent device."""
         seed = derived_seed(self.seed, "dropout", step, self.engine.rank)
         torch.default_generator.manual_seed(seed)
         if self.engine.device.type == "cuda":
@@ -127,7 +127,7 @@ class TrainStep:
         """Read the device's flag: raise NumericsError if any step up to here was skipped."""
         if not self.on_host and float(self.skipped) > 0:
             raise NumericsError(
-                f"{int(self.skipped)} of the last steps before step {step} had a gradient that is not finite; they were skipped",
+                f"{int(self.skipped)} of the steps before step {step} had a non-finite gradient and were skipped",
                 expected="finite gradients",
                 fix="lower training.learning_rate, or use training.precision float32; the weights are still finite",
             )

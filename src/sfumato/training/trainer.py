@@ -1,9 +1,11 @@
 """The training loop: steps, and hooks between them.
 
-    for each step: one `TrainStep`; then the hooks that are due (log, held-out loss, preview, checkpoint); then stop if asked
+    for each step: one `TrainStep`; then the hooks that are due (log, held-out loss, preview, checkpoint); then stop if
+    asked
 
-The whole state of a run is (step, weights, optimizer, averages, the open window of the log): `snapshot` takes it down and
-`restore` puts it back, and a restored run goes on bit for bit. Randomness needs no state, being a function of the step.
+The whole state of a run is (step, weights, optimizer, averages, the open window of the log): `snapshot` takes it down
+and `restore` puts it back, and a restored run goes on bit for bit. Randomness needs no state, being a function of the
+step.
 """
 
 import time
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from sfumato.errors import Interrupted, ResourceError
+from sfumato.errors import CheckpointError, Interrupted, ResourceError
 from sfumato.training.checkpoint import CheckpointStore, Snapshot
 from sfumato.training.ema import bare_state
 from sfumato.training.record import MetricsLog
@@ -24,6 +26,9 @@ from sfumato.training.step import StepResult, TrainStep, learning_rate
 from sfumato.training.tensors import check_names
 
 __all__ = ["Hook", "Progress", "Reporter", "Trainer", "flatten_optimizer"]
+
+
+WAIT_SECONDS = 60  # between two tries to save on a full disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class Window:
 
     loss_sum: Tensor
     count: int = 0
+    timed: int = 0  # of these steps, how many this process took: the clock knows no others
     last: StepResult | None = None
     since: float = field(default_factory=time.perf_counter)
 
@@ -81,6 +87,7 @@ class Window:
         """Take in one step, without waiting for the device."""
         self.loss_sum += result.loss
         self.count += 1
+        self.timed += 1
         self.last = result
 
 
@@ -106,9 +113,11 @@ class Trainer:
         self.latest_loss: float | None = None
         self.seconds_training = 0.0
         self.saved_step: int | None = None
+        self.stop = StopRequest()
 
     def run(self, start: int, stop: StopRequest) -> None:
         """Train from `start` steps done to the end. Raises Interrupted, saved, when asked to stop."""
+        self.stop = stop
         if start == 0:
             self.save(0)
         began = time.perf_counter()
@@ -138,20 +147,23 @@ class Trainer:
         self.step.check(done)
         if done == self.saved_step or not self.engine.is_main:
             return
+        self.log.sync()
         snapshot = self.snapshot(done)
         while True:
             try:
                 self.store.save(snapshot)
                 break
             except ResourceError as error:
-                if self.settings.on_disk_full == "stop":
+                if self.settings.on_disk_full == "stop" or self.stop:
                     raise
-                self.reporter.note(f"{error.what}; waiting 60 s for space")
-                time.sleep(60)
+                self.reporter.note(f"{error.what}; trying again every {WAIT_SECONDS} s until it fits")
+            for _ in range(WAIT_SECONDS):
+                if not self.stop:  # whoever asks to stop gets one last try, at once
+                    time.sleep(1)
         self.saved_step = done
 
     def snapshot(self, done: int) -> Snapshot:
-        """The state of the run after `done` steps, on the CPU; tensors are the live ones where they already are there."""
+        """The state of the run after `done` steps; tensors that lie on the CPU are the live ones, not copies."""
         return Snapshot(
             step=done,
             images_seen=done * self.settings.batch_size,
@@ -167,11 +179,16 @@ class Trainer:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put a snapshot back; CheckpointError if its tensors do not fit, before anything is changed."""
-        live = bare_state(self.step.denoiser.network)
+        live, stored = bare_state(self.step.denoiser.network), str(snapshot.state["ema_decay"])
         check_names(live, snapshot.model, "the network")
-        averages = snapshot.ema[str(self.settings.ema_decay)]
-        updates = snapshot.state["ema_updates"][str(self.settings.ema_decay)]
-        self.step.ema.load_state_dict(averages, num_updates=updates)
+        check_optimizer(self.step, snapshot.optimizer)
+        if stored not in snapshot.ema:
+            raise CheckpointError(
+                f"the checkpoint of step {snapshot.step} holds no averaged weights ema-{stored}.safetensors",
+                expected="weights, their moving average and the optimizer's state: a run goes on with all three",
+                fix="use another checkpoint, or start a new run from these weights with training.init_from",
+            )
+        self.step.ema.load_state_dict(snapshot.ema[stored], num_updates=snapshot.state["ema_updates"][stored])
         with torch.no_grad():
             for name, tensor in live.items():
                 tensor.copy_(snapshot.model[name])
@@ -194,7 +211,7 @@ class Trainer:
             "grad_norm": float(window.last.grad_norm),
             "learning_rate": learning_rate(self.settings, done - 1),
             "images_seen": done * self.settings.batch_size,
-            "images_per_second": window.count * self.settings.batch_size / max(seconds, 1e-9),
+            "images_per_second": window.timed * self.settings.batch_size / max(seconds, 1e-9),
         }
 
     def _report(self, done: int, steps_here: int, seconds: float) -> None:
@@ -225,8 +242,20 @@ def flatten_optimizer(step: TrainStep) -> dict[str, Tensor]:
     return flat
 
 
+def check_optimizer(step: TrainStep, flat: dict[str, Tensor]) -> None:
+    """Refuse an optimizer state that is not, for every parameter, all of AdamW's tensors (or, before step 1, none)."""
+    scalar = torch.empty(())
+    kinds = {"step": None, "exp_avg": 1, "exp_avg_sq": 1} if flat else {}
+    expected = {
+        f"{kind}.{name}": scalar if like is None else parameter
+        for name, parameter in named_parameters(step)
+        for kind, like in kinds.items()
+    }
+    check_names(expected, flat, "the optimizer's state")
+
+
 def restore_optimizer(step: TrainStep, flat: dict[str, Tensor]) -> None:
-    """The inverse of `flatten_optimizer`: every state tensor back on its parameter's device and in its memory format."""
+    """The inverse of `flatten_optimizer`: every tensor back on its parameter's device, in its memory format."""
     kinds = dict.fromkeys(key.split(".", 1)[0] for key in flat)
     for name, parameter in named_parameters(step):
         state = step.optimizer.state[parameter]
