@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 # 4 MiB of header describe some 40,000 tensors, ten times the largest diffusion model; a hostile header of that size
-# still takes under 100 MB and 0.2 s to refuse.
+# still takes under 100 MB and about 0.5 s to refuse.
 MAX_HEADER = 4 * 2**20
 MAX_BRACKETS = 200_000  # three per tensor
 DIGEST = "sha256"
