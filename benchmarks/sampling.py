@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from pairs import alternate, machine
+from _pairs import alternate, machine
 
 from sfumato.data import Normalization
 from sfumato.experiment.build import DataRecord, build_denoiser

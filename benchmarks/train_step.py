@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from pairs import alternate, machine
+from _pairs import alternate, machine
 from torch import Tensor, nn
 
 from sfumato.experiment.config import Experiment, load_experiment
