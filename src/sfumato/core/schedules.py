@@ -203,6 +203,7 @@ class VpSde(VariancePreserving):
 
     def time(self, log_snr: Tensor) -> Tensor:
         spent = torch.nn.functional.softplus(-log_snr.to(torch.float64))  # log(1 + 1/SNR)
+        spent = spent.clamp(max=(self.beta_min + self.beta_max) / 2)  # all of it: what t = 1 has spent
         rise = self.beta_max - self.beta_min
         t = 2 * spent / ((self.beta_min**2 + 2 * rise * spent).sqrt() + self.beta_min)
         return t.clamp(self.t_min, 1.0)
@@ -310,9 +311,11 @@ def grid_log_snr(table: Tabulated) -> Tensor:
     """
     log_alpha_bar = torch.log1p(-table.betas.values(table.steps)).cumsum(0)
     log_snr = log_alpha_bar - (-torch.expm1(log_alpha_bar)).log()
-    if not bool(log_snr.isfinite().all()) or not bool((log_snr.diff() < 0).all()):
+    falls = bool(log_snr.isfinite().all()) and bool((log_snr.diff() < 0).all())
+    if not falls or float(log_alpha_bar[-1]) < math.log(1e-300):
         raise ConfigError(
-            f"schedule: {table.betas!r} with T = {table.steps} has a log-SNR that does not decrease strictly",
+            f"schedule: {table.betas!r} with T = {table.steps} has a log-SNR that "
+            + (f"ends at {float(log_snr[-1]):.0f}" if falls else "does not decrease strictly"),
             expected="betas that add noise at every step and leave alpha-bar above 1e-300",
             fix="lower the betas, or take CosineBetas, which fits any number of steps",
         )
