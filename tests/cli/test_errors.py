@@ -301,3 +301,13 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
         )
         found = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, timeout=20, check=False)
         assert found.stdout.split() == ["--training.batch_size"]
+
+
+def test_only_the_first_of_several_processes_speaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torchrun would otherwise print one document for each process."""
+    monkeypatch.setenv("RANK", "1")
+    assert cli.main(["recipes", "--json"]) == 0
+    assert cli.main(["recipes"]) == 0
+    assert capsys.readouterr().out == ""

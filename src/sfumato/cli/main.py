@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import IO, cast
 
 from sfumato.cli.arguments import Parser, split
-from sfumato.cli.output import error_document, error_text, say, write_json
+from sfumato.cli.output import error_document, error_text, is_first_process, say, write_json
 from sfumato.errors import PlatformError, ResourceError, SfumatoError, UsageError
 
 __all__ = ["COMMANDS", "Command", "build_parser", "main"]
@@ -48,6 +48,7 @@ COMMANDS: dict[str, Command] = {
     "sample": Command("draw samples from a run or an exported model", "sample", takes_settings=True),
     "runs": Command("list runs and what became of them", "runs"),
     "recipes": Command("list the experiments that come with sfumato", "recipes"),
+    "figures": Command("draw samples, noising, sampling, schedules and losses", "figures", takes_settings=True),
     "export": Command("write the model of a run into one file", "export"),
     "completion": Command("print a completion script for bash, zsh or fish", "completion"),
 }
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.suppress(AttributeError, ValueError):  # stdout may be closed, or a StringIO in a test
         cast("argparse.FileType", stdout).reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
     try:
-        with _quiet_stdout(as_json):
+        with _quiet_stdout(as_json or not is_first_process()):
             document, code = _run(words), 0
     except SystemExit as stop:  # --help and --version
         document, code = None, stop.code if isinstance(stop.code, int) else 0
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             refusal = _bug(error, debug)
         _print_error(refusal)
         document, code = error_document(refusal), refusal.exit_code
-    return _finish(document if as_json else None, code, stdout)
+    return _finish(document if as_json and is_first_process() else None, code, stdout)
 
 
 def _run(words: list[str]) -> Mapping[str, object] | None:
@@ -143,9 +144,9 @@ def _unknown(what: str, given: str, known: list[str]) -> UsageError:
 
 
 @contextlib.contextmanager
-def _quiet_stdout(as_json: bool) -> Iterator[None]:
-    """With --json, whatever a command prints goes to stderr."""
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+def _quiet_stdout(quiet: bool) -> Iterator[None]:
+    """Whatever a command prints goes to stderr: stdout belongs to the JSON document, and to the first process."""
+    with contextlib.redirect_stdout(sys.stderr) if quiet else contextlib.nullcontext():
         yield
 
 

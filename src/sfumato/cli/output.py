@@ -9,12 +9,17 @@ from typing import IO
 
 from sfumato.errors import SfumatoError
 
-__all__ = ["error_document", "error_text", "is_fancy", "printable", "say", "table", "write_json"]
+__all__ = ["error_document", "error_text", "is_fancy", "is_first_process", "printable", "say", "table", "write_json"]
 
 
 def is_fancy(stream: IO[str] | None) -> bool:
     """Whether a stream is a terminal that understands colours."""
     return stream is not None and stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks; torchrun starts several."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def printable(value: object) -> str:
@@ -24,8 +29,9 @@ def printable(value: object) -> str:
 
 
 def say(text: str = "") -> None:
-    """A line for people: stdout, or stderr when stdout belongs to a JSON document."""
-    print(text)
+    """A line for people: stdout, or stderr when stdout belongs to a JSON document. Only one process speaks."""
+    if is_first_process():
+        print(text)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

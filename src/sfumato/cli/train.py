@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser
-from sfumato.cli.output import is_fancy, printable, say
+from sfumato.cli.output import is_fancy, is_first_process, printable, say
 
 if TYPE_CHECKING:
     from sfumato.experiment.run import Run
@@ -87,10 +87,12 @@ def finished(result: "Run") -> dict[str, object]:
 
 @contextmanager
 def reporting() -> "Iterator[Reporter]":
-    """A live bar on a terminal, plain lines elsewhere; both on stderr."""
-    from sfumato.experiment.reporting import Bar, Lines
+    """A live bar on a terminal, plain lines elsewhere; both on stderr, and from one process only."""
+    from sfumato.experiment.reporting import Bar, Lines, Silent
 
-    if is_fancy(sys.stderr):
+    if not is_first_process():
+        yield Silent()
+    elif is_fancy(sys.stderr):
         with Bar() as bar:
             yield bar
     else:

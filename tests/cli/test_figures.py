@@ -1,0 +1,111 @@
+"""`sfumato figures`: every kind writes a figure that opens; nothing is overwritten, nothing is computed in vain."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfumato.cli import main as cli
+
+TINY = ["--training.evaluate_every", "2", "--training.log_every", "1", "--training.preview_every", "0"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run of digits and one of points."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = ["--runs", str(folder), "--training.steps", "2", "--training.batch_size", "4", *TINY]
+    small = ["--data.limit", "40", "--network.widths", "8,8", "--network.depth", "1", "--sampling.steps", "3"]
+    assert cli.main(["train", "digits", "--name", "digits", *common, *small]) == 0
+    assert cli.main(["train", "swiss-roll", "--name", "points", "--data.count", "100", *common]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (["grid", "digits", "-n", "4"], "x.png"),
+        (["grid", "points", "-n", "50", "--steps", "5"], "x.svg"),
+        (["forward", "digits", "-n", "2", "--compare", "VpSde"], "x.png"),
+        (["forward", "swiss-roll", "-n", "50", "--data.count", "100"], "x.png"),
+        (["reverse", "digits", "-n", "2"], "x.png"),
+        (["reverse", "digits", "-n", "4", "--sampler.eta", "1"], "x.gif"),
+        (["reverse", "points", "-n", "20", "--steps", "4"], "x.webp"),
+        (["schedules", "CosineAngle", "points"], "x.png"),
+        (["schedules"], "x.pdf"),
+        (["embedding", "--channels", "16"], "x.png"),
+        (["losses", "digits", "points"], "x.png"),
+    ],
+    ids=" ".join,
+)
+def test_every_kind_writes_a_figure(
+    words: list[str], out: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / out
+    command = ["figures", *words, "--runs", str(runs), "--out", str(target), "--json"]
+    capsys.readouterr()
+    assert cli.main(command) == 0
+    assert json.loads(capsys.readouterr().out) == {"out": str(target), "kind": words[0], "bytes": target.stat().st_size}
+    if target.suffix in (".png", ".gif", ".webp"):
+        with Image.open(target) as picture:
+            assert min(picture.size) > 20
+            assert len(set(picture.convert("L").tobytes())) > 2  # something was drawn
+            assert (getattr(picture, "n_frames", 1) > 1) == (target.suffix != ".png")
+    before = target.read_bytes()
+    assert cli.main(command) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert target.read_bytes() == before
+
+
+def test_a_grid_of_an_array_file(tmp_path: Path) -> None:
+    """The pixels of the file stand in the sheet, enlarged."""
+    images = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8, 1)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(4))
+    assert cli.main(["figures", "grid", str(tmp_path / "x.npz"), "-n", "2", "--out", str(tmp_path / "x.png")]) == 0
+    with Image.open(tmp_path / "x.png") as sheet:
+        assert set(images[:2].ravel().tolist()) <= set(sheet.convert("L").tobytes())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["gird"], 2, "did you mean grid?"),
+        (["grid"], 2, "nothing was named"),
+        (["grid", "digits", "points"], 2, "digits points was named"),
+        (["grid", "digitz"], 4, "did you mean digits?"),
+        (["grid", "digits", "--out", "x.gif"], 2, ".png, .pdf, .svg"),
+        (["grid", "digits", "-n", "0"], 2, "-n is 0"),
+        (["grid", "digits", "--sampler.etta", "1"], 2, "did you mean --sampler.eta?"),
+        (["losses", "digits", "--steps", "1"], 2, "unknown option --steps"),
+        (["losses"], 2, "no run was named"),
+        (["schedules", "CosinAngle"], 2, "CosineAngle"),
+        (["embedding", "--channels", "7"], 2, "even"),
+        (["forward", "digits", "--compare", "nothing-like-it"], 2, "nothing-like-it"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_refusals(
+    words: list[str],
+    code: int,
+    text: str,
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert cli.main(["figures", *words, "--runs", str(runs)]) == code
+    error = capsys.readouterr().err
+    assert text in error
+    assert len(error.splitlines()) == 3
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04broken"])
+def test_array_files_that_are_none(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    assert cli.main(["figures", "grid", str(tmp_path / "x.npz"), "--out", str(tmp_path / "x.png")]) == 3
+    assert "x.npz" in capsys.readouterr().err
