@@ -41,7 +41,7 @@ from sfumato.training.manifest import (
 from sfumato.training.storage import LocalStorage, Storage, explained, make_folders, require_free_space
 from sfumato.training.tensors import check_finite, decode, encode, encoded_size, nonfinite, strict_json
 
-__all__ = ["CheckpointStore", "Report", "Snapshot"]
+__all__ = ["CheckpointStore", "Report", "Snapshot", "averaged_weights"]
 
 _STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})")
 _TEMPORARY = (".tmp-", ".old-")
@@ -305,6 +305,18 @@ class CheckpointStore:
             ema={name[len("ema-") : -len(".safetensors")]: part for name, part in tensors.items()},
             state=state,
         )
+
+
+def averaged_weights(snapshot: Snapshot) -> dict[str, Tensor]:
+    """The moving average that the run used. Raises CheckpointError for a checkpoint without it."""
+    name = str(snapshot.state["ema_decay"])
+    if name not in snapshot.ema:
+        raise CheckpointError(
+            f"the checkpoint of step {snapshot.step} holds no averaged weights ema-{name}.safetensors",
+            expected="a checkpoint with weights, their moving average and the optimizer's state",
+            fix="use another checkpoint of the run",
+        )
+    return snapshot.ema[name]
 
 
 def _tensor_files(snapshot: Snapshot) -> dict[str, dict[str, Tensor]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from sfumato.errors import ConfigError, PlatformError
@@ -141,6 +142,20 @@ class Engine:
         if self.processes == 1:
             return flag
         return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.device), reduction="sum") > 0)
+
+    def from_main(self, text: str) -> str:
+        """The main process's text (at most 4,096 bytes of UTF-8), in every process."""
+        if self.processes == 1:
+            return text
+        letters = torch.zeros(4096, dtype=torch.uint8)
+        raw = text.encode()
+        letters[: len(raw)] = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+        shared: Tensor = broadcast(letters.to(self.device))
+        return bytes(shared.tolist()).rstrip(b"\0").decode()
+
+    def wait_for_all(self) -> None:
+        """Until every process has come here."""
+        self.accelerator.wait_for_everyone()
 
     def require_agreement(self, name: str, digest: str) -> None:
         """Refuse to train when the processes were given different configurations or data (compared by digest)."""

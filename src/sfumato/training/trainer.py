@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from sfumato.errors import CheckpointError, Interrupted, ResourceError
-from sfumato.training.checkpoint import CheckpointStore, Snapshot
+from sfumato.errors import Interrupted, ResourceError
+from sfumato.training.checkpoint import CheckpointStore, Snapshot, averaged_weights
 from sfumato.training.ema import bare_state
 from sfumato.training.record import MetricsLog
 from sfumato.training.signals import StopRequest
@@ -179,16 +179,11 @@ class Trainer:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put a snapshot back; CheckpointError if its tensors do not fit, before anything is changed."""
-        live, stored = bare_state(self.step.denoiser.network), str(snapshot.state["ema_decay"])
+        live, averages = bare_state(self.step.denoiser.network), averaged_weights(snapshot)
         check_names(live, snapshot.model, "the network")
         check_optimizer(self.step, snapshot.optimizer)
-        if stored not in snapshot.ema:
-            raise CheckpointError(
-                f"the checkpoint of step {snapshot.step} holds no averaged weights ema-{stored}.safetensors",
-                expected="weights, their moving average and the optimizer's state: a run goes on with all three",
-                fix="use another checkpoint, or start a new run from these weights with training.init_from",
-            )
-        self.step.ema.load_state_dict(snapshot.ema[stored], num_updates=snapshot.state["ema_updates"][stored])
+        updates = snapshot.state["ema_updates"][str(snapshot.state["ema_decay"])]
+        self.step.ema.load_state_dict(averages, num_updates=updates)
         with torch.no_grad():
             for name, tensor in live.items():
                 tensor.copy_(snapshot.model[name])
