@@ -3,16 +3,18 @@
 runs/NAME/  config.yaml  environment.json  metrics.jsonl  checkpoints/  samples/
 """
 
+import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from sfumato.errors import ConfigError, DataError, ResourceError
+from sfumato.errors import CheckpointError, ConfigError, DataError, ResourceError
 from sfumato.experiment.build import PreparedData, prepare_data
 from sfumato.experiment.config import Experiment, Overrides, experiment_yaml, load_experiment
 from sfumato.experiment.environment import environment
@@ -24,7 +26,7 @@ from sfumato.training.checkpoint import CheckpointStore, Snapshot
 from sfumato.training.ema import bare_state
 from sfumato.training.engine import launched_processes, resolve
 from sfumato.training.lock import RunLock
-from sfumato.training.record import MetricsLog
+from sfumato.training.record import METRICS, MetricsLog
 from sfumato.training.signals import listening
 from sfumato.training.storage import LocalStorage, explained, make_folders, replace_file
 from sfumato.training.tensors import check_names
@@ -75,20 +77,17 @@ def train(
 
     Raises SfumatoError: settings, data, space or numbers that will not do; Interrupted (saved) after SIGTERM or Ctrl-C.
     """
-    reporter = Silent() if reporter is None else reporter
+    reporter = Silent() if reporter is None or not is_main_process() else reporter
     experiment = load_experiment(recipe, overrides)
     data = prepare_data(experiment)
     for note in data.record.report:
         reporter.note(note)
     experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
-    folder = Path(runs) / (experiment.name if name is None else name)
-    if is_main_process():
-        folder = make_run_folder(Path(runs), experiment.name, name)
-    session = Session(experiment, data, folder=folder, reporter=reporter)
-    if experiment.training.init_from is not None:
-        start_from(session, experiment.training.init_from)
-    with prepared_folder(session):
-        return run_session(session, start=0)
+    note_repetition(experiment, data, reporter)
+    with new_folder(Path(runs), experiment.name, name) as folder:
+        session = Session(experiment, data, folder=folder, reporter=reporter)
+        with prepared_folder(session):
+            return run_session(session, None)
 
 
 def resume(
@@ -102,9 +101,11 @@ def resume(
     """Go on with a run from its newest valid checkpoint, exactly as if it had never stopped.
 
     `training.steps` extends a finished run. Other changes need `allow_change`; schedule, parameterization, network and
-    image size can never change. Raises CheckpointError when no checkpoint is sound, DataError for other data.
+    image size can never change. A run that was stopped before its first checkpoint starts at step 0. Raises
+    CheckpointError when no checkpoint is sound, DataError for other data.
     """
-    reporter = Silent() if reporter is None else reporter
+    reporter = Silent() if reporter is None or not is_main_process() else reporter
+    refuse_exported(Path(run))
     folder = find_run(run, Path(runs))
     before = read_run_config(folder)
     experiment = load_experiment(before, overrides)
@@ -114,30 +115,51 @@ def resume(
     if finished is not None:
         return finished
     with locked(folder):
-        path = store.find(reporter.note)
-        snapshot = store.load(path, reporter.note)
+        snapshot = last_snapshot(store, reporter)
         data = prepare_data(experiment)
-        require_same_data(snapshot, data, allow_change)
+        if snapshot is not None:
+            require_same_data(snapshot, data, allow_change)
         experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
         session = Session(experiment, data, folder=folder, reporter=reporter)
-        warn_of_differences(snapshot, session, reporter)
-        if experiment != before and session.engine.is_main:
-            write_config(folder, experiment)
-        return run_session(session, start=snapshot.step, snapshot=snapshot)
+        if snapshot is not None:
+            warn_of_differences(snapshot, session, reporter)
+        return run_session(session, snapshot)
 
 
-def run_session(session: Session, *, start: int, snapshot: Snapshot | None = None) -> Run:
-    """Train a session to its end and say how it went."""
-    trainer = session.trainer(resume_command=f"sfumato resume {session.folder}")
+def last_snapshot(store: CheckpointStore, reporter: Reporter) -> Snapshot | None:
+    """The newest whole checkpoint; None in a run that was stopped before its first one. Damaged ones are moved aside.
+
+    Raises CheckpointError when checkpoints have been there and none is whole.
+    """
+    never_saved = not store.steps() and not (store.run_folder / METRICS).exists()
+    path = None
+    if is_main_process():
+        store.clean()
+        path = store.newest(reporter.note)
+    if path is None and never_saved:
+        reporter.note(f"{store.run_folder} was stopped before its first checkpoint; it starts at step 0")
+        return None
+    return store.load(store.find() if path is None else path, reporter.note)
+
+
+def run_session(session: Session, snapshot: Snapshot | None) -> Run:
+    """Train a session from a snapshot, or from the start, to its end and say how it went."""
+    start = 0 if snapshot is None else snapshot.step
+    session.folder = Path(session.engine.from_main(str(session.folder)))  # others do not know its number
+    session.engine.require_agreement("starting step", hashlib.sha256(str(start).encode()).hexdigest())
+    trainer = session.trainer(resume_command=f"sfumato resume {shlex.quote(str(session.folder))}")
     if snapshot is not None:
         trainer.restore(snapshot)
-        if session.engine.is_main:
-            trainer.log.truncate_after(start)
-    else:
-        if session.engine.is_main:
+    elif session.experiment.training.init_from is not None:
+        start_from(session, session.experiment.training.init_from)
+    if session.engine.is_main:
+        if start == 0:
             session.store.require_free_space(trainer.snapshot(0))
+        write_config(session.folder, session.experiment)  # nothing can be refused any more
+        trainer.log.truncate_after(start)
     with listening() as stop:
         trainer.run(start, stop)
+    session.engine.wait_for_all()
     images = (session.experiment.training.steps - start) * session.experiment.training.batch_size
     return Run(
         folder=session.folder,
@@ -152,7 +174,7 @@ def run_session(session: Session, *, start: int, snapshot: Snapshot | None = Non
 
 def latest(folder: Path, key: str) -> float | None:
     """The last value of a figure in the run's log."""
-    values = [entry[key] for entry in MetricsLog.read(folder / "metrics.jsonl") if key in entry]
+    values = [entry[key] for entry in MetricsLog.read(folder / METRICS) if key in entry]
     return values[-1] if values else None
 
 
@@ -163,9 +185,14 @@ def is_main_process() -> bool:
 
 def make_run_folder(runs: Path, experiment_name: str, name: str | None) -> Path:
     """Make `runs`/NAME, or `runs`/EXPERIMENT-K with the first free K. A name is never reused."""
-    storage = LocalStorage()
+    make_folders(runs, LocalStorage())
+    if name is not None and (name in ("", ".", "..") or Path(name).name != name):
+        raise ConfigError(
+            f"--name is {name!r}",
+            expected="a name, not a path",
+            fix=f"--name {Path(name).name or experiment_name}, and --runs for its place",
+        )
     try:
-        make_folders(runs, storage)
         if name is not None:
             (runs / name).mkdir()
             return runs / name
@@ -192,6 +219,22 @@ def make_run_folder(runs: Path, experiment_name: str, name: str | None) -> Path:
 
 
 @contextmanager
+def new_folder(runs: Path, experiment_name: str, name: str | None) -> Iterator[Path]:
+    """The folder of a new run; taken away again when what follows fails before its first checkpoint."""
+    if not is_main_process():
+        yield runs / (experiment_name if name is None else name)
+        return
+    folder = make_run_folder(runs, experiment_name, name)
+    try:
+        yield folder
+    except BaseException:
+        if not CheckpointStore(folder).steps():
+            with suppress(OSError):
+                LocalStorage().remove(folder)
+        raise
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """The run's lock, held by the process that writes."""
     if not is_main_process():
@@ -203,16 +246,16 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def prepared_folder(session: Session) -> Iterator[None]:
-    """Write what a run starts with, hold its lock; a folder that never saw a checkpoint is taken away again."""
+    """Write what a run starts with, and hold its lock."""
     if not session.engine.is_main:
         yield
         return
     folder = session.folder
     try:
         with RunLock(folder):
-            write_config(folder, session.experiment)
             text = json.dumps(environment(), indent=2)
             replace_file(folder / "environment.json", [text.encode()], LocalStorage())
+            write_config(folder, session.experiment)  # from here on this is a run, which `resume` can go on with
             yield
     except OSError as error:
         if isinstance(error, ResourceError):
@@ -221,8 +264,30 @@ def prepared_folder(session: Session) -> Iterator[None]:
 
 
 def write_config(folder: Path, experiment: Experiment) -> None:
-    """Write the complete, resolved settings, atomically."""
-    replace_file(folder / "config.yaml", [experiment_yaml(experiment).encode()], LocalStorage())
+    """Write the complete, resolved settings, atomically; nothing happens when they stand there already."""
+    path, text = folder / "config.yaml", experiment_yaml(experiment).encode()
+    if not path.exists() or path.read_bytes() != text:
+        replace_file(path, [text], LocalStorage())
+
+
+def note_repetition(experiment: Experiment, data: PreparedData, reporter: Reporter) -> None:
+    """Say so when one batch takes the data more than once."""
+    count, batch_size = len(data.parts.train), experiment.training.batch_size
+    if batch_size > count:
+        reporter.note(
+            f"training.batch_size is {batch_size} and there are {count} training examples: a batch holds each "
+            f"{batch_size / count:.3g} times, and the model will learn them by heart"
+        )
+
+
+def refuse_exported(path: Path) -> None:
+    """A single file can be sampled from, not trained on."""
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is one file, with averaged weights alone: no optimizer's state, no raw weights",
+            expected="a run folder, or the name of a run",
+            fix=f"start a new run from it: sfumato train RECIPE --training.init_from {shlex.quote(str(path))}",
+        )
 
 
 def start_from(session: Session, source: str) -> None:
@@ -239,10 +304,12 @@ def start_from(session: Session, source: str) -> None:
 
 def finished_run(store: CheckpointStore, experiment: Experiment, reporter: Reporter) -> Run | None:
     """The run itself if it has all its steps already; nothing is touched then."""
-    steps = store.steps()
-    if not steps or max(steps) < experiment.training.steps:
+    if max(store.steps(), default=-1) < experiment.training.steps:
         return None
-    done = max(steps)
+    model = load(store.run_folder)
+    done = model.steps_trained
+    if done < experiment.training.steps:  # the newest checkpoint is damaged; resuming will say so
+        return None
     if done > experiment.training.steps:
         raise ConfigError(
             f"training.steps is {experiment.training.steps}, and {store.run_folder} has {done} steps already",
@@ -252,7 +319,6 @@ def finished_run(store: CheckpointStore, experiment: Experiment, reporter: Repor
     reporter.note(
         f"{store.run_folder} is already at {done:,}/{done:,} steps; extend it with --training.steps {2 * done}"
     )
-    model = load(store.run_folder)
     parameters = sum(p.numel() for p in model.denoiser.network.parameters())
     return Run(store.run_folder, experiment, parameters, done, 0.0, 0.0, latest(store.run_folder, "held_out_loss"))
 

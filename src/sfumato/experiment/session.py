@@ -15,6 +15,7 @@ import torch
 
 from sfumato.core import Denoiser
 from sfumato.data import Batches
+from sfumato.errors import NumericsError, SfumatoError
 from sfumato.experiment.build import PreparedData, build_denoiser
 from sfumato.experiment.config import Experiment, experiment_yaml
 from sfumato.experiment.environment import environment
@@ -112,8 +113,15 @@ class Session:
         count = self.experiment.training.preview_count
         config = replace(self.experiment.sampling, micro_batch=count)
         like = torch.empty(0, device=self.engine.device)
-        drawn = draw(self._with_averages(), self.data.record, config, count=count, seed=0, like=like)
-        save_preview(self.folder / "samples", done, drawn.numpy(), is_image=self.data.record.is_image)
+        try:
+            drawn = draw(self._with_averages(), self.data.record, config, count=count, seed=0, like=like)
+            save_preview(self.folder / "samples", done, drawn.numpy(), is_image=self.data.record.is_image)
+        except (
+            OSError,
+            NumericsError,
+        ) as error:  # a preview is not worth a run: what matters is refused at the next checkpoint
+            why = error.what if isinstance(error, SfumatoError) else str(error)
+            self.reporter.note(f"no preview of step {done}: {why}")
 
     def _state(self) -> dict[str, Any]:
         settings = self.experiment.training
