@@ -5,6 +5,7 @@ An exported file is a safetensors file whose metadata hold the format, the setti
 """
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import torch
 from torch import Tensor
 
 from sfumato.core import Denoiser
-from sfumato.errors import CheckpointError, UsageError
+from sfumato.errors import CheckpointError, SfumatoError, UsageError
 from sfumato.experiment.build import DataRecord, build_denoiser
 from sfumato.experiment.config import Experiment, load_experiment
 from sfumato.experiment.model import Model
 from sfumato.experiment.schema import nearest, read
 from sfumato.experiment.session import weights_digest
 from sfumato.experiment.yaml_file import parse_yaml
-from sfumato.training.checkpoint import CheckpointStore
+from sfumato.training.checkpoint import CheckpointStore, Report, averaged_weights
 from sfumato.training.ema import bare_state
 from sfumato.training.engine import choose_device
 from sfumato.training.tensors import check_names, read_weights, write_single_file
@@ -48,10 +49,16 @@ def read_run_config(folder: Path) -> Experiment:
     return load_experiment(folder / "config.yaml")
 
 
-def load(run: object, *, runs: str | Path = "runs", device: str = "auto") -> Model:
+def warn(text: str) -> None:
+    """A Python warning, shown where `load` was called."""
+    warnings.warn(text, stacklevel=5)
+
+
+def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report: Report = warn) -> Model:
     """The trained model of a run (a folder, a name, a `Run`) or of an exported file, ready to sample.
 
-    Raises CheckpointError for files that are damaged or do not fit together.
+    `report` hears of damaged checkpoints that were passed over for an older one. Raises CheckpointError for files that
+    are damaged or do not fit together.
     """
     place = Path(str(getattr(run, "folder", run)))
     if place.suffix == ".safetensors" or (place.exists() and not place.is_dir()):
@@ -59,10 +66,9 @@ def load(run: object, *, runs: str | Path = "runs", device: str = "auto") -> Mod
     folder = find_run(place, Path(runs))
     experiment = read_run_config(folder)
     store = CheckpointStore(folder)
-    snapshot = store.load(store.find())
+    snapshot = store.load(store.find(report))
     record = DataRecord.from_plain(snapshot.state["data"])
-    averages = snapshot.ema[str(snapshot.state["ema_decay"])]
-    weights = {"ema": averages, "live": snapshot.model}
+    weights = {"ema": averaged_weights(snapshot), "live": snapshot.model}
     return assemble(experiment, record, weights, device=device, steps_trained=snapshot.step)
 
 
@@ -76,11 +82,18 @@ def load_file(path: Path, *, device: str) -> Model:
             expected=f"a file made by `sfumato export`, of format {FORMAT}",
             fix="export the run again, with this version",
         )
-    settings = parse_yaml(about["experiment"], f"{path.name}: experiment")
-    experiment = read(Experiment, settings, origin=str(path))
-    record = DataRecord.from_plain(json.loads(about["data"]))
-    weights = {"ema": dict(found.tensors)}
-    return assemble(experiment, record, weights, device=device, steps_trained=int(about["steps"]))
+    try:
+        settings = parse_yaml(about["experiment"], f"{path.name}: experiment")
+        experiment = read(Experiment, settings, origin=str(path))
+        record, steps = DataRecord.from_plain(json.loads(about["data"])), int(about["steps"])
+    except (KeyError, ValueError, RecursionError) as error:  # among them the UsageErrors of reading settings
+        why = error.what if isinstance(error, SfumatoError) else f"{type(error).__name__}: {error}"
+        raise CheckpointError(
+            f"{path} cannot be understood ({why})",
+            expected=f"the settings and the record of the data that format {FORMAT} holds",
+            fix="export the run again, with this version",
+        ) from None
+    return assemble(experiment, record, {"ema": dict(found.tensors)}, device=device, steps_trained=steps)
 
 
 def assemble(

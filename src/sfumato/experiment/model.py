@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfumato.core import Denoise, Denoiser, NoiseSource
-from sfumato.errors import UsageError
+from sfumato.errors import NumericsError, UsageError
 from sfumato.experiment.build import DataRecord
 from sfumato.experiment.config import Experiment, SamplingConfig, sampling_with
 from sfumato.guidance import Clipped
@@ -82,8 +82,21 @@ def draw(
             if progress is not None:
                 progress(done, total)
         assert last is not None  # a grid has at least one interval
-        found.append(record.normalization.to_data(last.x).cpu()[: count - first])
+        x = last.x[: count - first]
+        require_finite(x, seed + first)
+        found.append(record.normalization.to_data(x).cpu())
     return torch.cat(found)
+
+
+def require_finite(x: Tensor, first_seed: int) -> None:
+    """Refuse samples that hold NaN or infinity: as a picture they would look like a black one."""
+    broken = (~x.isfinite().flatten(1).all(1)).nonzero().flatten()
+    if len(broken):
+        raise NumericsError(
+            f"{len(broken)} of {len(x)} samples are not finite; the first has seed {first_seed + int(broken[0])}",
+            expected="finite samples",
+            fix="use float32, another sampler or more steps; a model that diverged must be trained again",
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
