@@ -115,6 +115,7 @@ def test_tied_weights_are_averaged_once() -> None:
     middle = (start + module.first.weight.detach()) / 2  # twice would leave a quarter of the start
     for name in ("first.weight", "second.weight"):
         torch.testing.assert_close(ema.state_dict()[name], middle, rtol=1e-6, atol=1e-7)
+    assert ema.state_dict()["first.weight"] is ema.state_dict()["second.weight"]
 
 
 def test_live_weights_are_never_touched_nor_shared() -> None:

@@ -236,6 +236,22 @@ def test_a_kill_at_any_operation_leaves_the_run_free(tmp_path: Path) -> None:
     assert at > 8
 
 
+def test_a_file_removed_while_we_wait_for_it_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its holder removes the file between our opening and locking it: we would hold a lock that nobody else can see."""
+    real, removals = RunLock._flock, iter([True, True, False])
+
+    def late(self: RunLock, descriptor: int) -> bool:
+        if next(removals):
+            self.path.unlink()
+        return real(self, descriptor)
+
+    monkeypatch.setattr(RunLock, "_flock", late)
+    with RunLock(tmp_path):
+        monkeypatch.setattr(RunLock, "_flock", real)
+        with pytest.raises(ResourceError, match=f"process {os.getpid()}"):
+            RunLock(tmp_path).acquire()
+
+
 def test_a_folder_that_cannot_be_locked_is_named(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="locking") as caught:
         RunLock(tmp_path / "gone").acquire()
