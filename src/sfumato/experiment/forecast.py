@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sfumato.core import batch_noise
 from sfumato.data import Normalization, declared_shape, fingerprint_of, load_data, pack
 from sfumato.data import Split as DataSplit
 from sfumato.errors import ConfigError
@@ -122,14 +123,13 @@ def stand_in(experiment: Experiment) -> PreparedData:
     else:
         is_image = len(shape) == 3
     count = 2 * experiment.training.batch_size if is_image else 4096
-    source = torch.Generator().manual_seed(0)
     if is_image:
         size = (min(count, 256), *shape[1:], shape[0])
-        values = torch.randint(0, 256, size, dtype=torch.uint8, generator=source)
+        values = batch_noise(size, 0, "stand-in").mul(64).add(128).clamp(0, 255).to(torch.uint8)
         ones = (127.5,) * shape[0]
         normalization = Normalization("range", ones, ones, size=(shape[1], shape[2]), pad=None)
     else:
-        values = torch.rand((count, *shape), generator=source)
+        values = batch_noise((count, *shape), 0, "stand-in")
         normalization = Normalization("none", (0.0,) * shape[0], (1.0,) * shape[0])
     packed = pack(values)
     record = DataRecord(shape, is_image, 0.5, normalization, None, (), fingerprint_of(values, None), len(values), 0, ())

@@ -253,7 +253,7 @@ def prepared_folder(session: Session) -> Iterator[None]:
     folder = session.folder
     try:
         with RunLock(folder):
-            text = json.dumps(environment(), indent=2)
+            text = json.dumps({**environment(), "parameters": session.num_parameters()}, indent=2)
             replace_file(folder / "environment.json", [text.encode()], LocalStorage())
             write_config(folder, session.experiment)  # from here on this is a run, which `resume` can go on with
             yield
