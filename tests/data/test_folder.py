@@ -58,6 +58,8 @@ def test_missing_empty_and_pictureless_folders_are_told_apart(tmp_path: Path, un
         (tmp_path / "texts" / name).write_text("%!PS")
     untouched()
     assert "no such folder" in refusal(tmp_path / "absent").what
+    assert "no such file" in refusal(tmp_path / "absent.npz").what
+    assert "no such folder" in refusal(tmp_path / ("x" * 5000)).what
     assert "the folder is empty" in refusal(tmp_path / "empty").what
     message = refusal(tmp_path / "texts").what
     assert "no picture among its files" in message

@@ -148,12 +148,12 @@ def test_constant_data_are_refused_and_a_constant_channel_is_not() -> None:
     assert data_std(packed, normalization, torch.arange(8)) > 0
 
 
-def test_a_column_first_made_while_sampling_serves_training() -> None:
-    """The constants are cached; one made under inference_mode would poison a later gradient."""
-    normalization = Normalization("standardize", (1.0, 2.0, 3.5), (1.5, 2.5, 3.5), (2, 2))
+def test_constants_first_made_while_sampling_serve_gradients() -> None:
+    """They are cached; made under inference_mode they could not be saved for a backward pass."""
+    normalization = Normalization("standardize", (1.0, 2.0, 3.5), (1.5, 2.5, 3.5))
     with torch.inference_mode():
-        normalization.to_data(torch.zeros(1, 3, 2, 2))
-    weight = torch.ones(1, requires_grad=True)
-    x = normalization.to_model(torch.ones(1, 2, 2, 3, dtype=torch.uint8))
-    (x * weight).sum().backward()
-    assert weight.grad is not None
+        normalization.to_model(torch.zeros(1, 3))
+    points = torch.zeros(1, 3, requires_grad=True)
+    normalization.to_model(points).sum().backward()
+    assert points.grad is not None
+    assert torch.allclose(points.grad, 1 / torch.tensor([[1.5, 2.5, 3.5]]))

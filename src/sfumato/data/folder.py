@@ -49,8 +49,10 @@ class Listing:
 
 def scan(root: Path) -> Listing:
     """List the pictures below `root`. Raises `DataError` when there is no such folder or no picture in it."""
-    if not root.exists():
-        raise _error(f"{printable(str(root))}: no such folder", "a folder of images", "check --data.path")
+    if not os.path.exists(root):  # Path.exists raises for a name that is too long
+        kind = "file" if root.suffix.lower() in (".npz", ".npy") else "folder"
+        expected = "a folder of images, an .npz or an .npy file"
+        raise _error(f"{printable(str(root))}: no such {kind}", expected, "check --data.path")
     found: list[str] = []
     counts: Counter[str] = Counter()
     links: Counter[str] = Counter()

@@ -1,5 +1,6 @@
 """From settings to examples: `load_data` finds the source that the settings name and reads, draws or decodes it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def declared_shape(config: DataConfig) -> tuple[int, ...] | None:
 
 
 def _load_path(path: Path, config: DataConfig, cache: Path | None) -> Packed:
-    if path.is_dir() or not path.exists():
+    if os.path.isdir(path) or not os.path.exists(path):
         folder = cache
         if folder is None and config.cache != "off":
             folder = default_folder() if config.cache is None else Path(config.cache).expanduser()
