@@ -163,3 +163,14 @@ def test_every_operation_may_fail(tmp_path: Path, number: int, lasting: bool) ->
         if storage.operations <= at:
             break
     assert at > 20
+
+
+def test_a_disk_known_to_be_too_small_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before anything is written: a disk filled to the brim hurts everybody else on it."""
+    store = CheckpointStore(tmp_path / "run", storage=sound())
+    store.save(snapshot(0))
+    monkeypatch.setattr(FaultyStorage, "free_space", lambda self, folder: 100)
+    monkeypatch.setattr(FaultyStorage, "write", lambda self, path, chunks: pytest.fail("written"))
+    with pytest.raises(ResourceError, match=r"no space left .* 100 B \(100 bytes\) are free .* 1 older checkpoints"):
+        store.save(snapshot(1))
+    assert store.steps() == [0]

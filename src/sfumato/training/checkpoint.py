@@ -26,7 +26,7 @@ from typing import Any, final
 
 from torch import Tensor
 
-from sfumato.errors import CheckpointError, ConfigError, NumericsError
+from sfumato.errors import CheckpointError, ConfigError, NumericsError, SfumatoError
 from sfumato.training.manifest import (
     MANIFEST,
     CheckpointFolder,
@@ -105,20 +105,24 @@ class CheckpointStore:
         target = self._path(snapshot.step)
         temporary = self.folder / f".tmp-{target.name}"
         kept = f"the {len(self.steps())} older checkpoints are untouched"
+
+        def told(error: OSError) -> SfumatoError:
+            doing = f"saving the checkpoint {target}"
+            return explained(error, doing, path=self.folder, storage=self.storage, needed=needed, kept=kept)
+
         try:
             self._anchor()
             if self._already_saved(target, snapshot):
                 return target
             if self.storage.free_space(self.folder) < needed:  # told before the disk is filled to the brim
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise told(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
             self._write(temporary, snapshot)
             self.storage.rename(temporary, target)
             self.storage.fsync_dir(self.folder)
         except OSError as error:
             with contextlib.suppress(OSError):
                 self.storage.remove(temporary)
-            doing = f"saving the checkpoint {target}"
-            raise explained(error, doing, path=self.folder, storage=self.storage, needed=needed, kept=kept) from None
+            raise told(error) from None
         with contextlib.suppress(OSError):  # the new checkpoint is safe; what could not be dropped goes next time
             self._drop_old()
         return target
