@@ -113,7 +113,8 @@ class NoiseSource:
                 expected=f"more than {2 * REACH / 2**DEPTH:.2g}, the resolution of a Brownian path, within ±{REACH:g}",
                 fix="use fewer steps, or a deterministic sampler",
             )
-        step = self._path(high, x.shape) - self._path(low, x.shape)
+        start = self._path(low, x.shape)  # first: where the last step ended, whose nodes are still there
+        step = self._path(high, x.shape) - start
         return (step / math.sqrt(high - low)).to(device=x.device, dtype=x.dtype)
 
     def _path(self, position: int, shape: torch.Size) -> Tensor:
