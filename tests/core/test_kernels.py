@@ -78,7 +78,7 @@ def test_posterior_mean_in_its_noise_form() -> None:
 
 @pytest.mark.parametrize("kept", [[1, 1000], [1, 2, 3], [7, 143, 501, 996, 1000], list(range(1, 1001, 37))], ids=len)
 def test_skipping_steps_is_the_respaced_chain(kept: list[int]) -> None:
-    """The oracle's coefficients on the kept alpha-bars alone, which is a chain of its own (Nichol & Dhariwal, eq. 19)."""
+    """The oracle's coefficients on the kept alpha-bars alone, a chain of its own (Nichol & Dhariwal 2021, eq. 19)."""
     bars = alpha_bar(LinearBetas().values(1000).numpy())[np.array(kept) - 1]
     c, b = posterior_coefficients(bars), large_variances(bars)
     table = Tabulated()

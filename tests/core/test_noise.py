@@ -1,4 +1,4 @@
-"""Noise: Gaussian by scipy's tests, bitwise per seed in any batch, and one Brownian path that every grid of times shares."""
+"""Noise: Gaussian by scipy's tests, bitwise per seed in any batch; one Brownian path shared by every grid of times."""
 
 import itertools
 import math
@@ -148,8 +148,8 @@ def test_increments_add_up_over_unions(cuts: tuple[float, ...]) -> None:
     source = NoiseSource.of(seed=3, count=50)
     parts = [math.sqrt(b - a) * increment(source, a, b, 7) for a, b in itertools.pairwise(cuts)]
     whole = math.sqrt(cuts[-1] - cuts[0]) * increment(source, cuts[0], cuts[-1], 7)
-    # Times are rounded to a lattice of 0.001 nats, so the weights are off by up to 0.0005/length of a part: for the part
-    # of 0.01 nats that is 5 % of an increment of size 0.1.
+    # Times are rounded to a lattice of 0.001 nats, so the weights are off by up to 0.0005/length of a part: for that of
+    # 0.01 nats it is 5 % of an increment of size 0.1.
     torch.testing.assert_close(sum(parts), whole, rtol=0, atol=0.03)
 
 

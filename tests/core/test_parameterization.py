@@ -67,8 +67,8 @@ def test_target_is_what_its_name_says(name: str, family: str) -> None:
     a, s = (v.numpy().reshape(-1, 1, 1) for v in (r.alpha, r.sigma))
     expected = definition(a, s, x0.numpy(), eps.numpy())
     target = parameterization.target(x0, eps, r, STD).numpy()
-    # Relative to the largest value at that level: at log-SNR ±20 the part of data (or noise) that should vanish from the
-    # target, (1 - c_skip alpha)/c_out, is a rounding error 1e-16 times e^10.
+    # Relative to the largest value at that level: at log-SNR ±20 the part of data (or noise) that should vanish from
+    # the target, (1 - c_skip alpha)/c_out, is a rounding error 1e-16 times e^10.
     scale = np.abs(expected).max(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(target / scale, expected / scale, rtol=0, atol=1e-11)
 
@@ -107,7 +107,7 @@ def test_gain_is_the_error_of_eps_per_error_of_the_output(target: tuple[Paramete
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_words_for_one_guess_agree(family: str) -> None:
-    """score = -eps/sigma; x_t = alpha x0 + sigma eps; Tweedie x0 = (x_t + sigma² score)/alpha; v = alpha eps - sigma x0."""
+    """score = -eps/sigma; x_t = alpha x0 + sigma eps; x0 = (x_t + sigma² score)/alpha; v = alpha eps - sigma x0."""
     r, (x0, eps) = rates_over(FAMILIES[family]), draws()
     x_t = marginal(x0, r).sample(eps)
     p = Prediction(x_t, r, x0)
@@ -143,7 +143,7 @@ def test_edm_has_unit_variance_in_and_out(family: str) -> None:
 
 
 def test_edm_is_karras_table() -> None:
-    """Karras et al. 2022, table 1, with their sigma: c_skip = d²/(s² + d²), c_out = s d/sqrt(s² + d²), c_in, c_noise."""
+    """Karras et al. 2022, table 1: c_skip = d²/(s² + d²), c_out = s d/sqrt(s² + d²), c_in, c_noise."""
     schedule = Ve()
     r = rates_over(schedule)
     s = r.sigma

@@ -1,4 +1,4 @@
-"""Training times: every density integrates to what it says, spreads spread, and a slice is a slice of the global batch."""
+"""Training times: every density integrates to what it says, spreads spread, and draws are functions of their seed."""
 
 import math
 
