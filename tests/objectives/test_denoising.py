@@ -131,7 +131,7 @@ def test_losses_belong_to_their_examples(scene: Build) -> None:
 
 
 def test_float32_losses_agree_with_float64(pair: tuple[Parameterization, Schedule], scene: Build) -> None:
-    """To 1e-4 over log-SNR ±20 and targets of any size: coefficients are float64, only tensors are float32."""
+    """To 1e-4 over log-SNR ±20 and targets of any size: only tensors are float32, no coefficient."""
     parameterization, schedule = pair
     s = scene(parameterization, schedule)
     for weighting in (OutputError(), NoiseError()):
@@ -164,7 +164,7 @@ def test_variance_channels_stay_out_of_the_loss(space: tuple[int, ...]) -> None:
 
 
 def test_objective_does_not_depend_on_the_times() -> None:
-    """E[inv_density · loss] over log-normal times is the mean over uniform ones: the same integral, another variance."""
+    """E[inv_density · loss] over log-normal times is the mean over uniform ones: another variance, same mean."""
     schedule = Tabulated(steps=50)
 
     class Half(torch.nn.Module):
