@@ -1,8 +1,8 @@
 """Loss curves of runs, from their records (`metrics.jsonl`).
 
-The training loss is noisy: its raw values stand faintly behind a running mean, over windows centred on each value and
-shortened alike on both sides near the ends, which moves no straight line. The held-out loss is measured with fixed
-noise and carries its standard error over examples; a panel for each run splits it by noise level.
+The training loss is noisy: its raw values stand faintly behind a running fit of straight lines, which is a running mean
+everywhere but at the ends. The held-out loss is measured with fixed noise and carries its standard error over examples;
+a panel for each run splits it by noise level.
 """
 
 import math
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "Levels", "Record", "curve", "levels", "losses", "running_mean"]
+__all__ = ["Curve", "Levels", "Record", "curve", "levels", "losses", "smoothed"]
 
 Record = Sequence[Mapping[str, Any]]
 HELD_OUT = "o--"
@@ -79,7 +79,7 @@ def losses(records: Mapping[str, Record]) -> "Figure":
         span = _span(list(split.values()))
         for axes, (name, found) in zip(panels[1:], split.items(), strict=False):
             title = "held-out loss by noise level"
-            _by_level(axes, found, f"{shortened(name)}: {title}" if len(records) > 1 else title, span)
+            _by_level(axes, found, f"{shortened(name)}\n{title}" if len(records) > 1 else title, span)
         for axes in panels[1 + len(split) :]:
             axes.remove()
     return figure
@@ -104,13 +104,24 @@ def levels(record: Record) -> Levels | None:
     return Levels(steps, np.array(log_snr, dtype=np.float64), np.array(values, dtype=np.float64))
 
 
-def running_mean(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
-    """Means over 2k + 1 neighbours, k = `reach` but never beyond the nearer end; (K,) -> (K,)."""
-    count = len(values)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(count)
-    k = np.minimum(np.minimum(index, count - 1 - index), reach)
-    return np.asarray((sums[index + k + 1] - sums[index - k]) / (2 * k + 1))
+def smoothed(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
+    """At each value the line fitted to it and its neighbours, `reach` on either side as far as they go; (K,) -> (K,).
+
+    In the middle that is the mean of 2 reach + 1 values; near the ends, where a mean would lag, it keeps to the slope.
+    """
+    index = np.arange(len(values), dtype=np.float64)
+    first = np.maximum(np.arange(len(values)) - reach, 0)
+    beyond = np.minimum(np.arange(len(values)) + reach + 1, len(values))
+    count = beyond - first
+
+    def mean(of: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums = np.concatenate([[0.0], np.cumsum(of)])
+        return np.asarray((sums[beyond] - sums[first]) / count)
+
+    middle = (first + beyond - 1) / 2
+    spread = (count**2 - 1) / 12  # the variance of the indices first … beyond - 1
+    slope = (mean(index * values) - middle * mean(values)) / np.maximum(spread, 1e-9)
+    return mean(values) + np.where(count > 1, slope * (index - middle), 0.0)
 
 
 def _finite(value: object) -> bool:
@@ -125,7 +136,7 @@ def _totals(axes: "Axes", trained: Mapping[str, Curve], held_out: Mapping[str, C
         run, test = trained[name], held_out[name]
         first, second = (shades[0], shades[1]) if alone else (shades[index], shades[index])
         axes.plot(run.steps, run.values, color=first, alpha=0.25, linewidth=0.7)
-        axes.plot(run.steps, running_mean(run.values, len(run.values) // 30), color=first)
+        axes.plot(run.steps, smoothed(run.values, len(run.values) // 30), color=first)
         axes.plot(test.steps, test.values, HELD_OUT, color=second, markersize=2.6, linewidth=0.9)
         bars = np.nan_to_num(test.errors)
         axes.errorbar(test.steps, test.values, bars, fmt="none", ecolor=second, elinewidth=0.8)
@@ -137,7 +148,7 @@ def _totals(axes: "Axes", trained: Mapping[str, Curve], held_out: Mapping[str, C
     )
     panel(axes, "loss", "training step", "")
     _scales(axes, np.concatenate([c.values for c in (*trained.values(), *held_out.values())]))
-    axes.legend(loc="best")
+    axes.legend(loc="upper right")  # losses fall; "best" looks at every point
 
 
 @dataclass(frozen=True, slots=True)

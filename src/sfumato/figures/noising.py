@@ -87,9 +87,9 @@ def _rows(item: NamedSchedule, times: Sequence[float], shown: Sequence[Material]
         pixels = [found.pixels for found in shown if not isinstance(found, Points)]
         lines = [[PictureTile(moment[index]) for moment in pixels] for index in range(len(pixels[0]))]
     captions = [tenths(float(rates_at(item.schedule, t).log_snr)) for t in times]
-    last = len(lines) - 1
+    middle, last = (len(lines) - 1) // 2, len(lines) - 1
     return [
-        Row(item.name if index == 0 else "", tiles, captions if index == last else (), apart=index == 0)
+        Row(item.name if index == middle else "", tiles, captions if index == last else (), apart=index == 0)
         for index, tiles in enumerate(lines)
     ]
 

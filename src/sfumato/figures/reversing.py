@@ -45,7 +45,7 @@ def reverse(
 
     Pictures have two rows for each of the first `examples` trajectories, x_t and the predicted x_0; points have two
     rows of panels for all of them. `guesses=False` leaves the predictions out. With the schedule, log-SNR is written
-    below. Raises UsageError for a trajectory without steps.
+    below. Panels hold all x_t; how many predictions lie outside them is said. Raises UsageError for no steps.
     """
     _check(path, columns=columns, examples=examples)
     chosen = moments(len(path.states), columns)
@@ -53,8 +53,9 @@ def reverse(
     expected: list[Material | None] = [
         material(path.guesses[index]) if guesses and index < len(path.guesses) else None for index in chosen
     ]
-    clouds = [found.places for found in (*states, *expected) if isinstance(found, Points)]
+    clouds = [found.places for found in states if isinstance(found, Points)]
     limits = limits_of(clouds)
+    missing = sum(limits.outside(found.places) for found in expected if isinstance(found, Points))
     count = 1 if clouds else min(examples, len(states[0]))
     rows: list[Row] = []
     for index in range(count):
@@ -66,7 +67,9 @@ def reverse(
         captions = [tenths(float(rates_at(schedule, t).log_snr)) for t in times]
         rows[-1] = Row(rows[-1].name, rows[-1].tiles, captions, rows[-1].apart)
     header = [number(t, 2) for t in times]
-    return strip(rows, header=header, header_name="time t", caption_name="log SNR (nats)", note=states[0].note)
+    notes = [states[0].note] if states[0].note else []
+    notes += [f"{missing:,} predicted points lie outside the panels"] if missing else []
+    return strip(rows, header=header, header_name="time t", caption_name="log SNR (nats)", note="; ".join(notes))
 
 
 def moments(count: int, columns: int) -> list[int]:

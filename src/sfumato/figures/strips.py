@@ -65,6 +65,11 @@ class Limits:
     x: tuple[float, float]
     y: tuple[float, float]
 
+    def outside(self, places: NDArray[np.float64]) -> int:
+        """How many of the points (N, 2) are not shown."""
+        low, high = np.array([self.x, self.y]).T
+        return int((~((places >= low) & (places <= high)).all(axis=1)).sum())
+
 
 def limits_of(clouds: Sequence[NDArray[np.float64]], *, square: bool = True) -> Limits:
     """Limits that hold all points of all clouds (N, 2) with a little room; of equal lengths when `square`."""
@@ -188,9 +193,10 @@ def _measured(
 
 def _tops(rows: Sequence[Row], m: _Measures, *, footer: float) -> tuple[list[int], int]:
     """The upper edge of each row, and the height of the whole figure."""
-    tops, y = [], m.of(14)
+    tops: list[int] = []
+    y = m.of(14)
     for row in rows:
-        y += m.of(5) if row.apart else 0
+        y += m.of(5) if row.apart and tops else 0
         tops.append(y)
         y += m.tile[0] + m.of(2) + (m.of(9) if row.captions else 0)
     return tops, y + m.of(footer) + m.of(1)
