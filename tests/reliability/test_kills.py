@@ -1,6 +1,6 @@
 """A1: SIGKILL at random moments, and half-way through the operations of a save. Nothing is lost, no bit differs.
 
-What the kernel has accepted survives a kill; what a power cut adds to that is in tests/training/test_storage_crashes.py,
+What the kernel has accepted survives a kill; what a power cut adds is in tests/training/test_storage_crashes.py,
 where every operation is enumerated. Thirty kills bound the rate of loss by 10 % only (95 % confidence), two hundred by
 1.5 %: they support the enumeration, they do not replace it.
 """
