@@ -4,6 +4,7 @@ A reporter is called after each step, which makes it the place to stop a run fro
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import sfumato
 from sfumato.training import storage
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.record import MetricsLog
@@ -81,6 +83,24 @@ def digits() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def points() -> dict[str, Any]:
     return dict(POINTS)
+
+
+@pytest.fixture(scope="session")
+def one_finished(points: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sfumato.train("swiss-roll", points, runs=tmp_path_factory.mktemp("finished"), name="run").folder
+
+
+@pytest.fixture
+def finished(one_finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run of the points: 10 steps, checkpoints 8 and 10."""
+    return shutil.copytree(one_finished, tmp_path / "run")
+
+
+@pytest.fixture
+def unfinished(finished: Path) -> Path:
+    """The same run as if it had been killed after step 8."""
+    shutil.rmtree(finished / "checkpoints" / "step-00000010")
+    return finished
 
 
 @pytest.fixture(autouse=True)

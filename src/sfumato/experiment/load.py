@@ -110,7 +110,7 @@ def assemble(
     for name, tensors in weights.items():
         denoiser = build_denoiser(experiment, shape=record.shape, data_std=record.data_std)
         live = bare_state(denoiser.network)
-        check_names(live, tensors, f"the network of {experiment.name} ({name} weights)")
+        check_names(live, tensors, f"what is stored of {experiment.name} ({name} weights)")
         with torch.no_grad():
             for key, tensor in live.items():
                 tensor.copy_(tensors[key])

@@ -26,6 +26,7 @@ from sfumato.training.checkpoint import CheckpointStore, Snapshot
 from sfumato.training.ema import bare_state
 from sfumato.training.engine import launched_processes, resolve
 from sfumato.training.lock import RunLock
+from sfumato.training.manifest import silent
 from sfumato.training.record import METRICS, MetricsLog
 from sfumato.training.signals import listening
 from sfumato.training.storage import LocalStorage, explained, make_folders, replace_file
@@ -109,7 +110,7 @@ def resume(
     folder = find_run(run, Path(runs))
     before = read_run_config(folder)
     experiment = load_experiment(before, overrides)
-    require_allowed(before, experiment, allow_change)
+    require_allowed(to_plain(before), experiment, allow_change)
     store = CheckpointStore(folder, keep=experiment.training.keep_checkpoints)
     finished = finished_run(store, experiment, reporter)
     if finished is not None:
@@ -118,6 +119,7 @@ def resume(
         snapshot = last_snapshot(store, reporter)
         data = prepare_data(experiment)
         if snapshot is not None:
+            require_allowed(snapshot.state["experiment"], experiment, ("",))
             require_same_data(snapshot, data, allow_change)
         experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
         session = Session(experiment, data, folder=folder, reporter=reporter)
@@ -275,8 +277,8 @@ def note_repetition(experiment: Experiment, data: PreparedData, reporter: Report
     count, batch_size = len(data.parts.train), experiment.training.batch_size
     if batch_size > count:
         reporter.note(
-            f"training.batch_size is {batch_size} and there are {count} training examples: a batch holds each "
-            f"{batch_size / count:.3g} times, and the model will learn them by heart"
+            f"training.batch_size is {batch_size} and there are {count} training examples: "
+            f"every step sees each of them {batch_size / count:.3g} times"
         )
 
 
@@ -306,7 +308,7 @@ def finished_run(store: CheckpointStore, experiment: Experiment, reporter: Repor
     """The run itself if it has all its steps already; nothing is touched then."""
     if max(store.steps(), default=-1) < experiment.training.steps:
         return None
-    model = load(store.run_folder)
+    model = load(store.run_folder, report=silent)
     done = model.steps_trained
     if done < experiment.training.steps:  # the newest checkpoint is damaged; resuming will say so
         return None
@@ -323,9 +325,12 @@ def finished_run(store: CheckpointStore, experiment: Experiment, reporter: Repor
     return Run(store.run_folder, experiment, parameters, done, 0.0, 0.0, latest(store.run_folder, "held_out_loss"))
 
 
-def require_allowed(before: Experiment, after: Experiment, allow_change: Sequence[str]) -> None:
-    """Refuse changes of a resumed run that nobody allowed, listing all of them."""
-    old, new = (flatten(to_plain(experiment)) for experiment in (before, after))
+def require_allowed(before: object, after: Experiment, allow_change: Sequence[str]) -> None:
+    """Refuse changes of a resumed run that nobody allowed, listing all of them; `before` are settings as plain data.
+
+    What a checkpoint itself says counts too: `config.yaml` may have been edited. "" allows all that can change at all.
+    """
+    old, new = flatten(before), flatten(to_plain(after))
     changed = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     never = [key for key in changed if any(within(key, fixed) for fixed in FIXED)]
     if never:
@@ -347,7 +352,7 @@ def require_allowed(before: Experiment, after: Experiment, allow_change: Sequenc
 
 def within(key: str, section: str) -> bool:
     """Whether a dotted key is the section or lies in it."""
-    return key == section or key.startswith(section + ".")
+    return section in ("", key) or key.startswith(section + ".")
 
 
 def require_same_data(snapshot: Snapshot, data: PreparedData, allow_change: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from sfumato.experiment.config import Experiment, experiment_yaml
 from sfumato.experiment.environment import environment
 from sfumato.experiment.model import draw
 from sfumato.experiment.preview import save_preview
+from sfumato.experiment.schema import to_plain
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.ema import Ema, bare_state
 from sfumato.training.engine import Engine, start_engine
@@ -132,7 +133,7 @@ class Session:
             "device": settings.device,
             "precision": settings.precision,
             "versions": environment()["versions"],
-            "config_digest": config_digest(self.experiment),
+            "experiment": to_plain(self.experiment),
             "data": self.data.record.to_plain(),
             "ema_decay": settings.ema_decay,
         }

@@ -180,8 +180,8 @@ class Trainer:
     def restore(self, snapshot: Snapshot) -> None:
         """Put a snapshot back; CheckpointError if its tensors do not fit, before anything is changed."""
         live, averages = bare_state(self.step.denoiser.network), averaged_weights(snapshot)
-        check_names(live, snapshot.model, "the network")
-        check_optimizer(self.step, snapshot.optimizer)
+        check_names(live, snapshot.model, "the checkpoint")
+        check_optimizer(self.step, snapshot.optimizer, trained=snapshot.step > 0)
         updates = snapshot.state["ema_updates"][str(snapshot.state["ema_decay"])]
         self.step.ema.load_state_dict(averages, num_updates=updates)
         with torch.no_grad():
@@ -237,15 +237,11 @@ def flatten_optimizer(step: TrainStep) -> dict[str, Tensor]:
     return flat
 
 
-def check_optimizer(step: TrainStep, flat: dict[str, Tensor]) -> None:
-    """Refuse an optimizer state that is not, for every parameter, all of AdamW's tensors (or, before step 1, none)."""
-    scalar = torch.empty(())
-    kinds = {"step": None, "exp_avg": 1, "exp_avg_sq": 1} if flat else {}
-    expected = {
-        f"{kind}.{name}": scalar if like is None else parameter
-        for name, parameter in named_parameters(step)
-        for kind, like in kinds.items()
-    }
+def check_optimizer(step: TrainStep, flat: dict[str, Tensor], *, trained: bool) -> None:
+    """Refuse an optimizer state that is not, for every parameter, all of AdamW's tensors; none before step 1."""
+    scalar, expected = torch.empty(()), dict[str, Tensor]()
+    for name, parameter in named_parameters(step) if trained else []:
+        expected |= {f"step.{name}": scalar, f"exp_avg.{name}": parameter, f"exp_avg_sq.{name}": parameter}
     check_names(expected, flat, "the optimizer's state")
 
 
