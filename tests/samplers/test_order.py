@@ -1,7 +1,8 @@
 """Order of convergence on a mixture, against an ODE solver that knows nothing of schedules or samplers.
 
-In y = x/alpha, u = sigma/alpha every schedule has the same probability-flow ODE, dy/du = eps(y, u), with eps the oracle's at
-alpha = 1, sigma = u. scipy integrates it in ln u; a sampler walks a grid of equal steps in log-SNR that ends at t_min.
+In y = x/alpha, u = sigma/alpha every schedule has the same probability-flow ODE, dy/du = eps(y, u), with eps the
+oracle's at alpha = 1, sigma = u. scipy integrates it in ln u; a sampler walks a grid of equal steps in log-SNR that
+ends at t_min.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The law of what comes out: exact for Gaussian data, where a sampler with the ideal denoiser is an affine map.
 
-x_0 = out is linear in (x_T, z_1 … z_S), so its variance is the sum of the squares of the coefficients, which one batch of
-unit inputs reads off: no Monte Carlo. The oracle's chains say what it must be.
+It is linear in (x_T, z_1 … z_S), so its variance is the sum of the squares of the coefficients, which one batch of unit
+inputs reads off: no Monte Carlo. The oracle's chains say what it must be.
 """
 
 import math

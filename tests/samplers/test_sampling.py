@@ -165,7 +165,7 @@ def test_one_image_comes_back(sampler: Sampler[None], schedule: Schedule, ideal:
 def test_last_states_are_on_the_way_to_the_image(sampler: Sampler[None], schedule: Schedule, ideal: MakeIdeal) -> None:
     """Stopped at s > 0, the law of x_s is q(x_s | image) = N(alpha image, sigma²) exactly, whatever the steps and eta.
 
-    Exact for one-point data for each eta and the small variance (Song et al. 2021, theorem 1); the large ones are wider.
+    So for one-point data, any eta and the small variance (Song et al. 2021, lemma 1); with the large it is wider.
     """
     image = torch.tensor([[0.8, -0.3]], dtype=torch.float64)
     d, count = ideal(DatasetOracle(image.numpy()), schedule), 4000
