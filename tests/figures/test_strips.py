@@ -67,6 +67,7 @@ def test_pictures_keep_their_values_in_the_file(sprites: Data) -> None:
     raw = packed.values[[10, 700]]
     figure = forward(raw, CosineAngle(), normalization=normalization, times=(0.0, 0.5, 1.0))
     sheet = rendered(figure)
+    assert sheet.shape[1] == round(figure.get_figwidth() * figure.dpi)
     for axes in figure.axes:
         box = axes.get_window_extent()
         left, top = round(box.x0), sheet.shape[0] - round(box.y1)
@@ -165,6 +166,7 @@ def test_no_text_of_a_strip_meets_another(digits: Data, roll: Data, trajectory: 
         figure.draw_without_rendering()
         boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
         tiles = [axes.get_window_extent() for axes in figure.axes]
+        assert min(tile.x0 for tile in tiles) < 1.3 * figure.dpi  # names take little of the page
         for index, box in enumerate(boxes):
             assert box.x0 >= 0
             assert box.x1 <= figure.bbox.width

@@ -26,8 +26,8 @@ def schedules(items: Schedules) -> "Figure":
     named = named_schedules(items)
     with house_style():
         widest = max(text_width(item.name, SMALL) for item in named)
-        beside = max(1, min(4, len(named), int(WIDTH / (widest + 0.55))))
-        figure = new_figure(WIDTH, 2.35 + 0.17 * math.ceil(len(named) / beside))
+        lines = math.ceil(len(named) / max(1, min(4, int(WIDTH / (widest + 0.55)))))
+        figure = new_figure(WIDTH, 2.35 + 0.17 * lines)
         panels = figure.subplots(1, 3)
         noise: list[float] = []
         for index, (item, colour) in enumerate(zip(named, colours(len(named)), strict=True)):
@@ -47,5 +47,7 @@ def schedules(items: Schedules) -> "Figure":
             axes.set_ylim(-0.03, 1.03)
         if len(named) > 1 or not isinstance(items, str):
             handles, names = panels[0].get_legend_handles_labels()
-            figure.legend(handles, names, loc="outside lower center", ncols=beside, handlelength=2.6)
+            figure.legend(
+                handles, names, loc="outside lower center", ncols=math.ceil(len(named) / lines), handlelength=2.6
+            )
     return figure

@@ -140,7 +140,7 @@ def strip(
 ) -> "Figure":
     """The figure of the rows under one header; all tiles with a size of their own have the same."""
     with house_style():
-        names = [textwrap.fill(row.name, 17) for row in rows]
+        names = ["\n".join(textwrap.fill(part, 18) for part in _parts(row.name)) for row in rows]
         m = _measured(rows, names, len(header), header_name, caption_name)
         tops, height = _tops(rows, m, footer=11 if note else 0)
         figure = _blank(m.width, height, m.dpi)
@@ -166,6 +166,11 @@ def strip(
                 write(text, _left(m, column) + m.tile[1] / 2, below, SMALL, FAINT, "center")
         write(note, m.left + m.of(2), height - m.of(4), SMALL, FAINT, "left")
     return figure
+
+
+def _parts(name: str) -> list[str]:
+    """A name, and what stands in brackets after it, on lines of their own."""
+    return name.replace(" (", "\n(").split("\n")
 
 
 def _left(m: _Measures, column: int) -> int:
