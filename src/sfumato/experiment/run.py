@@ -156,7 +156,7 @@ def run_session(session: Session, snapshot: Snapshot | None) -> Run:
         start_from(session, session.experiment.training.init_from)
     if session.engine.is_main:
         if start == 0:
-            session.store.require_free_space(trainer.snapshot(0))
+            trainer.require_free_space()
         write_config(session.folder, session.experiment)  # nothing can be refused any more
         trainer.log.truncate_after(start)
     with listening() as stop:

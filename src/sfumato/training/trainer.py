@@ -10,7 +10,7 @@ step.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -177,6 +177,10 @@ class Trainer:
             },
         )
 
+    def require_free_space(self) -> None:
+        """Refuse to begin when three checkpoints, the optimizer's moments included, do not fit on the disk."""
+        self.store.require_free_space(replace(self.snapshot(0), optimizer=on_host(trained_optimizer(self.step))))
+
     def restore(self, snapshot: Snapshot) -> None:
         """Put a snapshot back; CheckpointError if its tensors do not fit, before anything is changed."""
         live, averages = bare_state(self.step.denoiser.network), averaged_weights(snapshot)
@@ -239,10 +243,15 @@ def flatten_optimizer(step: TrainStep) -> dict[str, Tensor]:
 
 def check_optimizer(step: TrainStep, flat: dict[str, Tensor], *, trained: bool) -> None:
     """Refuse an optimizer state that is not, for every parameter, all of AdamW's tensors; none before step 1."""
-    scalar, expected = torch.empty(()), dict[str, Tensor]()
-    for name, parameter in named_parameters(step) if trained else []:
-        expected |= {f"step.{name}": scalar, f"exp_avg.{name}": parameter, f"exp_avg_sq.{name}": parameter}
-    check_names(expected, flat, "the optimizer's state")
+    check_names(trained_optimizer(step) if trained else {}, flat, "the optimizer's state")
+
+
+def trained_optimizer(step: TrainStep) -> dict[str, Tensor]:
+    """Tensors named and shaped as `flatten_optimizer` gives them after step 1; their values mean nothing."""
+    scalar, found = torch.empty(()), dict[str, Tensor]()
+    for name, parameter in named_parameters(step):
+        found |= {f"step.{name}": scalar, f"exp_avg.{name}": parameter, f"exp_avg_sq.{name}": parameter}
+    return found
 
 
 def restore_optimizer(step: TrainStep, flat: dict[str, Tensor]) -> None:
