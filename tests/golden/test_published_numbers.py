@@ -1,7 +1,7 @@
 """Numbers that others printed, or that were computed once without this library, held as they stand.
 
-alpha-bar: Ho et al. 2020 (linear), Nichol & Dhariwal 2021 (cosine), Chen et al. 2020 (WaveGrad), the notebooks of Esling
-(chains of 100 steps). Sampling: the constants in the unit tests of diffusers.
+alpha-bar: Ho et al. 2020 (linear), Nichol & Dhariwal 2021 (cosine), Chen et al. 2020 (WaveGrad), Esling (chains
+of 100 steps). Sampling: the constants in the unit tests of diffusers.
 """
 
 import math
