@@ -31,6 +31,7 @@ class _Slot:
 
     holder: Mapping[str, Tensor | None]
     key: str
+    is_buffer: bool
 
     @property
     def tensor(self) -> Tensor:
@@ -50,10 +51,10 @@ def _slots(module: nn.Module) -> dict[str, _Slot]:
     def visit(node: nn.Module, prefix: str) -> None:
         for key, parameter in node._parameters.items():
             if parameter is not None:
-                found[prefix + key] = _Slot(node._parameters, key)
+                found[prefix + key] = _Slot(node._parameters, key, False)
         for key, buffer in node._buffers.items():
             if buffer is not None and key not in node._non_persistent_buffers_set:
-                found[prefix + key] = _Slot(node._buffers, key)
+                found[prefix + key] = _Slot(node._buffers, key, True)
         for key, child in node._modules.items():
             if child is not None:
                 wrapper = key == "_orig_mod" or (key == "module" and isinstance(node, DistributedDataParallel))
@@ -113,9 +114,9 @@ class Ema:
     def update(self, module: nn.Module, skip: Tensor | None = None) -> None:
         """Average the module's present tensors in.
 
-        `skip`: () bool on the module's device. Where it is true, every average keeps its bits (also when the live
-        tensors are not finite); it is never read by the host. The module may be the one given at the start or one of
-        its like.
+        `skip`: () bool on the module's device, never read by the host. Where it is true, every average keeps its bits.
+        Live buffers may then hold anything; live parameters must be finite, which they are when the optimizer skipped
+        the same step. The module may be the one given at the start or one of its like.
         """
         if module is not self._module:
             slots = _slots(module)
@@ -126,11 +127,19 @@ class Ema:
         live = [slot.tensor.detach() for slot in self._average_slots]
         copied = [slot.tensor for slot in self._copy_slots]
         if skip is not None:
-            live = [torch.where(skip, old, new.to(old.dtype)) for old, new in zip(self._averages, live, strict=True)]
             copied = [torch.where(skip, old, new) for old, new in zip(self._copies, copied, strict=True)]
+            live = [
+                torch.where(skip, old, new) if slot.is_buffer else new
+                for old, new, slot in zip(self._averages, live, self._average_slots, strict=True)
+            ]
         live = [new.to(old.dtype) for old, new in zip(self._averages, live, strict=True)]
-        if live:
+        if live and skip is None:
             torch._foreach_lerp_(self._averages, live, weight)
+        elif live and skip is not None:
+            # A few kernels instead of one `where` for each parameter: on a GPU 5 ms a step for the 3.6 M U-Net.
+            gap = torch._foreach_sub(live, self._averages)
+            torch._foreach_mul_(gap, weight * (~skip).to(torch.float32))
+            torch._foreach_add_(self._averages, gap)
         if copied:
             torch._foreach_copy_(self._copies, copied)
         self._calls += 1

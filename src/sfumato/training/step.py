@@ -136,13 +136,13 @@ class TrainStep:
         """This process's share of the global batch, one accumulated part after the other."""
         total = self.settings.batch_size
         drawn = self.times.draw(self.denoiser.schedule, total, derived_generator(self.seed, "times", step))
-        eps = batch_noise((total, *self.shape), self.seed, "noise", step)
+        eps = batch_noise((total, *self.shape), self.seed, "noise", step, device=self.engine.device)
         size = total // (self.engine.processes * self.settings.accumulate)
         for index in range(self.settings.accumulate):
             start = (self.engine.rank * self.settings.accumulate + index) * size
             part = slice(start, start + size)
             batch = self.batches.batch(step, part=part)
-            noise = eps[part].to(self.engine.device, non_blocking=True)
+            noise = eps[part]
             noise = noise.contiguous(memory_format=torch.channels_last) if noise.ndim == 4 else noise
             yield batch, Draw(drawn.t[part], noise, drawn.inv_density[part])
 
