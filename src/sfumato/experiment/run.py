@@ -159,9 +159,9 @@ def run_session(session: Session, snapshot: Snapshot | None) -> Run:
             trainer.require_free_space()
         write_config(session.folder, session.experiment)  # nothing can be refused any more
         trainer.log.truncate_after(start)
-    with listening() as stop:
+    with listening() as stop, session.engine.together(trainer.resume_command):
         trainer.run(start, stop)
-    session.engine.wait_for_all()
+        session.engine.wait_for_all()
     images = (session.experiment.training.steps - start) * session.experiment.training.batch_size
     return Run(
         folder=session.folder,

@@ -6,6 +6,8 @@ are a function of the step.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from sfumato.errors import ConfigError, PlatformError
+from sfumato.errors import ConfigError, PlatformError, ResourceError, SfumatoError
 from sfumato.training.settings import TrainingConfig
 
 __all__ = [
@@ -137,6 +139,13 @@ class Engine:
         reduced: Tensor = self.accelerator.reduce(value, reduction="mean")
         return reduced
 
+    def gather(self, value: Tensor) -> list[float]:
+        """A float32 scalar of every process, in their order; collective."""
+        if self.processes == 1:
+            return [float(value)]
+        gathered: Tensor = self.accelerator.gather(value[None])
+        return gathered.tolist()
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process; all processes get the same answer."""
         if self.processes == 1:
@@ -152,6 +161,21 @@ class Engine:
         letters[: len(raw)] = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
         shared: Tensor = broadcast(letters.to(self.device))
         return bytes(shared.tolist()).rstrip(b"\0").decode()
+
+    @contextmanager
+    def together(self, resume_command: str) -> Iterator[None]:
+        """Training in here: that another process died shows as an error of communication, which is told as such."""
+        try:
+            yield
+        except RuntimeError as error:  # PyTorch has classes of its own for NCCL, and none for gloo
+            lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
+            if self.processes == 1 or isinstance(error, SfumatoError) or not lost:
+                raise
+            raise ResourceError(
+                f"process {self.rank} of {self.processes} lost the others: {str(error).splitlines()[0][:200]}",
+                expected="all processes alive until the end of training; nothing saved is lost",
+                fix=f"look at what the others said, then start all of them again: {resume_command}",
+            ) from error
 
     def wait_for_all(self) -> None:
         """Until every process has come here."""

@@ -8,6 +8,7 @@ and `restore` puts it back, and a restored run goes on bit for bit. Randomness n
 step.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -143,16 +144,22 @@ class Trainer:
             self.save(done)
 
     def save(self, done: int) -> None:
-        """Write a checkpoint of `done` steps, once; waits for space instead of stopping if so configured."""
+        """Write a checkpoint of `done` steps, once. Collective over the processes; the main one writes."""
         self.step.check(done)
-        if done == self.saved_step or not self.engine.is_main:
+        if done == self.saved_step:
             return
-        self.log.sync()
-        snapshot = self.snapshot(done)
+        loss_sums = self.engine.gather(self.window.loss_sum)
+        if self.engine.is_main:
+            self.log.sync()
+            self._write(self.snapshot(done, loss_sums))
+        self.saved_step = done
+
+    def _write(self, snapshot: Snapshot) -> None:
+        """Store a snapshot; when there is no space, wait for it instead of stopping, if so configured."""
         while True:
             try:
                 self.store.save(snapshot)
-                break
+                return
             except ResourceError as error:
                 if self.settings.on_disk_full == "stop" or self.stop:
                     raise
@@ -160,10 +167,12 @@ class Trainer:
             for _ in range(WAIT_SECONDS):
                 if not self.stop:  # whoever asks to stop gets one last try, at once
                     time.sleep(1)
-        self.saved_step = done
 
-    def snapshot(self, done: int) -> Snapshot:
-        """The state of the run after `done` steps; tensors that lie on the CPU are the live ones, not copies."""
+    def snapshot(self, done: int, loss_sums: list[float]) -> Snapshot:
+        """The state of the run after `done` steps; tensors that lie on the CPU are the live ones, not copies.
+
+        `loss_sums`: of every process, since the log's open window.
+        """
         return Snapshot(
             step=done,
             images_seen=done * self.settings.batch_size,
@@ -173,13 +182,14 @@ class Trainer:
             state={
                 **self.state,
                 "ema_updates": {str(self.settings.ema_decay): self.step.ema.num_updates},
-                "log_window": {"loss_sum": float(self.window.loss_sum), "count": self.window.count},
+                "log_window": {"loss_sums": loss_sums, "count": self.window.count},
             },
         )
 
     def require_free_space(self) -> None:
         """Refuse to begin when three checkpoints, the optimizer's moments included, do not fit on the disk."""
-        self.store.require_free_space(replace(self.snapshot(0), optimizer=on_host(trained_optimizer(self.step))))
+        begun = self.snapshot(0, loss_sums=[0.0] * self.engine.processes)
+        self.store.require_free_space(replace(begun, optimizer=on_host(trained_optimizer(self.step))))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put a snapshot back; CheckpointError if its tensors do not fit, before anything is changed."""
@@ -193,7 +203,9 @@ class Trainer:
                 tensor.copy_(snapshot.model[name])
         restore_optimizer(self.step, snapshot.optimizer)
         window = snapshot.state["log_window"]
-        self.window.loss_sum.fill_(window["loss_sum"])
+        sums = window["loss_sums"]
+        same = len(sums) == self.engine.processes
+        self.window.loss_sum.fill_(sums[self.engine.rank] if same else math.fsum(sums) / len(sums))
         self.window.count = window["count"]
         self.saved_step = snapshot.step
 
