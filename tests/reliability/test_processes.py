@@ -1,12 +1,8 @@
-"""F4, F5: two processes train the run that one would, one of them writes, and a dead or different one stops them all.
-
-Each process takes seconds to import PyTorch, so the default suite has a run, a death, a resume and a disagreement.
-"""
+"""F4, F5: two processes train the run that one would, one writes, and a dead or different one stops them all."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,62 +24,59 @@ TOGETHER = str(Path(__file__).with_name("together.py"))
 
 
 @dataclass(frozen=True)
-class Ended:
-    """Exit codes and messages of processes 0 and 1, and how long the first took to follow the second."""
+class Pairs:
+    """How each pair of processes ended, by name, and the folder with all that they left."""
 
-    codes: tuple[int, int]
-    texts: tuple[str, str]
-    seconds_apart: float
-
-
-def start(*words: str | Path, die_at: int | None = None, places: tuple[Path, ...] = (Path(), Path())) -> Ended:
-    """Two processes, working in `places`, as torchrun starts them, without the seconds that torchrun itself takes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    shared |= {} if die_at is None else {"DIE_AT": str(die_at)}
-    both = [
-        subprocess.Popen(
-            [sys.executable, TOGETHER, *map(str, words)],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=places[rank],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        second = both[1].communicate(timeout=100)[1]
-        ended = time.monotonic()
-        first = both[0].communicate(timeout=60)[1]
-        return Ended((both[0].returncode, both[1].returncode), (first, second), time.monotonic() - ended)
-    finally:
-        for process in both:
-            process.kill()
+    folder: Path
+    ended: dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def settings(points: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("settings") / "settings.json"
-    path.write_text(json.dumps(points))
-    return path
+def pairs(points: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pairs:
+    """Every pair, from one process that imports PyTorch once."""
+    folder = tmp_path_factory.mktemp("pairs")
+    values = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    for number in (0, 1):  # one value of 120 differs
+        (folder / str(number)).mkdir()
+        values[0, 0] = number
+        np.save(folder / str(number) / "x.npy", values)
+    file = {**points, "data.path": "x.npy"}
+
+    def job(act: str, place: str, first: Any = points, second: Any = None, **rest: Any) -> dict[str, Any]:
+        return {"act": act, "place": str(folder / place), "settings": (first, second or first), **rest}
+
+    jobs = {
+        "whole": job("train", "whole"),
+        "one dies": job("train", "broken", die_at=6),
+        "resumed": job("resume", "broken/swiss-roll-1"),
+        "other settings": job("train", "settings", points, {**points, "training.learning_rate": 0.5}),
+        "other data": job("train", "data", file, folders=[str(folder / "0"), str(folder / "1")]),
+        "an odd batch": job("train", "odd", {**points, "training.batch_size": 9}),
+    }
+    (folder / "jobs.json").write_text(json.dumps(list(jobs.values())))
+    command = [sys.executable, TOGETHER, str(folder / "jobs.json")]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert found.returncode == 0, found.stderr
+    return Pairs(folder, dict(zip(jobs, json.loads(found.stdout), strict=True)))
 
 
 @pytest.fixture(scope="module")
-def pair(settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pair(pairs: Pairs) -> Path:
     """A run that two processes trained to its end."""
-    runs = tmp_path_factory.mktemp("pair")
-    ended = start("train", runs, settings)
-    assert ended.codes == (0, 0), ended.texts
-    for rank, text in enumerate(ended.texts):  # the second cannot know the number of the folder by itself
-        assert text.startswith(f"[{rank}] folder {runs / 'swiss-roll-1'} held-out 1.")
-    assert [path.name for path in runs.iterdir()] == ["swiss-roll-1"]
-    return runs / "swiss-roll-1"
+    ended = pairs.ended["whole"]
+    assert ended["codes"] == [0, 0], ended["texts"]
+    assert ended["steps"] == {"swiss-roll-1": [8, 10]}  # one folder, one writer
+    return pairs.folder / "whole" / "swiss-roll-1"
+
+
+def test_all_processes_know_the_run(pairs: Pairs, pair: Path) -> None:
+    for rank, text in enumerate(pairs.ended["whole"]["texts"]):
+        assert text.startswith(f"[{rank}] folder {pair} held-out 1.")
+        assert len(text.splitlines()) == 1
 
 
 def test_what_two_processes_draw_is_what_one_draws(
-    pair: Path, settings: Path, one_finished: Path, points: dict[str, Any], tmp_path: Path, monkeypatch: Any
+    pairs: Pairs, pair: Path, points: dict[str, Any], tmp_path: Path, monkeypatch: Any
 ) -> None:
     """Bitwise: the global batch is drawn whole, and each process takes its slice."""
     alone: dict[str, torch.Tensor] = {}
@@ -96,7 +89,7 @@ def test_what_two_processes_draw_is_what_one_draws(
 
     monkeypatch.setattr(Session, "trainer", trainer)
     sfumato.train("swiss-roll", points, runs=tmp_path)
-    both = [torch.load(settings.with_name(f"drawn-{rank}-of-2.pt"), weights_only=True) for rank in (0, 1)]
+    both = [torch.load(pairs.folder / f"drawn-{rank}-of-2.pt", weights_only=True) for rank in (0, 1)]
     assert set(both[0]) == set(alone)
     for name, drawn in alone.items():
         assert torch.cat([part[name] for part in both]).equal(drawn), name
@@ -118,46 +111,37 @@ def test_two_processes_train_what_one_trains(pair: Path, one_finished: Path) -> 
         assert mine.get("learning_rate") == other.get("learning_rate")
 
 
-def test_a_dead_process_stops_the_others_and_the_run_goes_on(
-    pair: Path, settings: Path, points: dict[str, Any], tmp_path: Path, same_remains: Callable[[Path, Path], None]
+def test_a_dead_process_stops_the_other(pairs: Pairs) -> None:
+    """F4: no process waits for one that will not come; what was saved is there."""
+    ended = pairs.ended["one dies"]
+    assert ended["codes"] == [6, -signal.SIGKILL], ended["texts"]
+    assert ended["seconds_apart"] < 60
+    assert "process 0 of 2 lost the others" in ended["texts"][0]
+    assert "sfumato resume" in ended["texts"][0]
+    assert ended["steps"] == {"swiss-roll-1": [0, 4]}
+
+
+def test_two_processes_resume_to_the_last_bit(
+    pairs: Pairs, pair: Path, same_remains: Callable[[Path, Path], None]
 ) -> None:
-    """F4: no process waits for one that will not come; resumed by two again, the run ends to the last bit as theirs."""
-    ended = start("train", tmp_path, settings, die_at=6)
-    assert ended.codes == (6, -signal.SIGKILL), ended.texts
-    assert ended.seconds_apart < 60
-    assert "process 0 of 2 lost the others" in ended.texts[0]
-    assert "sfumato resume" in ended.texts[0]
-    folder = tmp_path / "swiss-roll-1"
-    assert CheckpointStore(folder).steps() == [0, 4]
-    resumed = start("resume", folder, settings)
-    assert resumed.codes == (0, 0), resumed.texts
-    same_remains(folder, pair)
+    assert pairs.ended["resumed"]["codes"] == [0, 0], pairs.ended["resumed"]["texts"]
+    same_remains(pairs.folder / "broken" / "swiss-roll-1", pair)
 
 
-def test_processes_that_disagree_do_not_start(settings: Path, points: dict[str, Any], tmp_path: Path) -> None:
-    """F5: another learning rate in one of them; all refuse, and no folder is left."""
-    odd = tmp_path / "odd.json"
-    odd.write_text(json.dumps({**points, "training.learning_rate": 0.5}))
-    ended = start("train", tmp_path / "runs", settings, odd)
-    assert ended.codes == (2, 2), ended.texts
-    for text in ended.texts:
-        assert "process 1 of 2 has another configuration than process 0" in text
-    assert list((tmp_path / "runs").iterdir()) == []
-
-
-@pytest.mark.slow
-def test_processes_with_other_data_do_not_start(points: dict[str, Any], tmp_path: Path) -> None:
-    """F5: the same settings, and under the same relative path a file that one number tells from the other."""
-    values = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
-    places = (tmp_path / "0", tmp_path / "1")
-    for rank, place in enumerate(places):
-        place.mkdir()
-        np.save(place / "x.npy", values + np.float32(rank) * np.eye(60, 2, dtype=np.float32) / 100)
-    settings = tmp_path / "settings.json"
-    settings.write_text(json.dumps({**points, "data.path": "x.npy"}))
-    ended = start("train", tmp_path / "runs", settings, places=places)
-    assert ended.codes == (2, 2), ended.texts
-    assert all("process 1 of 2 has another data than process 0" in text for text in ended.texts)
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("other settings", "process 1 of 2 has another configuration than process 0"),
+        ("other data", "process 1 of 2 has another data than process 0"),
+        ("an odd batch", "training.batch_size is 9 for 2 processes"),
+    ],
+)
+def test_what_all_processes_refuse_at_the_start(name: str, what: str, pairs: Pairs) -> None:
+    """F5: with exit code 2, in all of them, before step 1; no folder is left."""
+    ended = pairs.ended[name]
+    assert ended["codes"] == [2, 2], ended["texts"]
+    assert all(what in text for text in ended["texts"])
+    assert list((pairs.folder / {"other settings": "settings", "other data": "data"}.get(name, "odd")).iterdir()) == []
 
 
 @pytest.mark.slow
@@ -170,10 +154,8 @@ def test_torchrun_and_the_command_line(points: dict[str, Any], one_finished: Pat
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["run"] == str(tmp_path / "swiss-roll-1")
     assert [path.name for path in tmp_path.iterdir()] == ["swiss-roll-1"]
-    torch.testing.assert_close(
-        sfumato.load(tmp_path / "swiss-roll-1").sample(5).values, sfumato.load(one_finished).sample(5).values,
-        rtol=0, atol=1e-3,
-    )  # fmt: skip
+    mine, other = (sfumato.load(folder).sample(5).values for folder in (tmp_path / "swiss-roll-1", one_finished))
+    np.testing.assert_allclose(mine, other, rtol=0, atol=1e-3)  # weights within 1e-5, ten steps apart
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(points))
     dying = [*torchrun, TOGETHER, "train", str(tmp_path), str(settings)]
