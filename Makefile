@@ -46,7 +46,7 @@ demo: .venv/.core  ## train the digits recipe on embedded data, sample, draw fig
 	$(BIN)/sfumato sample "$$run" -n 100 --out "$$run/samples/demo"; \
 	$(BIN)/sfumato figures grid "$$run" --out "$$run/figures/grid.png"; \
 	$(BIN)/sfumato figures reverse "$$run" --out "$$run/figures/reverse.gif"; \
-	$(BIN)/sfumato figures loss "$$run" --out "$$run/figures/loss.png"; \
+	$(BIN)/sfumato figures losses "$$run" --out "$$run/figures/losses.png"; \
 	set +x; \
 	printf '\n%s\n' "The run is $$run. Look at:"; ls -1 "$$run"/figures/*; echo "$$run/samples/demo/  (100 numbered PNGs)"
 
