@@ -9,6 +9,7 @@ import torch
 
 from sfumato.core import (
     CosineAngle,
+    CosineBetas,
     Denoiser,
     Edm,
     GridTimes,
@@ -17,9 +18,11 @@ from sfumato.core import (
     LogSnrInput,
     Noise,
     Parameterization,
+    PreviousMean,
     Rates,
     RectifiedFlow,
     Schedule,
+    StepInput,
     Tabulated,
     TimeInput,
     Velocity,
@@ -42,6 +45,7 @@ from sfumato.objectives import (
     OutputError,
     ScoreError,
     SigmoidWeight,
+    StepElbo,
     Weighting,
 )
 
@@ -140,6 +144,29 @@ def test_float32_losses_agree_with_float64(pair: tuple[Parameterization, Schedul
         single = DenoisingLoss(weighting=weighting)(s.denoiser, s.x0.float(), draw).values
         assert single.dtype == torch.float32
         torch.testing.assert_close(single.double(), exact, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("weighting", [OutputError(), NoiseError(), ImageError(), MinSnr(), ScoreError(), StepElbo()])
+@pytest.mark.parametrize("make", [Noise, Image, Velocity, Edm, PreviousMean], ids=lambda make: make.__name__)
+def test_a_chain_of_one_step_has_losses(make: Callable[..., Parameterization], weighting: Weighting) -> None:
+    """T = 1: w |eps_hat - eps|² as ever, with the decoder's weight ½/sigma² on x0 for the bound."""
+    table = Tabulated(CosineBetas(), 1)
+    parameterization = PreviousMean(table) if make is PreviousMean else make()
+
+    class Half(torch.nn.Module):
+        def forward(self, x: torch.Tensor, time: torch.Tensor, cond: torch.Tensor | None = None) -> torch.Tensor:
+            return 0.5 * x
+
+    d = Denoiser(Half(), table, parameterization, time_input=StepInput(1), data_std=1.0)
+    x0, eps = torch.randn(2, 6, 3, dtype=torch.float64)
+    drawn = GridTimes(1).draw(table, 6, derived_generator(0, "one"))
+    losses = DenoisingLoss(weighting=weighting)(d, x0, Draw(drawn.t, eps, drawn.inv_density)).values
+    r = table.rates(drawn.t)
+    error = (d(marginal(x0, r).sample(eps), drawn.t).x0 - x0).square().mean(1)
+    factor = weighting.output_factor(r, table, Image(), 1.0)  # the factor on the error of x0
+    if isinstance(weighting, OutputError):
+        factor = 1 / parameterization.coefficients(r, 1.0).c_out ** 2
+    torch.testing.assert_close(losses, factor * error, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("space", [(1,), (1, 4, 4)], ids=str)

@@ -183,6 +183,18 @@ def test_last_states_are_on_the_way_to_the_image(sampler: Sampler[None], schedul
         assert variance == pytest.approx(1, abs=error)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
+def test_a_chain_of_one_step_samples(sampler: Sampler[None], ideal: MakeIdeal) -> None:
+    """T = 1: the only step ends at data, so the sample is the ideal guess from noise, and nothing takes log 0."""
+    schedule = Tabulated(CosineBetas(), 1)
+    x, r = start(schedule, 4, 2), schedule.rates(1.0)
+    noise = NoiseSource.of(seed=0, count=4)
+    for grid in (Trailing(), Leading(), Linspace()):
+        out = last(sample(sampler, ideal(MIXTURE, schedule), x, grid.times(schedule, 1), noise=noise))
+        expected = torch.from_numpy(MIXTURE.denoiser(x.numpy(), float(r.alpha), float(r.sigma)))
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+
+
 def test_a_path_is_refined_not_redrawn(ideal: MakeIdeal) -> None:
     """With one Brownian path per sample, more steps change the picture less and less; fresh noise would not.
 
