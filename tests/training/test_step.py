@@ -90,7 +90,7 @@ def gradients_of(made: Session, k: int) -> tuple[dict[str, Tensor], float]:
     loss = (out - eps).square().mean()
     names, parameters = zip(*made.denoiser.network.named_parameters(), strict=True)
     found = torch.autograd.grad(loss, parameters)
-    return dict(zip(names, found, strict=True)), float(loss)
+    return dict(zip(names, found, strict=True)), float(loss.detach())
 
 
 @pytest.mark.parametrize("parts", [2, 4, 8])
