@@ -174,8 +174,8 @@ def test_the_path_is_of_log_snr_not_of_time() -> None:
     other = CosineAngle()
     like = torch.zeros(3, 5)
     ours = NoiseSource.of(seed=1, count=3).increment(at(-4.0), at(1.0), like)
-    ends = (other.rates(other.time(torch.tensor(v, dtype=torch.float64))) for v in (-4.0, 1.0))
-    torch.testing.assert_close(NoiseSource.of(seed=1, count=3).increment(*ends, like), ours, rtol=0, atol=0)
+    t, s = (other.rates(other.time(torch.tensor(v, dtype=torch.float64))) for v in (-4.0, 1.0))
+    torch.testing.assert_close(NoiseSource.of(seed=1, count=3).increment(t, s, like), ours, rtol=0, atol=0)
 
 
 def test_times_too_close_for_the_path_are_refused() -> None:

@@ -1,6 +1,7 @@
 """Targets: each one's definition, the way back to x0, the gain, and the identities between eps, score and v."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from sfumato.core import (
     Score,
     StepInput,
     Tabulated,
+    TimeInput,
     Ve,
     Velocity,
     VpSde,
@@ -195,17 +197,21 @@ class Recorder(torch.nn.Module):
 
 @pytest.mark.parametrize("time_input", [StepInput(12), NoiseVarianceInput(), LogSnrInput()], ids=repr)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_denoiser_shows_the_network_scaled_input_and_its_time(time_input: object, dtype: torch.dtype) -> None:
+def test_denoiser_shows_the_network_scaled_input_and_its_time(time_input: TimeInput, dtype: torch.dtype) -> None:
     table = Tabulated(CosineBetas(), 12)
     network = Recorder()
-    d = Denoiser(network, table, Velocity(), time_input=time_input, data_std=STD)  # type: ignore[arg-type]
+    d = Denoiser(network, table, Velocity(), time_input=time_input, data_std=STD)
     x_t = draws(3)[0].to(dtype)
     t = torch.tensor([1, 6, 12], dtype=torch.float64) / 12
     label = torch.tensor([0, 1, 2])
     p = d(x_t, t, label)
     bars = alpha_bar(cosine_betas(12))[[0, 5, 11]]
     log_snr = np.log(bars / (1 - bars))
-    expected = {StepInput: [0.0, 5.0, 11.0], NoiseVarianceInput: 1 - bars, LogSnrInput: -log_snr / 8}
+    expected: dict[type[TimeInput], Any] = {
+        StepInput: [0.0, 5.0, 11.0],
+        NoiseVarianceInput: 1 - bars,
+        LogSnrInput: -log_snr / 8,
+    }
     tolerance = 1e-12 if dtype == torch.float64 else 1e-6
     np.testing.assert_allclose(network.time.double(), expected[type(time_input)], rtol=tolerance)
     scale = np.ones(3) if isinstance(time_input, StepInput) else 1 / np.sqrt(bars * STD**2 + 1 - bars)

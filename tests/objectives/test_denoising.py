@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,14 +49,15 @@ from sfumato.objectives import (
     StepElbo,
     Weighting,
 )
+from sfumato.objectives.weightings import NoiseSpaceWeighting
 
 WEIGHTINGS = [NoiseError(), ImageError(), MinSnr(), ScoreError(), Elbo(), SigmoidWeight(), EdmLogNormal(0.0, 2.0)]
-Build = Callable[[Parameterization, Schedule], object]
+Build = Callable[[Parameterization, Schedule], Any]  # a Scene of conftest
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS, ids=repr)
 def test_loss_is_the_weighted_error_of_eps(
-    weighting: Weighting, pair: tuple[Parameterization, Schedule], scene: Build
+    weighting: NoiseSpaceWeighting, pair: tuple[Parameterization, Schedule], scene: Build
 ) -> None:
     """inv_density · w · mean |eps_hat - eps|², with eps_hat from the denoiser's own prediction, for every target."""
     parameterization, schedule = pair
@@ -77,7 +79,7 @@ def test_plain_loss_is_the_error_of_the_output(pair: tuple[Parameterization, Sch
     torch.testing.assert_close(losses, s.draw.inv_density * error, rtol=1e-12, atol=0)
 
 
-DISTANCES = {
+DISTANCES: dict[str, tuple[Distance, Callable[..., Any]]] = {
     "mse": (Mse(), lambda r: r**2),
     "mae": (Mae(), np.abs),
     "huber": (Huber(0.3), lambda r: np.where(np.abs(r) <= 0.3, r**2 / 2, 0.3 * (np.abs(r) - 0.15))),
