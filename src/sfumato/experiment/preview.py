@@ -9,37 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sfumato.data.sheet import tile_sheet
 from sfumato.training.storage import LocalStorage, make_folders, replace_file
 
-__all__ = ["image_grid", "save_preview"]
+__all__ = ["preview_picture", "save_preview"]
 
-GUTTER = 1  # pixels between pictures, before enlargement
-SHORT_SIDE = 48  # pictures are enlarged, by whole factors, to at least this
+TILE = 48  # pictures are enlarged by the whole factor that brings their shorter side to at least this
 
 
-def image_grid(images: NDArray[np.uint8], *, columns: int | None = None) -> Image.Image:
-    """N pictures (N, H, W, C) row by row on white, enlarged by a whole factor so that 8x8 digits can be read.
-
-    One channel is grey, three are colour; of any other number the first is shown.
-    """
-    count, height, width, channels = images.shape
-    columns = math.ceil(math.sqrt(count)) if columns is None else columns
-    rows = math.ceil(count / columns)
-    shown = images if channels == 3 else np.repeat(images[..., :1], 3, axis=3)
-    sheet = np.full((rows * (height + GUTTER) + GUTTER, columns * (width + GUTTER) + GUTTER, 3), 255, dtype=np.uint8)
-    for index, picture in enumerate(shown):
-        top = GUTTER + (index // columns) * (height + GUTTER)
-        left = GUTTER + (index % columns) * (width + GUTTER)
-        sheet[top : top + height, left : left + width] = picture
-    factor = max(1, math.ceil(SHORT_SIDE / min(height, width)))
-    return Image.fromarray(sheet.repeat(factor, axis=0).repeat(factor, axis=1))
+def preview_picture(images: NDArray[np.uint8]) -> Image.Image:
+    """N pictures (N, H, W, C) on a nearly square sheet; three channels are colour, else the first is grey."""
+    shown = images if images.shape[3] == 3 else images[..., 0]
+    scale = math.ceil(TILE / min(images.shape[1:3]))
+    return Image.fromarray(tile_sheet(shown, columns=math.ceil(math.sqrt(len(images))), scale=scale))
 
 
 def save_preview(folder: Path, step: int, drawn: NDArray[Any], *, is_image: bool) -> Path:
     """Write samples/step-00001000.png, or .npz with `values`; replaces the preview that a killed run may have left."""
     buffer, storage = io.BytesIO(), LocalStorage()
     if is_image:
-        image_grid(drawn).save(buffer, format="PNG")
+        preview_picture(drawn).save(buffer, format="PNG")
     else:
         np.savez(buffer, values=drawn)
     make_folders(folder, storage)

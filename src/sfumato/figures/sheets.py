@@ -1,10 +1,6 @@
 """The sample grid: pictures row by row on a white sheet, or points in one scatter panel.
 
-Picture k stands in row k // columns and column k % columns. Its tile begins at
-
-    left = gutter + column · (W · scale + gutter)        top = gutter + row · (H · scale + gutter + caption)
-
-and holds every pixel as a block of scale x scale, its value unchanged.
+Where each pixel lies is said, and done, by `data.sheet`; values are never changed.
 """
 
 import math
@@ -15,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from sfumato.data.sheet import tile_sheet
 from sfumato.errors import UsageError
 from sfumato.figures.material import Pictures, Points, material
 from sfumato.figures.style import FAINT, INK, PALETTE, SMALL, house_style, new_figure, panel
@@ -80,16 +77,11 @@ def image_sheet(
         raise UsageError(
             f"columns is {columns} and scale is {scale}", expected="whole numbers of 1 or more", fix="leave them out"
         )
-    rows = math.ceil(len(shown) / columns)
     caption = 0 if labels is None else CAPTION
     tall, wide = height * scale + GUTTER + caption, width * scale + GUTTER
     below = CAPTION if shown.note else 0
-    sheet = np.full((GUTTER + rows * tall + below, GUTTER + columns * wide, *shown.pixels.shape[3:]), 255, np.uint8)
-    for index, picture in enumerate(shown.pixels):
-        top, left = GUTTER + index // columns * tall, GUTTER + index % columns * wide
-        tile = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-        sheet[top : top + height * scale, left : left + width * scale] = tile
-    image = Image.fromarray(sheet)
+    sheet = tile_sheet(shown.pixels, columns=columns, scale=scale, gutter=GUTTER, caption=caption)
+    image = Image.fromarray(np.pad(sheet, [(0, below), *[(0, 0)] * (sheet.ndim - 1)], constant_values=255))
     for index, label in enumerate(labels or ()):
         middle = GUTTER + index % columns * wide + width * scale // 2
         _write(image, label, middle=middle, top=(index // columns + 1) * tall - caption, room=width * scale, colour=INK)
