@@ -49,7 +49,8 @@ def bare_step(session: Session, *, autocast: bool, channels_last: bool) -> Calla
     average = [p.detach().clone() for p in parameters]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
     steps = session.experiment.schedule.num_steps or 1000
-    alpha_bar = torch.linspace(0.999, 0.001, steps)
+    device = session.engine.device
+    alpha_bar = torch.linspace(0.999, 0.001, steps, device=device)
     data, size, shape = session.batches._values, session.batches.batch_size, session.data.record.shape
     count = len(data)
 
@@ -62,17 +63,17 @@ def bare_step(session: Session, *, autocast: bool, channels_last: bool) -> Calla
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        x0 = normalised(torch.randint(0, count, (size,)))
-        index = torch.randint(0, steps, (size,))
-        eps = torch.randn(size, *shape)
+        x0 = normalised(torch.randint(0, count, (size,), device=device))
+        index = torch.randint(0, steps, (size,), device=device)
+        eps = torch.randn(size, *shape, device=device)
         eps = eps.contiguous(memory_format=format_) if eps.ndim == 4 else eps
         a = alpha_bar[index].reshape(-1, *(1 for _ in shape))
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
             output = network(a.sqrt() * x0 + (1 - a).sqrt() * eps, index.float())
         loss = (output.float() - eps).square().mean()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-        if not bool(norm.isfinite()):
+        if device.type == "cpu" and not bool(norm.isfinite()):
             raise ArithmeticError("the gradient is not finite")
         optimizer.step()
         torch._foreach_lerp_(average, [p.detach() for p in parameters], 0.001)

@@ -128,7 +128,8 @@ class Engine:
         if self.processes > 1 and self.device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         if compiled:
-            network.compile()
+            graphs = self.device.type == "cuda" and self.processes == 1  # a small network's step is bound by launches
+            network.compile(mode="reduce-overhead" if graphs else "default")
         prepared: nn.Module = self.accelerator.prepare_model(network)
         return prepared
 
