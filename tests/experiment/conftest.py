@@ -11,6 +11,7 @@ from sfumato.training import storage
 SHORT = {
     "training.steps": 6,
     "training.batch_size": 8,
+    "training.learning_rate": 1e-3,
     "training.warmup_steps": 2,
     "training.ema_decay": 0.5,
     "training.preview_every": 0,

@@ -133,7 +133,7 @@ def test_one_picture_is_learned(digits: dict[str, Any], tmp_path: Path) -> None:
         "data.path": str(tmp_path / "one.npz"),
         "data.limit": None,
         "data.held_out": 0.0,
-        "training.steps": 300,
+        "training.steps": 150,
         "training.learning_rate": 1e-2,
         "training.ema_decay": 0.9,
     }

@@ -23,6 +23,7 @@ STEPS = 10
 EVERY = {
     "training.steps": STEPS,
     "training.batch_size": 8,
+    "training.learning_rate": 1e-3,
     "training.warmup_steps": 4,
     "training.ema_decay": 0.9,
     "training.checkpoint_every": 4,

@@ -37,10 +37,10 @@ from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.record import MetricsLog
 
 SETTINGS: dict[str, Any] = {
-    "training.steps": 24,
+    "training.steps": 16,
     "training.batch_size": 8,
-    "training.checkpoint_every": 4,
-    "training.log_every": 3,
+    "training.checkpoint_every": 3,
+    "training.log_every": 4,
     "training.evaluate_every": 8,
     "training.preview_every": 8,
     "training.preview_count": 2,

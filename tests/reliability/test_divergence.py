@@ -27,7 +27,7 @@ def test_an_absurd_learning_rate(points: dict[str, Any], tmp_path: Path, capsys:
         "training.checkpoint_every": 1,
         "training.preview_every": 0,
         "training.evaluate_every": 0,
-        "training.weight_decay": 0.3,  # times the rate: each step multiplies the weights by 1 - 3
+        "training.weight_decay": 3.0,  # times the rate: each step multiplies the weights by 1 - 30
         "network.widths": (16, 16, 16, 16),
     }
     with pytest.raises(NumericsError) as caught:

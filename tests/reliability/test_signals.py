@@ -120,7 +120,7 @@ def test_the_command_as_a_process(points: dict[str, Any], tmp_path: Path) -> Non
     """Real signals to real processes, both at once: one is asked to stop, one loses its keyboard's patience."""
     endless = ["--training.steps=1000000", "--training.checkpoint_every=0", "--training.log_every=1"]
     endless += ["--runs", str(tmp_path)]
-    long = "--training.batch_size=100000"  # steps much longer than the moment between one Ctrl-C and the next
+    long = "--training.batch_size=30000"  # steps much longer than the moment between one Ctrl-C and the next
     asked, hurried = (tmp_path / name for name in ("asked", "hurried"))
     with (
         running("train", "swiss-roll", *endless, "--name", "asked", until=asked / "metrics.jsonl") as first,

@@ -14,6 +14,7 @@ from sfumato.experiment.session import Session
 POINTS = {
     "training.steps": 6,
     "training.batch_size": 8,
+    "training.learning_rate": 1e-3,
     "training.warmup_steps": 2,
     "training.ema_decay": 0.9,
     "training.device": "cpu",
