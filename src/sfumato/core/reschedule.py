@@ -78,9 +78,7 @@ class Shifted(Schedule):
 
     @property
     def prior_std(self) -> float:
-        if self.base.prior_std == 1.0:
-            return 1.0
-        return float(self.rates(1.0).sigma)
+        return 1.0 if preserves_variance(self.base) else float(self.rates(1.0).sigma)
 
     @property
     def num_steps(self) -> int | None:
@@ -98,8 +96,7 @@ class ZeroTerminalSnr(Schedule):
     base: Schedule = Tabulated(LinearBetas())
 
     def __post_init__(self) -> None:
-        end = self.base.rates(1.0)
-        if abs(float(end.alpha**2 + end.sigma**2) - 1) > 1e-9:
+        if not preserves_variance(self.base):
             raise ConfigError(
                 f"schedule.base is {type(self.base).__name__}, which is not variance preserving",
                 expected="a base with alpha² + sigma² = 1: a table, CosineAngle, VpSde or LogSnrLinear",
@@ -142,6 +139,12 @@ class ZeroTerminalSnr(Schedule):
     @property
     def num_steps(self) -> int | None:
         return self.base.num_steps
+
+
+def preserves_variance(schedule: Schedule) -> bool:
+    """Whether alpha² + sigma² = 1, seen where the families differ most: in the middle of the span of log_snr."""
+    r = schedule.at(torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64))
+    return abs(float(r.alpha**2 + r.sigma**2) - 1) < 1e-9
 
 
 def signal_loss(log_snr: Tensor) -> Tensor:

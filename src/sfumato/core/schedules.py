@@ -9,7 +9,7 @@ A schedule is a family and a clock. The family says which pair (alpha, sigma) st
 
 Continuous schedules keep log_snr within [-20, 20]: where a formula would leave that range, t runs linearly over the
 part of its own time that stays inside, so that alpha = 0 and sigma = 0 never reach a network. Their t_min is 1e-5, or
-the time of log_snr = 20 if that is earlier. A table keeps its own grid: t = k/T means "after k steps", t_min = 1/T,
+the time of log_snr = 20 if that is later. A table keeps its own grid: t = k/T means "after k steps", t_min = 1/T,
 and between grid points log_snr is linear in t.
 """
 

@@ -105,7 +105,7 @@ class LogNormalTimes(Times):
         if not self.std > 0:
             raise ConfigError(f"times.std is {self.std}", expected="a number above 0", fix="1.2 is the paper's")
 
-    def _span(self, schedule: Schedule) -> Tensor:
+    def quantiles(self, schedule: Schedule) -> Tensor:
         """The normal CDF at the ends of the schedule's span: quantiles of t_min and of 1; shape (2,).
 
         Raises ConfigError when the span holds less than a thousandth of the distribution.
@@ -124,12 +124,12 @@ class LogNormalTimes(Times):
     def density(self, schedule: Schedule, t: Tensor) -> Tensor:
         """q(t) relative to the uniform on [t_min, 1]: p(log_snr) |dlog_snr/dt| (1 - t_min); (B,) float64."""
         z = (-schedule.log_snr(t) / 2 - self.mean) / self.std
-        low, high = self._span(schedule)
+        low, high = self.quantiles(schedule)
         log_normal = torch.distributions.Normal(0.0, 1.0).log_prob(z).exp() / (2 * self.std)  # with respect to log_snr
         return log_normal / (high - low) * -schedule.slope(t) * (1 - schedule.t_min)
 
     def draw(self, schedule: Schedule, count: int, generator: torch.Generator) -> TimeDraw:
-        low, high = self._span(schedule)
+        low, high = self.quantiles(schedule)
         z = torch.special.ndtri(low + (high - low) * _uniforms(self.spread, count, generator))
         t = schedule.time(-2 * (self.mean + self.std * z))
         return TimeDraw(t, 1 / self.density(schedule, t))

@@ -8,11 +8,11 @@ or `NoiseVarianceInput`).
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sfumato.core import GridTimes, PreviousMean, StepInput
+from sfumato.core import GridTimes, LogNormalTimes, PreviousMean, StepInput
 from sfumato.data import declared_shape
 from sfumato.errors import ConfigError, UsageError
 from sfumato.nn import StepMlpConfig
-from sfumato.objectives import StepElbo
+from sfumato.objectives import EdmLogNormal, StepElbo
 
 if TYPE_CHECKING:
     from sfumato.experiment.config import Experiment
@@ -86,6 +86,20 @@ def _target_misfits(e: "Experiment") -> Iterator[ConfigError]:
             expected="objective.weighting: StepElbo with schedule: Tabulated, or objective.weighting: Elbo",
             fix="set objective.weighting: Elbo",
         )
+    if isinstance(e.objective.weighting, StepElbo) and not isinstance(e.times, GridTimes):
+        yield ConfigError(
+            f"objective.weighting is StepElbo and times is {type(e.times).__name__}, which leaves the grid",
+            expected="objective.weighting: StepElbo with times: GridTimes, or objective.weighting: Elbo",
+            fix="set times: GridTimes with the schedule's steps",
+        )
+    densities = [e.times] if isinstance(e.times, LogNormalTimes) else []
+    if isinstance(e.objective.weighting, EdmLogNormal):
+        densities.append(LogNormalTimes(e.objective.weighting.mean, e.objective.weighting.std))
+    for density in densities:
+        try:
+            density.quantiles(e.schedule)
+        except ConfigError as error:
+            yield error
 
 
 def _sampling_misfits(e: "Experiment") -> Iterator[ConfigError]:

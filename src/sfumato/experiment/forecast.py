@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sfumato.core import batch_noise
 from sfumato.data import Normalization, declared_shape, fingerprint_of, load_data, pack
 from sfumato.data import Split as DataSplit
+from sfumato.data.wording import counted
 from sfumato.errors import ConfigError
 from sfumato.experiment.build import DataRecord, PreparedData
 from sfumato.experiment.config import Experiment, Overrides, experiment_yaml, load_experiment
@@ -28,6 +29,7 @@ from sfumato.training.storage import human_bytes
 __all__ = ["Forecast", "forecast"]
 
 PATIENCE = 6.0  # seconds of timed steps at most, after one untimed step
+STANDARD = {"range": 0.5, "standardize": 1.0, "none": 1.0}  # the data's standard deviation, as far as it can be told
 TRAINING_FLOPS = 3  # a backward pass costs about two forward passes
 
 
@@ -77,8 +79,9 @@ class Forecast:
             f"memory             about {human_bytes(self.memory_bytes)} (weights, optimizer, averages, one batch)",
             f"disk               {human_bytes(self.checkpoint_bytes)} a checkpoint, {training.keep_checkpoints} kept",
             f"speed              {training.batch_size / self.seconds_per_step:,.0f} images/s, measured here now "
-            f"({training.device}, {training.precision}, {training.threads} threads)",
-            f"time               about {clock} for {training.steps:,} steps of {training.batch_size}",
+            f"({training.device}, {training.precision}, {counted(training.threads or 1, 'thread')})",
+            f"time               about {clock} for {counted(training.steps, 'step')} of {training.batch_size}, "
+            "if nothing else runs here",
         ]
         return "\n".join(lines)
 
@@ -132,7 +135,8 @@ def stand_in(experiment: Experiment) -> PreparedData:
         values = batch_noise((count, *shape), 0, "stand-in")
         normalization = Normalization("none", (0.0,) * shape[0], (1.0,) * shape[0])
     packed = pack(values)
-    record = DataRecord(shape, is_image, 0.5, normalization, None, (), fingerprint_of(values, None), len(values), 0, ())
+    std, fingerprint = STANDARD[experiment.data.normalize], fingerprint_of(values, None)
+    record = DataRecord(shape, is_image, std, normalization, None, (), fingerprint, len(values), 0, ())
     return PreparedData(packed, DataSplit(torch.arange(len(values)), torch.arange(0)), record)
 
 

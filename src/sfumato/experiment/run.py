@@ -14,17 +14,20 @@ from pathlib import Path
 
 import torch
 
-from sfumato.errors import CheckpointError, ConfigError, DataError, ResourceError
-from sfumato.experiment.build import PreparedData, prepare_data
+from sfumato.errors import CheckpointError, ConfigError, ResourceError
+from sfumato.experiment.build import prepare_data
+from sfumato.experiment.changes import require_allowed, warn_of_differences, with_record_of
 from sfumato.experiment.config import Experiment, Overrides, experiment_yaml, load_experiment
 from sfumato.experiment.environment import environment
 from sfumato.experiment.load import find_run, load, read_run_config
+from sfumato.experiment.notes import extension_notes, starting_notes
 from sfumato.experiment.reporting import Silent
-from sfumato.experiment.schema import flatten, to_plain
+from sfumato.experiment.schema import to_plain
 from sfumato.experiment.session import Session
+from sfumato.experiment.stored import RESUMED, require_state
 from sfumato.training.checkpoint import CheckpointStore, Snapshot
 from sfumato.training.ema import bare_state
-from sfumato.training.engine import launched_processes, resolve
+from sfumato.training.engine import launched_processes, resolve, threads
 from sfumato.training.lock import RunLock
 from sfumato.training.manifest import silent
 from sfumato.training.record import METRICS, MetricsLog
@@ -34,23 +37,6 @@ from sfumato.training.tensors import check_names
 from sfumato.training.trainer import Reporter
 
 __all__ = ["Run", "resume", "train"]
-
-# What a resumed run may change without being asked twice …
-FREE = ("training.steps", "training.device", "training.threads", "training.keep_checkpoints", "training.on_disk_full")
-FREE_DATA = ("data.path", "data.cache")
-# … and what it may never change, because the weights mean nothing without it.
-FIXED = (
-    "name",
-    "seed",
-    "schedule",
-    "parameterization",
-    "time_input",
-    "network",
-    "data.size",
-    "data.channels",
-    "data.pad",
-    "data.normalize",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +66,15 @@ def train(
     """
     reporter = Silent() if reporter is None or not is_main_process() else reporter
     experiment = load_experiment(recipe, overrides)
-    data = prepare_data(experiment)
-    for note in data.record.report:
-        reporter.note(note)
-    experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
-    note_repetition(experiment, data, reporter)
-    with new_folder(Path(runs), experiment.name, name) as folder:
-        session = Session(experiment, data, folder=folder, reporter=reporter)
-        with prepared_folder(session):
-            return run_session(session, None)
+    with threads(experiment.training.threads):
+        data = prepare_data(experiment)
+        experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
+        for note in (*data.record.report, *starting_notes(experiment, data)):
+            reporter.note(note)
+        with new_folder(Path(runs), experiment.name, name) as folder:
+            session = Session(experiment, data, folder=folder, reporter=reporter)
+            with prepared_folder(session):
+                return run_session(session, None)
 
 
 def resume(
@@ -115,12 +101,15 @@ def resume(
     finished = finished_run(store, experiment, reporter)
     if finished is not None:
         return finished
-    with locked(folder):
+    with locked(folder), threads(experiment.training.threads):
         snapshot = last_snapshot(store, reporter)
         data = prepare_data(experiment)
+        for note in extension_notes(before.training, experiment.training):
+            reporter.note(note)
         if snapshot is not None:
+            require_state(snapshot, RESUMED)
             require_allowed(snapshot.state["experiment"], experiment, ("",))
-            require_same_data(snapshot, data, allow_change)
+            data = with_record_of(snapshot, data, allow_change)
         experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
         session = Session(experiment, data, folder=folder, reporter=reporter)
         if snapshot is not None:
@@ -272,16 +261,6 @@ def write_config(folder: Path, experiment: Experiment) -> None:
         replace_file(path, [text], LocalStorage())
 
 
-def note_repetition(experiment: Experiment, data: PreparedData, reporter: Reporter) -> None:
-    """Say so when one batch takes the data more than once."""
-    count, batch_size = len(data.parts.train), experiment.training.batch_size
-    if batch_size > count:
-        reporter.note(
-            f"training.batch_size is {batch_size} and there are {count} training examples: "
-            f"every step sees each of them {batch_size / count:.3g} times"
-        )
-
-
 def refuse_exported(path: Path) -> None:
     """A single file can be sampled from, not trained on."""
     if path.is_file():
@@ -294,7 +273,7 @@ def refuse_exported(path: Path) -> None:
 
 def start_from(session: Session, source: str) -> None:
     """Take the averaged weights of another run or exported file as this run's first weights."""
-    model = load(source)
+    model = load(source, runs=session.folder.parent)
     found = bare_state(model.denoiser.network)
     live = bare_state(session.denoiser.network)
     check_names(live, found, f"training.init_from {source}")
@@ -323,60 +302,3 @@ def finished_run(store: CheckpointStore, experiment: Experiment, reporter: Repor
     )
     parameters = sum(p.numel() for p in model.denoiser.network.parameters())
     return Run(store.run_folder, experiment, parameters, done, 0.0, 0.0, latest(store.run_folder, "held_out_loss"))
-
-
-def require_allowed(before: object, after: Experiment, allow_change: Sequence[str]) -> None:
-    """Refuse changes of a resumed run that nobody allowed, listing all of them; `before` are settings as plain data.
-
-    What a checkpoint itself says counts too: `config.yaml` may have been edited. "" allows all that can change at all.
-    """
-    old, new = flatten(before), flatten(to_plain(after))
-    changed = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
-    never = [key for key in changed if any(within(key, fixed) for fixed in FIXED)]
-    if never:
-        raise ConfigError(
-            "a run cannot be resumed with other " + ", ".join(f"{k} ({old.get(k)} -> {new.get(k)})" for k in never),
-            expected="the schedule, parameterization, network, data preparation and seed it was started with",
-            fix="train a new run; training.init_from starts from this one's weights",
-        )
-    allowed = (*FREE, *FREE_DATA, *allow_change)
-    asked = [key for key in changed if not any(within(key, free) for free in allowed)]
-    if asked:
-        raise ConfigError(
-            "the run was started with other settings: "
-            + ", ".join(f"{k} ({old.get(k)} -> {new.get(k)})" for k in asked),
-            expected="the settings it was started with; only training.steps and the device may change unasked",
-            fix="add " + " ".join(f"--allow-change {key}" for key in asked) + " if that is meant",
-        )
-
-
-def within(key: str, section: str) -> bool:
-    """Whether a dotted key is the section or lies in it."""
-    return section in ("", key) or key.startswith(section + ".")
-
-
-def require_same_data(snapshot: Snapshot, data: PreparedData, allow_change: Sequence[str]) -> None:
-    """Refuse to go on with other data than the run was started with."""
-    then, now = snapshot.state["data"], data.record
-    if then["fingerprint"] != now.fingerprint and "data" not in allow_change:
-        raise DataError(
-            f"the data have changed: {then['count']} examples with fingerprint {then['fingerprint'][:12]} then, "
-            f"{now.count} with {now.fingerprint[:12]} now",
-            expected="the data that the run was started with",
-            fix="point --data.path to them, or add --allow-change data (the order of examples then starts anew)",
-        )
-
-
-def warn_of_differences(snapshot: Snapshot, session: Session, reporter: Reporter) -> None:
-    """One line when the run goes on, but not bit for bit."""
-    state = snapshot.state
-    now = session._state()
-    names = ("threads", "processes", "device", "precision")
-    changed = [f"{name} {state[name]} -> {now[name]}" for name in names if state[name] != now[name]]
-    changed += [
-        f"{name} {state['versions'].get(name)} -> {version}"
-        for name, version in now["versions"].items()
-        if name in ("torch", "numpy") and state["versions"].get(name) != version
-    ]
-    if changed:
-        reporter.note("continues, but not bit-identical: " + ", ".join(changed))

@@ -197,6 +197,18 @@ class Engine:
             )
 
 
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Compute with `count` threads (None: as many as now) and put the number back, so that runs do not inherit it."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def start_engine(settings: TrainingConfig) -> Engine:
     """An engine for resolved settings. Sets this process's threads, and its seat at the table that torchrun laid."""
     if settings.threads is not None:

@@ -3,7 +3,7 @@
 Lines are appended, each in one write, and never changed. They are made durable by `sync`, which the trainer calls
 before it saves a checkpoint: whatever was logged up to a checkpoint survives with it; what was logged after it is
 computed again when the run resumes, because `truncate_after` cuts the record back to the checkpoint's step. So each
-step appears once, and the record of a resumed run equals that of an uninterrupted one, byte for byte.
+step appears once, and the record of a resumed run equals that of an uninterrupted one, times and speeds apart.
 
 A record is never worth a run. When the disk refuses a line there is one warning, lines wait in memory, and are written
 in order once it accepts them. A torn or foreign line is skipped with a note, never an error.

@@ -56,7 +56,9 @@ class TrainingConfig:
         self._require("learning_rate", 0 < self.learning_rate <= 10, "above 0, at most 10")
         self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
         self._require("clip_norm", self.clip_norm is None or 0 < self.clip_norm < math.inf, "above 0, or null for none")
-        self._require("threads", self.threads is None or self.threads >= 1, "1 or more, or null for all cores")
+        few = self.threads is None or 1 <= self.threads <= 256
+        self._require("threads", few, "from 1 to 256, or null for all cores")
+        self._require("preview_count", self.preview_count <= 4096, "of at most 4096")
         for name in ("steps", "batch_size"):
             self._require(name, getattr(self, name) <= 10**9, "at most 10^9")
         if self.batch_size % self.accumulate:

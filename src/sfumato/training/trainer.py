@@ -114,6 +114,7 @@ class Trainer:
         self.latest_loss: float | None = None
         self.seconds_training = 0.0
         self.saved_step: int | None = None
+        self.images_seen = 0
         self.stop = StopRequest()
 
     def run(self, start: int, stop: StopRequest) -> None:
@@ -124,6 +125,7 @@ class Trainer:
         began = time.perf_counter()
         for index in range(start, self.settings.steps):
             self.window.add(self.step(index))
+            self.images_seen += self.settings.batch_size
             done = index + 1
             self._act(done)
             self._report(done, done - start, time.perf_counter() - began)
@@ -175,7 +177,7 @@ class Trainer:
         """
         return Snapshot(
             step=done,
-            images_seen=done * self.settings.batch_size,
+            images_seen=self.images_seen,
             model=on_host(bare_state(self.step.denoiser.network)),
             ema={str(self.settings.ema_decay): on_host(self.step.ema.state_dict())},
             optimizer=on_host(flatten_optimizer(self.step)),
@@ -207,7 +209,7 @@ class Trainer:
         same = len(sums) == self.engine.processes
         self.window.loss_sum.fill_(sums[self.engine.rank] if same else math.fsum(sums) / len(sums))
         self.window.count = window["count"]
-        self.saved_step = snapshot.step
+        self.images_seen, self.saved_step = snapshot.images_seen, snapshot.step
 
     def _log(self, done: int) -> dict[str, Any]:
         """The training figures of the window that ends here; opens the next window. Collective over the processes."""
@@ -221,7 +223,7 @@ class Trainer:
             "loss": self.latest_loss,
             "grad_norm": float(window.last.grad_norm),
             "learning_rate": learning_rate(self.settings, done - 1),
-            "images_seen": done * self.settings.batch_size,
+            "images_seen": self.images_seen,
             "images_per_second": window.timed * self.settings.batch_size / max(seconds, 1e-9),
         }
 

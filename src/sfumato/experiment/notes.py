@@ -1,0 +1,43 @@
+"""What a person should know of a run before it starts, and when it is extended: sentences, never refusals."""
+
+from collections.abc import Iterator
+
+from sfumato.core import Tabulated
+from sfumato.data import shared_examples
+from sfumato.experiment.build import PreparedData
+from sfumato.experiment.config import Experiment
+from sfumato.training.settings import TrainingConfig
+from sfumato.training.step import learning_rate
+
+__all__ = ["extension_notes", "starting_notes"]
+
+
+def starting_notes(experiment: Experiment, data: PreparedData) -> Iterator[str]:
+    """Clipped betas, held-out examples that are trained on too, a batch beyond the data, a warm-up that never ends."""
+    schedule, training = experiment.schedule, experiment.training
+    if isinstance(schedule, Tabulated) and schedule.betas.num_clipped(schedule.steps):
+        clipped = schedule.betas.num_clipped(schedule.steps)
+        yield f"{clipped} of the {schedule.steps:,} betas were 0.999 or more by their formula and are clipped there"
+    shared = shared_examples(data.packed, data.parts) if len(data.parts.held_out) else 0
+    if shared:
+        count = len(data.parts.held_out)
+        yield f"{shared:,} of {count:,} held-out examples are trained on too, as copies: held-out figures flatter"
+    if training.batch_size > len(data.parts.train):
+        count = len(data.parts.train)
+        yield (
+            f"training.batch_size is {training.batch_size} and there are {count} training examples: "
+            f"every step sees each of them {training.batch_size / count:.3g} times"
+        )
+    if training.warmup_steps >= training.steps:
+        last = learning_rate(training, training.steps - 1)
+        yield f"the learning rate is still warming up when training ends, at {last:.3g} of {training.learning_rate:.3g}"
+
+
+def extension_notes(before: TrainingConfig, after: TrainingConfig) -> Iterator[str]:
+    """A cosine learning rate is a function of the last step: more steps raise it again."""
+    if after.decay == "cosine" and after.steps != before.steps:
+        then, now = learning_rate(before, before.steps - 1), learning_rate(after, before.steps)
+        yield (
+            f"the cosine of the learning rate now ends at step {after.steps:,} instead of {before.steps:,}: "
+            f"it goes from {then:.3g} back to {now:.3g}"
+        )
