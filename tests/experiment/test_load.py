@@ -11,6 +11,7 @@ import pytest
 import sfumato
 from sfumato.errors import CheckpointError, UsageError
 from sfumato.experiment.load import find_run, metadata_of
+from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.ema import bare_state
 from sfumato.training.tensors import read_weights, write_single_file
 
@@ -159,3 +160,26 @@ def test_an_exported_file_tells_no_paths_but_the_settings(digits_run: Path, tmp_
     assert set(metadata) >= {"format", "experiment", "data", "steps"}
     assert json.loads(metadata["data"])["shape"] == [1, 8, 8]
     assert str(digits_run.parent) not in json.dumps(metadata)
+
+
+@pytest.mark.parametrize(
+    "key", ["experiment", "data", "ema_decay", "ema_updates", "log_window", "threads", "device", "versions"]
+)
+def test_a_state_that_lacks_a_key_is_refused(key: str, points_run: Path, tmp_path: Path) -> None:
+    """A whole checkpoint, every byte as written, by a version that did not write this key."""
+    folder = shutil.copytree(points_run, tmp_path / "run")
+    store = CheckpointStore(folder)
+    snapshot = store.load(store.find())
+    del snapshot.state[key]
+    shutil.rmtree(folder / "checkpoints")
+    store.save(snapshot)
+    with pytest.raises(CheckpointError, match=key):
+        sfumato.resume(folder, {"training.steps": 12})
+    assert store.steps() == [6]
+
+
+def test_another_suffix_is_replaced_by_the_right_one(points_run: Path, tmp_path: Path) -> None:
+    for given, better in {"m.pt": "m.safetensors", "m.v2": "m.v2.safetensors", "m": "m.safetensors"}.items():
+        with pytest.raises(UsageError) as caught:
+            sfumato.export(points_run, tmp_path / given)
+        assert caught.value.fix == f"--out {tmp_path / better}"

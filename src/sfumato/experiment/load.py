@@ -19,6 +19,7 @@ from sfumato.experiment.config import Experiment, load_experiment
 from sfumato.experiment.model import Model
 from sfumato.experiment.schema import nearest, read
 from sfumato.experiment.session import weights_digest
+from sfumato.experiment.stored import SAMPLED, require_state
 from sfumato.experiment.yaml_file import parse_yaml
 from sfumato.training.checkpoint import CheckpointStore, Report, averaged_weights
 from sfumato.training.ema import bare_state
@@ -28,6 +29,7 @@ from sfumato.training.tensors import check_names, read_weights, write_single_fil
 __all__ = ["export", "find_run", "load", "read_run_config"]
 
 FORMAT = "sfumato-model-1"
+OTHER_FORMATS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".onnx", ".safetensor", ".npz")  # endings out of habit
 
 
 def find_run(run: str | Path, runs: Path = Path("runs")) -> Path:
@@ -67,6 +69,7 @@ def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report
     experiment = read_run_config(folder)
     store = CheckpointStore(folder)
     snapshot = store.load(store.find(report))
+    require_state(snapshot, SAMPLED)
     record = DataRecord.from_plain(snapshot.state["data"])
     weights = {"ema": averaged_weights(snapshot), "live": snapshot.model}
     return assemble(experiment, record, weights, device=device, steps_trained=snapshot.step)
@@ -124,9 +127,9 @@ def export(run: object, out: str | Path, *, runs: str | Path = "runs", force: bo
     """Write the averaged weights of a run, with all that is needed to sample, into one safetensors file."""
     target = Path(out)
     if target.suffix != ".safetensors":
-        raise UsageError(
-            f"--out is {target}", expected="a name ending in .safetensors", fix=f"--out {target}.safetensors"
-        )
+        known = target.suffix.lower() in OTHER_FORMATS
+        better = target.with_suffix(".safetensors") if known else f"{target}.safetensors"
+        raise UsageError(f"--out is {target}", expected="a name ending in .safetensors", fix=f"--out {better}")
     if target.exists() and not force:
         raise UsageError(f"{target} exists already", expected="a new file", fix="choose another name, or add --force")
     model = load(run, runs=runs, device="cpu")
