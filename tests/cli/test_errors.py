@@ -61,9 +61,12 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (["train", "digits", "--training.steps"], "--training.steps: 'true' is not a whole number", "digits only"),
         (["train", "digits", "--schedule", "CosinAngle"], "there is no 'CosinAngle'", "did you mean CosineAngle?"),
         (["train", "digits", "--seed", "1.5"], "--seed: '1.5' is not a whole number", "fraction"),
-        (["sample", "x", "--out", "y.npz", "-n", "few"], "argument -n/--count: invalid whole value: 'few'", "--help"),
+        (["sample", "x", "--out", "y.npz", "-n", "few"], "-n needs a whole number, not 'few'", "-n 36"),
         (["sample", "x", "--out", "y.npz", "-n", "0"], "-n is 0", "-n 36"),
         (["sample", "x", "--out", "y.jpg"], "--out is y.jpg", "--out y.npz"),
+        (["train", "."], ". is a folder, not a recipe", "sfumato train oxford-flowers --data.path ."),
+        (["train", "my data.npz"], "is a data file, not a recipe", "--data.path 'my data.npz'"),
+        (["figures"], "the following arguments are required: KIND", "run `sfumato figures --help`"),
         (["completion", "tcsh"], "there is no completion for 'tcsh'", "bash"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -76,6 +79,7 @@ def test_usage_errors(words: list[str], what: str, fix: str, capsys: pytest.Capt
     assert len(lines) == 3
     assert lines[0].startswith("error[")
     assert what in lines[0]
+    assert "WHAT" not in lines[0]
     assert lines[1].startswith("expected: ")
     assert lines[2].startswith("fix: ")
     assert fix in lines[2]
@@ -116,9 +120,10 @@ def test_all_problems_of_file_and_flags_at_once(capsys: pytest.CaptureFixture[st
         (b"name: caf\xe9\n", ":1, column 10: byte 0xe9 is not UTF-8"),
         (b"a: &a [1]\nb: *a\n", ":2: alias *a"),
         (b"[" * 10_000, "nested 33 deep"),
+        (b"{seed: 1, seed: 2}\n", ":1: key 'seed' was already given in the same line"),
         (b"#" * 1_000_001, "1,000,001 bytes"),
     ],
-    ids=["duplicate", "tab", "tag", "latin-1", "alias", "deep", "large"],
+    ids=["duplicate", "tab", "tag", "latin-1", "alias", "deep", "same line", "large"],
 )
 def test_hostile_files(text: bytes, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bad.yaml"

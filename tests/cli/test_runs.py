@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -111,6 +112,21 @@ def test_sort_and_where(
 def test_unknown_names(options: list[str], fix: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["runs", "--runs", str(runs), *options]) == 2
     assert fix in capsys.readouterr().err
+
+
+def test_a_run_without_its_checkpoints_says_so(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether the folder is gone or only the weights in it; a run that never logged may still begin."""
+    shutil.rmtree(runs / "b" / "checkpoints")
+    manifest = {"format": 1, "files": {"model.safetensors": {"size": 1, "sha256": "0" * 64}}}
+    (runs / "d" / "checkpoints" / "step-00000010" / "MANIFEST.json").write_text(json.dumps(manifest))
+    shutil.rmtree(runs / "a" / "checkpoints")
+    (runs / "a" / "metrics.jsonl").unlink()
+    states = {record.name: record.state for record in list_runs(runs)}
+    assert states == {"a": "interrupted", "b": "broken", "c": "interrupted", "d": "broken"}
+    assert cli.main(["runs", "--runs", str(runs)]) == 0
+    assert "d: its checkpoints are gone" in capsys.readouterr().out
+    (runs / "d" / "checkpoints" / "step-00000010" / "model.safetensors").write_bytes(b"x")
+    assert read_run(runs / "d").state == "finished"
 
 
 def test_csv_holds_everything(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,14 @@ def test_every_pixel_type_gives_the_same_256_levels(save: Callable[..., Path], s
     assert np.array_equal(packed.values.numpy()[..., 0], RAMP)
 
 
+def test_a_file_that_is_no_array_file_is_not_called_a_pickle(tmp_path: Path) -> None:
+    for name, content, seen in (("a.npz", b"hello", "b'hello'"), ("b.npy", b"", "empty"), ("c.npz", b"<ht", "b'<ht'")):
+        (tmp_path / name).write_bytes(content)
+        error = refusal(tmp_path / name)
+        assert f"{name}: is neither an .npz nor an .npy file" in error.what
+        assert seen in error.what
+
+
 def test_a_stated_range_is_used_for_any_type(save: Callable[..., Path]) -> None:
     path = save(images=np.array([[[0, 8], [16, 4]]], np.uint8))
     assert load(path).values.flatten().tolist() == [0, 8, 16, 4]

@@ -8,6 +8,7 @@ Splitting them first keeps argparse from taking the value of a setting for a pos
 
 import argparse
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -44,6 +45,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """argparse's complaint as a UsageError."""
+        wrong = re.fullmatch(r"argument (-[\w-]+)\S*: (needs a whole number.*)", message, re.DOTALL)
+        if wrong is not None:
+            raise UsageError(f"{wrong[1]} {wrong[2]}", expected="digits alone", fix=f"such as {wrong[1]} 36")
         raise UsageError(f"{self.prog}: {message}", expected=_usage_line(self), fix=f"run `{self.prog} --help`")
 
 

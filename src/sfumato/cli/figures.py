@@ -41,9 +41,9 @@ _USUAL = ("CosineAngle", "VpSde", "Tabulated", "RectifiedFlow", "Ve")
 def arguments(parser: Parser) -> None:
     """Declare the kind, what to draw, and the options that some kinds take."""
     parser.usage = "sfumato figures KIND [RUN|RECIPE|NAME|FILE.npz …] [--out FILE] [options] [--KEY VALUE …]"
-    parser.description = __doc__
+    parser.description = (__doc__ or "").partition("\n")[2].strip()
     parser.add_argument("kind", metavar="KIND", help=", ".join(KINDS))
-    parser.add_argument("what", metavar="WHAT", nargs="*", help="what to draw, as above")
+    parser.add_argument("what", metavar="WHAT", nargs="*", default=[], help="what to draw, as above")
     parser.add_argument(
         "--out", metavar="FILE", help=".png, .pdf or .svg; reverse also .gif, .webp (default: KIND.png)"
     )

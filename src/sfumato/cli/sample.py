@@ -16,7 +16,10 @@ __all__ = ["arguments", "run", "whole"]
 
 def whole(text: str) -> int:
     """A whole number of an option; argparse names the option when it is none."""
-    return int(text)
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs a whole number, not {text!r}") from None
 
 
 def arguments(parser: Parser) -> None:

@@ -27,6 +27,8 @@ from sfumato.errors import ConfigError, DataError
 
 __all__ = ["ArrayFile", "load_array_file", "pack_arrays", "read_array_file"]
 
+_ZIP, _NPY, _PICKLE = b"PK", b"\x93NUMPY", b"\x80"  # how an .npz, an .npy and a pickle of protocol 2 or later begin
+
 ROUNDING = 1e-6  # how far beyond its range a float value may lie: float32 arithmetic on the way into the file
 
 
@@ -57,6 +59,7 @@ def load_array_file(path: Path, config: DataConfig) -> Packed:
 def read_array_file(path: Path) -> ArrayFile:
     """The arrays of a file under their known keys. Raises `DataError` for pickles, damage and unknown layouts."""
     try:
+        _require_array_file(path)
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return ArrayFile(str(path), "array", loaded)
@@ -94,6 +97,20 @@ def _error(what: str, expected: str, fix: str) -> DataError:
 
 def _name(file: ArrayFile) -> str:
     return f"{file.where}: {file.key}"
+
+
+def _require_array_file(path: Path) -> None:
+    """Refuse what NumPy would take for a pickle only because it is nothing that it knows."""
+    with path.open("rb") as file:
+        start = file.read(len(_NPY))
+    if start.startswith((_ZIP, _NPY, _PICKLE)):
+        return
+    begins = f"it begins with {start!r}" if start else "it is empty"
+    raise _error(
+        f"{path}: is neither an .npz nor an .npy file ({begins})",
+        "a file made by np.savez or np.save",
+        "save the arrays with np.savez(path, images=images, labels=labels)",
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

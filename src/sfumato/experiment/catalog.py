@@ -1,6 +1,7 @@
 """The experiments that come with sfumato, and the search for one by name. Reads YAML only, without importing torch."""
 
 import difflib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from sfumato.experiment.yaml_file import read_yaml
 __all__ = ["RECIPES", "Recipe", "recipe_names", "recipes", "resolve_recipe"]
 
 RECIPES = Path(__file__).parent / "recipes"
+_DATA_SUFFIXES = (".npz", ".npy", ".png", ".jpg", ".jpeg")  # names of data, which are easily taken for a recipe's place
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,17 @@ def resolve_recipe(text: str | Path) -> Path:
     path = Path(wanted)
     if isinstance(text, str) and form in by_form:
         return RECIPES / f"{by_form[form]}.yaml"
-    if wanted and (path.is_file() or path.suffix.lower() in (".yaml", ".yml")):
+    named = path.suffix.lower() not in _DATA_SUFFIXES
+    if wanted and named and (path.is_file() or path.suffix.lower() in (".yaml", ".yml")):
         return path  # a file that is missing is refused when it is read
     if (path / "config.yaml").is_file():
         return path / "config.yaml"
+    if path.is_dir() or path.suffix.lower() in _DATA_SUFFIXES:
+        raise ConfigError(
+            f"{wanted} is a {'folder' if path.is_dir() else 'data file'}, not a recipe",
+            expected="a recipe (" + ", ".join(names) + ") or a YAML file, with the data as --data.path",
+            fix=f"sfumato train oxford-flowers --data.path {shlex.quote(wanted)}",
+        )
     near = difflib.get_close_matches(form, list(by_form), n=1, cutoff=0.5)
     raise ConfigError(
         f"there is no recipe {wanted!r}" + (", and no file of that name" if "/" in wanted else ""),

@@ -25,7 +25,7 @@ _STEP = re.compile(r"step-([0-9]{8,12})")
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run. `state` is running, finished, interrupted, or broken, with `note` saying why.
+    """One run. `state` is running, finished, interrupted, or broken (`note` says why).
 
     `settings` are those of config.yaml by dotted key, `figures` the last value of each number in metrics.jsonl.
     """
@@ -92,8 +92,11 @@ def read_run(folder: Path) -> RunRecord:
     steps = settings.get("training.steps")
     steps = steps if isinstance(steps, int) else None
     holder = _holder(folder / LOCK)
+    lost = saved is None and "step" in figures
     if holder is not None:
         state = "running"
+    elif lost:
+        state = "broken"
     elif steps is not None and saved is not None and saved >= steps:
         state = "finished"
     else:
@@ -108,8 +111,16 @@ def read_run(folder: Path) -> RunRecord:
         parameters=environment.get("parameters"),
         settings=settings,
         figures=figures,
-        note=f"held by {holder.host}" if holder is not None and holder.host != socket.gethostname() else None,
+        note=_note(folder, holder, lost),
     )
+
+
+def _note(folder: Path, holder: Holder | None, lost: bool) -> str | None:
+    """What the columns cannot say."""
+    if holder is not None:
+        return f"held by {holder.host}" if holder.host != socket.gethostname() else None
+    gone = f"its checkpoints are gone from {folder / 'checkpoints'}: it can be neither sampled nor resumed"
+    return gone if lost else None
 
 
 def _last_figures(path: Path) -> dict[str, float]:
@@ -140,7 +151,15 @@ def _newest_checkpoint(folder: Path) -> int | None:
     if not folder.is_dir():
         return None
     found = ((path, _STEP.fullmatch(path.name)) for path in folder.iterdir())
-    return max((int(m[1]) for path, m in found if m and (path / "MANIFEST.json").is_file()), default=None)
+    return max((int(m[1]) for path, m in found if m and _is_whole(path)), default=None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the manifest is there, and with it every file that it lists; their bytes are not read."""
+    with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError):
+        listed = json.loads((checkpoint / "MANIFEST.json").read_bytes()).get("files", {})
+        return all((checkpoint / str(name)).is_file() for name in listed)
+    return False
 
 
 def _holder(path: Path) -> Holder | None:

@@ -162,10 +162,12 @@ class _Builder:
             line = _line(event)
             key = self._key(event, depth)
             if key in items:
+                same = line == lines[key]
                 raise ConfigError(
-                    f"{self.place(event)}: key {key!r} was already given in line {lines[key]}",
+                    f"{self.place(event)}: key {key!r} was already given "
+                    + ("in the same line" if same else f"in line {lines[key]}"),
                     expected="every key once",
-                    fix=f"delete line {lines[key]} or line {line}",
+                    fix="delete one of the two" if same else f"delete line {lines[key]} or line {line}",
                 )
             items[key] = self.node(next(self.events), depth + 1, self.place(event))
             lines[key] = line
