@@ -180,7 +180,7 @@ def test_the_path_is_of_log_snr_not_of_time() -> None:
 
 def test_times_too_close_for_the_path_are_refused() -> None:
     with pytest.raises(ConfigError, match="nats of log-SNR apart"):
-        increment(NoiseSource.of(seed=0, count=1), 0.0, 1e-4, 2)
+        increment(NoiseSource.of(seed=0, count=1), 0.0, 1e-5, 2)
 
 
 def test_memory_does_not_grow_with_the_steps() -> None:

@@ -179,12 +179,15 @@ def test_a_child_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
     lock = RunLock(tmp_path)
     lock.acquire()
     read, write = os.pipe()
+    born, bearing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(write)
+        os.write(bearing, b".")  # its handlers of the fork have run
         os.read(read, 1)  # lives until the parent lets it go
         os._exit(0)
     try:
+        os.read(born, 1)
         with pytest.raises(ResourceError):
             RunLock(tmp_path).acquire()
         assert lock._descriptor is not None
