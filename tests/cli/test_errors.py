@@ -195,6 +195,9 @@ def test_a_bug_without_a_place_for_its_log(
         (ModuleNotFoundError("No module named 'rich'", name="rich"), 7, "pip install rich"),
         (ModuleNotFoundError("No module named 'sfumato.x'", name="sfumato.x"), 70, "traceback"),
         (MemoryError(), 6, "--training.batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 36000 bytes."), 6, "widths"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB."), 6, "--training.accumulate"),
+        (RuntimeError("shapes do not match"), 70, "traceback"),
         (PermissionError(13, "Permission denied", "/x"), 6, "path"),
     ],
     ids=str,
@@ -205,6 +208,29 @@ def test_errors_of_python_that_are_not_bugs(
     raising(error)
     assert cli.main(["recipes"]) == code
     assert fix in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "digits", "--data.pad", "16384"],
+        ["train", "digits", "--network.widths", "[1000000,1000000]", "--data.limit", "20"],
+        ["train", "digits", "--network.widths", "[1000000000000000,8]", "--data.limit", "20"],
+        ["train", "digits", "--training.batch_size", "1000000000", "--data.limit", "20"],
+        ["train", "digits", "--training.batch_size", "1000000000", "--dry-run"],
+    ],
+    ids=" ".join,
+)
+def test_what_no_machine_can_hold_is_refused(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 6 with a remedy, before a run folder is made."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 6
+    text = capsys.readouterr().err
+    assert text.startswith("error[RESOURCE]: ")
+    assert len(text.splitlines()) == 3
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupts_and_closed_pipes(

@@ -10,7 +10,6 @@ stderr.
 import argparse
 import contextlib
 import difflib
-import errno
 import importlib
 import os
 import sys
@@ -22,12 +21,10 @@ from typing import IO, cast
 
 from sfumato.cli.arguments import Parser, split
 from sfumato.cli.output import error_document, error_text, is_first_process, say, write_json
-from sfumato.errors import PlatformError, ResourceError, SfumatoError, UsageError
+from sfumato.cli.refusals import refusal_of
+from sfumato.errors import ResourceError, SfumatoError, UsageError
 
 __all__ = ["COMMANDS", "Command", "build_parser", "main"]
-
-
-_REFUSED_BY_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        refusal = _as_refusal(error)
+        refusal = refusal_of(error)
         if debug:
             traceback.print_exception(error)
         if refusal is None:
@@ -148,43 +145,6 @@ def _quiet_stdout(quiet: bool) -> Iterator[None]:
     """Whatever a command prints goes to stderr: stdout belongs to the JSON document, and to the first process."""
     with contextlib.redirect_stdout(sys.stderr) if quiet else contextlib.nullcontext():
         yield
-
-
-def _as_refusal(error: Exception) -> SfumatoError | None:
-    """The three-line form of an error that is not a bug of ours; None for one that is."""
-    if isinstance(error, SfumatoError):
-        return error
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "sfumato").startswith("sfumato"):
-        return _missing_package(str(error.name))
-    if isinstance(error, MemoryError):
-        fix = "a smaller batch: --training.batch_size, or --training.accumulate to split it"
-        return ResourceError("memory ran out", expected="more free memory", fix=fix)
-    if isinstance(error, OSError) and (error.filename is not None or error.errno in _REFUSED_BY_THE_SYSTEM):
-        what = f"{error.filename or 'writing'}: {error.strerror or type(error).__name__}"
-        return ResourceError(what, expected="a path that can be read and written", fix="check the path and its rights")
-    return None
-
-
-def _missing_package(name: str) -> PlatformError:
-    """The refusal for a package that is not installed, with the extra that brings it."""
-    extras = {
-        "tensorboard": "track",
-        "datasets": "data",
-        "efficientnet_lite_pytorch": "metrics",
-        "torch_fidelity": "fid",
-        "diffusers": "hub",
-        "fastapi": "serve",
-        "uvicorn": "serve",
-        "optuna": "hpo",
-        "submitit": "slurm",
-    }
-    top = name.partition(".")[0]
-    what = f"sfumato[{extras[top]}]" if top in extras else top
-    return PlatformError(
-        f"the package {top} is not installed",
-        expected=f"an environment with {top}",
-        fix=f"pip install '{what}'" if top in extras else f"pip install {what}",
-    )
 
 
 def _bug(error: Exception, debug: bool) -> SfumatoError:

@@ -20,6 +20,7 @@ from sfumato.data.wording import counted
 from sfumato.errors import ConfigError
 from sfumato.experiment.build import DataRecord, PreparedData
 from sfumato.experiment.config import Experiment, Overrides, experiment_yaml, load_experiment
+from sfumato.experiment.memory import require_memory
 from sfumato.experiment.reporting import Silent
 from sfumato.experiment.schema import to_plain
 from sfumato.experiment.session import Session
@@ -95,6 +96,7 @@ def forecast(recipe: str | Path | Experiment, overrides: Overrides | None = None
     experiment = load_experiment(recipe, overrides)
     data = stand_in(experiment)
     experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
+    require_memory(experiment, data.record.shape)
     session = Session(experiment, data, folder=Path("forecast"), reporter=Silent())
     parameters = session.num_parameters()
     flops = count_flops(session)

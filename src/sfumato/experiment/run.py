@@ -20,6 +20,7 @@ from sfumato.experiment.changes import require_allowed, warn_of_differences, wit
 from sfumato.experiment.config import Experiment, Overrides, experiment_yaml, load_experiment
 from sfumato.experiment.environment import environment
 from sfumato.experiment.load import find_run, load, read_run_config
+from sfumato.experiment.memory import require_memory
 from sfumato.experiment.notes import extension_notes, starting_notes
 from sfumato.experiment.reporting import Silent
 from sfumato.experiment.schema import to_plain
@@ -69,6 +70,7 @@ def train(
     with threads(experiment.training.threads):
         data = prepare_data(experiment)
         experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
+        require_memory(experiment, data.record.shape)
         for note in (*data.record.report, *starting_notes(experiment, data)):
             reporter.note(note)
         with new_folder(Path(runs), experiment.name, name) as folder:
@@ -111,6 +113,7 @@ def resume(
             require_allowed(snapshot.state["experiment"], experiment, ("",))
             data = with_record_of(snapshot, data, allow_change)
         experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
+        require_memory(experiment, data.record.shape)
         session = Session(experiment, data, folder=folder, reporter=reporter)
         if snapshot is not None:
             warn_of_differences(snapshot, session, reporter)
