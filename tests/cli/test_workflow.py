@@ -189,7 +189,7 @@ def test_a_setting_of_another_sampler_names_that_sampler(
     runs: Path, document: Callable[..., Any], tmp_path: Path
 ) -> None:
     words = ["sample", "points", "--runs", str(runs), "--sampler.eta", "1", "--out", str(tmp_path / "x.npz")]
-    assert document(*words, code=2)["error"]["fix"] == "choose --sampler Ddim, which has eta"
+    assert document(*words, code=2)["error"]["fix"] == "choose Ddim, which has eta: --sampler Ddim --sampler.eta 1"
 
 
 def test_an_exported_file_samples_the_same(runs: Path, document: Callable[..., Any], tmp_path: Path) -> None:

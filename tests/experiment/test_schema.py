@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfumato.errors import ConfigError
-from sfumato.experiment.schema import flatten, kinds, paths, read, refuse_all, to_plain
+from sfumato.experiment.kinds import kinds, paths
+from sfumato.experiment.schema import flatten, read, refuse_all, to_plain
 from sfumato.experiment.tree import Branch, Leaf, Plain, assign, overrides_of, untyped
 from sfumato.experiment.yaml_file import parse_yaml, to_yaml
 
@@ -251,9 +252,9 @@ def test_lists_on_a_command_line() -> None:
         ("work: {clip: maybe}", "'maybe' is neither true nor false", "true or false"),
         ("work: {precision: half}", "'half' is not a choice", "one of auto, float32"),
         ("work: {keep: x}", "'x' is not a whole number", "a whole number or null"),
-        ("work: {pad: [1, 2, 3]}", "has 3 entries, not 2", "a whole number or a list of 2"),
-        ("work: {pad: [1, a]}", "entry 2: 'a' is not a whole number", "a whole number or a list of 2"),
-        ("network: {kind: unet, widths: 7x}", "entry 1: '7x' is not a whole number", "a list, each a whole number"),
+        ("work: {pad: [1, 2, 3]}", "has 3 entries, not 2", "a whole number, two whole numbers"),
+        ("work: {pad: [1, a]}", "entry 2: 'a' is not a whole number", "a whole number, two whole numbers"),
+        ("network: {kind: unet, widths: 7x}", "entry 1: '7x' is not a whole number", "a list of whole numbers"),
         ("work: 3", "is not a section", "a section Work"),
         ("curve: [1]", "is not a section", "one of Bare"),
     ],

@@ -15,7 +15,9 @@ from typing import Any, NoReturn
 
 from sfumato.errors import UsageError
 
-__all__ = ["Parser", "Split", "split"]
+__all__ = ["Parser", "Settings", "Split", "split"]
+
+Settings = list[tuple[str, str | None]]  # a flag without a value has no text
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,9 +47,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """argparse's complaint as a UsageError."""
-        wrong = re.fullmatch(r"argument (-[\w-]+)\S*: (needs a whole number.*)", message, re.DOTALL)
+        wrong = re.fullmatch(r"argument (-[\w-]+)\S*: invalid whole value: (.*)", message, re.DOTALL)
         if wrong is not None:
-            raise UsageError(f"{wrong[1]} {wrong[2]}", expected="digits alone", fix=f"such as {wrong[1]} 36")
+            what = f"{wrong[1]} needs a whole number, not {wrong[2]}"
+            raise UsageError(what, expected="digits alone", fix=f"such as {wrong[1]} 36")
         raise UsageError(f"{self.prog}: {message}", expected=_usage_line(self), fix=f"run `{self.prog} --help`")
 
 
@@ -57,19 +60,19 @@ def _usage_line(parser: argparse.ArgumentParser) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """`rest` goes to argparse, `settings` are (key, text) pairs in the order given."""
+    """`rest` goes to argparse, `settings` are (key, text) pairs in the order given; no text where none was."""
 
     rest: list[str]
-    settings: list[tuple[str, str]]
+    settings: Settings
 
 
 def split(argv: Sequence[str], parser: Parser, *, takes_settings: bool) -> Split:
-    """Separate declared options from settings. A setting without a value says true.
+    """Separate declared options from settings.
 
     Raises UsageError for an option that is unknown where no settings are taken, naming the nearest.
     """
     rest: list[str] = []
-    settings: list[tuple[str, str]] = []
+    settings: Settings = []
     words = list(argv)
     while words:
         word = words.pop(0)
@@ -81,10 +84,11 @@ def split(argv: Sequence[str], parser: Parser, *, takes_settings: bool) -> Split
             rest.append(word)
             continue
         _require_setting(option, parser, takes_settings)
+        value: str | None = text
         if not equals:
             alone = not words or words[0].startswith("--") or words[0] in parser.declared
-            text = "true" if alone else words.pop(0)
-        settings.append((option.removeprefix("--"), text))
+            value = None if alone else words.pop(0)
+        settings.append((option.removeprefix("--"), value))
     return Split(rest, settings)
 
 

@@ -7,7 +7,7 @@ see.
 import argparse
 from collections.abc import Mapping
 
-from sfumato.cli.arguments import Parser
+from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import say
 from sfumato.errors import UsageError
 from sfumato.experiment.catalog import recipe_names
@@ -55,7 +55,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("shell", metavar="|".join(SHELLS), help="the shell to complete in")
 
 
-def run(args: argparse.Namespace, settings: list[tuple[str, str]]) -> Mapping[str, object]:
+def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Print the script; returns it."""
     if args.shell not in SHELLS:
         raise UsageError(f"there is no completion for {args.shell!r}", expected="bash, zsh or fish", fix="bash")
@@ -83,7 +83,7 @@ def _options() -> dict[str, list[str]]:
     """The long options of every command, with the settings where they are taken."""
     from sfumato.cli.main import COMMANDS, build_parser
     from sfumato.experiment.config import Experiment, SamplingConfig
-    from sfumato.experiment.schema import paths
+    from sfumato.experiment.kinds import paths
 
     keys = {"train": Experiment, "resume": Experiment, "sample": SamplingConfig}
     found: dict[str, list[str]] = {}

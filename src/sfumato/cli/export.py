@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from sfumato.cli.arguments import Parser
+from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import printable, say
 
 __all__ = ["arguments", "run"]
@@ -18,7 +18,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 
-def run(args: argparse.Namespace, settings: list[tuple[str, str]]) -> Mapping[str, object]:
+def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Export; returns the file and its size."""
     from sfumato.experiment.load import export
 

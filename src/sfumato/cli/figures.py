@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato.cli.arguments import Parser
+from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import printable, say
 from sfumato.cli.sample import whole
 from sfumato.errors import DataError, UsageError
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     Drawing = Figure | Image | Animation
 
 __all__ = ["KINDS", "arguments", "run"]
-
-Settings = list[tuple[str, str]]
 
 _POINTS = 2000  # of a 2-D set, where nobody says how many
 _USUAL = ("CosineAngle", "VpSde", "Tabulated", "RectifiedFlow", "Ve")
@@ -62,7 +60,7 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Draw and write; returns the file."""
-    from sfumato.experiment.schema import nearest
+    from sfumato.experiment.kinds import nearest
     from sfumato.figures import MOVING, STILL, check_target, save
 
     if args.kind not in KINDS:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Mapping
 
-from sfumato.cli.arguments import Parser
+from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import say, table
 from sfumato.experiment.catalog import Recipe, recipes
 
@@ -17,7 +17,7 @@ def arguments(parser: Parser) -> None:
     parser.epilog = "A recipe is a YAML file; `sfumato train NAME --KEY VALUE` changes any of its settings."
 
 
-def run(args: argparse.Namespace, settings: list[tuple[str, str]]) -> Mapping[str, object]:
+def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Print the recipes; returns them with all their settings."""
     found = recipes()
     table(["recipe", *_SHOWN], [[r.name, *(_shown(r, key) for key in _SHOWN)] for r in found])

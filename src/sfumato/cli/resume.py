@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Mapping
 
-from sfumato.cli.arguments import Parser
+from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.train import finished, reporting
 
 __all__ = ["arguments", "run"]
@@ -21,7 +21,7 @@ def arguments(parser: Parser) -> None:
     parser.epilog = "--training.steps N extends a finished run; other settings may change only with --allow-change."
 
 
-def run(args: argparse.Namespace, settings: list[tuple[str, str]]) -> Mapping[str, object]:
+def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Resume; returns the run, its size, steps and speed."""
     from sfumato.experiment.run import resume
 

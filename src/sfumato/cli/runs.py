@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from sfumato.cli.arguments import Parser
+from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import say, table
 from sfumato.experiment.records import RunRecord, list_runs, matching, sorted_by
 
@@ -23,7 +23,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--csv", action="store_true", help="comma-separated values, with every setting and figure")
 
 
-def run(args: argparse.Namespace, settings: list[tuple[str, str]]) -> Mapping[str, object]:
+def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Print the runs; returns their records."""
     folder = Path(args.runs)
     found = list_runs(folder)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from sfumato.cli.arguments import Parser
+from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import is_fancy, printable, say
 from sfumato.errors import UsageError
 
@@ -15,11 +15,8 @@ __all__ = ["arguments", "run", "whole"]
 
 
 def whole(text: str) -> int:
-    """A whole number of an option; argparse names the option when it is none."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"needs a whole number, not {text!r}") from None
+    """A whole number of an option; `Parser.error` names the option when it is none."""
+    return int(text)
 
 
 def arguments(parser: Parser) -> None:
@@ -45,7 +42,7 @@ def arguments(parser: Parser) -> None:
     )
 
 
-def run(args: argparse.Namespace, settings: list[tuple[str, str]]) -> Mapping[str, object]:
+def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Sample and write; returns what was written and how it was drawn."""
     from sfumato.experiment.config import sampling_with
     from sfumato.experiment.load import load

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sfumato.cli.arguments import Parser
+from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import is_fancy, is_first_process, printable, say
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def settings_help() -> str:
     return "\n".join(lines)
 
 
-def run(args: argparse.Namespace, settings: list[tuple[str, str]]) -> Mapping[str, object]:
+def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Train; returns the run, its size, steps and speed."""
     if args.device is not None:
         settings = [*settings, ("training.device", args.device)]
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, settings: list[tuple[str, str]]) -> Mapping[st
     return finished(result)
 
 
-def _dry_run(recipe: str, settings: list[tuple[str, str]]) -> Mapping[str, object]:
+def _dry_run(recipe: str, settings: Settings) -> Mapping[str, object]:
     from sfumato.experiment.forecast import forecast
 
     found = forecast(recipe, settings)

@@ -28,7 +28,7 @@ from sfumato.errors import ConfigError
 from sfumato.experiment.catalog import resolve_recipe
 from sfumato.experiment.schema import read, refuse_all, to_plain
 from sfumato.experiment.sections import EvaluationConfig, SamplingConfig
-from sfumato.experiment.tree import Branch, Leaf, Node, Plain, assign, overrides_of, tree_of
+from sfumato.experiment.tree import Bare, Branch, Leaf, Node, Plain, assign, overrides_of, tree_of
 from sfumato.experiment.yaml_file import parse_yaml, read_yaml, to_yaml
 from sfumato.nn import NetworkConfig, ResidualUNetConfig
 from sfumato.objectives import DenoisingLoss
@@ -45,7 +45,7 @@ __all__ = [
     "sampling_with",
 ]
 
-Overrides = Mapping[str, object] | Iterable[tuple[str, str]]
+Overrides = Mapping[str, object] | Iterable[tuple[str, str | None]]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -80,10 +80,10 @@ class Experiment:
 
         errors = list(misfits(self))
         if not _NAME.fullmatch(self.name):
-            fix = "use letters, digits, dots, dashes and underscores"
+            fix = "set name: mine (letters, digits, dots, dashes and underscores)"
             errors.insert(0, ConfigError(f"name is {self.name!r}", expected="a name that can name a folder", fix=fix))
         if not 0 <= self.seed < 2**62:
-            fix = "choose a whole number such as 0"
+            fix = "set seed: 0"
             errors.insert(0, ConfigError(f"seed is {self.seed}", expected="a number from 0 to 2^62 - 1", fix=fix))
         refuse_all(errors)
 
@@ -91,7 +91,8 @@ class Experiment:
 def load_experiment(source: str | Path | Experiment, overrides: Overrides | None = None) -> Experiment:
     """The experiment of a recipe, a YAML file or another experiment, with settings laid over it.
 
-    `overrides` is a mapping of dotted or nested keys to Python values, or the (key, text) pairs of a command line.
+    `overrides` is a mapping of dotted or nested keys to Python values, or the (key, text) pairs of a command line, in
+    which a flag without a value has no text.
     Naming a class drops the settings of another class that stood there. Raises one ConfigError that names all that is
     wrong.
     """
@@ -110,11 +111,13 @@ def load_experiment(source: str | Path | Experiment, overrides: Overrides | None
     return read(Experiment, tree, origin=str(source) if isinstance(source, str | Path) else "experiment")
 
 
-def flag_nodes(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[tuple[str, ...], Node]]:
+def flag_nodes(pairs: Iterable[tuple[str, str | None]]) -> Iterable[tuple[tuple[str, ...], Node]]:
     """Paths and nodes of `--key value` pairs; `[…]` and `{…}` are read as YAML."""
     for key, text in pairs:
         origin = f"--{key}"
-        if text.lstrip().startswith(("[", "{")):
+        if text is None:
+            yield tuple(key.split(".")), Leaf(Bare(), origin)
+        elif text.lstrip().startswith(("[", "{")):
             yield tuple(key.split(".")), _with_origin(parse_yaml(text, origin), origin)
         else:
             yield tuple(key.split(".")), Leaf(Plain(text), origin)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sfumato.experiment.kinds import field_types, is_variant, kind_name, kinds
 from sfumato.experiment.scalars import type_text
-from sfumato.experiment.schema import field_types, is_variant, kind_name, kinds
 
 __all__ = ["Setting", "describe"]
 

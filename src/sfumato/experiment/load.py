@@ -16,8 +16,9 @@ from sfumato.core import Denoiser
 from sfumato.errors import CheckpointError, SfumatoError, UsageError
 from sfumato.experiment.build import DataRecord, build_denoiser
 from sfumato.experiment.config import Experiment, load_experiment
+from sfumato.experiment.kinds import nearest
 from sfumato.experiment.model import Model
-from sfumato.experiment.schema import nearest, read
+from sfumato.experiment.schema import read
 from sfumato.experiment.session import weights_digest
 from sfumato.experiment.stored import SAMPLED, require_state
 from sfumato.experiment.yaml_file import parse_yaml

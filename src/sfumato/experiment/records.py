@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.errors import SfumatoError, UsageError
-from sfumato.experiment.schema import canonical, flatten, nearest
+from sfumato.experiment.kinds import canonical, nearest
+from sfumato.experiment.schema import flatten
 from sfumato.experiment.tree import Plain, untyped
 from sfumato.experiment.yaml_file import read_yaml
 from sfumato.training.lock import LOCK, Holder

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeGuard
 
 from sfumato.errors import ConfigError
-from sfumato.experiment.tree import Leaf, Node, Plain, Row
+from sfumato.experiment.tree import Bare, Leaf, Node, Plain, Row
 
 __all__ = ["read_scalar", "type_text"]
 
@@ -25,6 +25,10 @@ _MAX_WHOLE = 2**63 - 1
 _ORDER: tuple[object, ...] = (type(None), bool, int, float)  # the order in which a union is tried; text comes last
 
 
+_PLURALS: dict[object, str] = {int: "whole numbers", float: "numbers", str: "texts"}
+_COUNTS = {2: "two", 3: "three", 4: "four"}
+
+
 def type_text(hint: Any, kinds: Mapping[str, type] | None = None) -> str:
     """What a field of this type accepts, in words."""
     if kinds:
@@ -32,13 +36,14 @@ def type_text(hint: Any, kinds: Mapping[str, type] | None = None) -> str:
         return ("one of " if len(kinds) > 1 else "a section ") + ", ".join(kinds) + none
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Union or isinstance(hint, types.UnionType):
-        return " or ".join(type_text(member) for member in sorted(args, key=lambda m: m is type(None)))
+        texts = [type_text(member) for member in sorted(args, key=lambda m: m is type(None))]
+        return ", ".join(texts[:-1]) + " or " + texts[-1]
     if origin is Literal:
         return "one of " + ", ".join(str(a) for a in args)
     if origin is tuple:
         if len(args) == 2 and args[1] is Ellipsis:
-            return f"a list, each {type_text(args[0])}"
-        return f"a list of {len(args)}: " + ", ".join(type_text(a) for a in args)
+            return f"a list of {_PLURALS[args[0]]}"
+        return f"{_COUNTS[len(args)]} {_PLURALS[args[0]]}"
     names: dict[object, str] = {
         bool: "true or false",
         int: "a whole number",
@@ -49,21 +54,28 @@ def type_text(hint: Any, kinds: Mapping[str, type] | None = None) -> str:
     return names.get(hint, "a value")
 
 
-def read_scalar(hint: Any, node: Node, place: str) -> object:
-    """The value of a node for a field of scalar, list or union type; raises ConfigError beginning with `place`."""
+def read_scalar(hint: Any, node: Node, place: str, *, example: str | None = None) -> object:
+    """The value of a node for a field of scalar, list or union type; raises ConfigError beginning with `place`.
+
+    `example` is a value that the field could have.
+    """
     try:
         return _read(hint, node)
     except _Refused as error:
-        raise ConfigError(f"{place}: {error.what}", expected=type_text(hint), fix=error.fix) from None
+        fix = error.fix
+        if example is not None and error.takes_any:
+            fix = f"{place} {example}" if place.startswith("--") else f"{fix} such as {example}"
+        raise ConfigError(f"{place}: {error.what}", expected=type_text(hint), fix=fix) from None
 
 
 class _Refused(Exception):
-    """Why a value was not understood, and what to write."""
+    """Why a value was not understood, and what to write; `takes_any` when any value of the type would do."""
 
-    def __init__(self, what: str, fix: str) -> None:
+    def __init__(self, what: str, fix: str, *, takes_any: bool = False) -> None:
         super().__init__(what)
         self.what = what
         self.fix = fix
+        self.takes_any = takes_any
 
 
 def _read(hint: Any, node: Node) -> object:
@@ -102,8 +114,8 @@ def _none(value: object) -> object:
 
 def _bool(value: object) -> object:
     text = _text(value)
-    if isinstance(value, bool):
-        return value
+    if isinstance(value, bool | Bare):
+        return value if isinstance(value, bool) else True
     if text is not None and text.lower() in _BOOLS:
         return _BOOLS[text.lower()]
     raise _Refused(f"{_shown(value)} is neither true nor false", "write true or false")
@@ -125,7 +137,7 @@ def _int(value: object) -> object:
         elif _DECIMAL.fullmatch(text):
             number = float(text)
     if not _is_number(number):
-        raise _Refused(f"{_shown(value)} is not a whole number", "write digits only")
+        raise _Refused(f"{_shown(value)} is not a whole number", "write a whole number", takes_any=True)
     if not math.isfinite(number) or number != int(number):
         raise _Refused(f"{_shown(value)} is not a whole number", "leave out the fraction")
     if abs(int(number)) > _MAX_WHOLE:
@@ -140,10 +152,10 @@ def _float(value: object) -> object:
         if text.lower().lstrip("+-.") in ("nan", "inf", "infinity"):
             raise _Refused(f"{_shown(value)} is not finite", "write a finite number")
         if not _DECIMAL.fullmatch(text):
-            raise _Refused(f"{_shown(value)} is not a number", "write a number such as 0.001 or 1e-3")
+            raise _Refused(f"{_shown(value)} is not a number", "write a number", takes_any=True)
         number = float(text)
     if not _is_number(number):
-        raise _Refused(f"{_shown(value)} is not a number", "write a number such as 0.001 or 1e-3")
+        raise _Refused(f"{_shown(value)} is not a number", "write a number", takes_any=True)
     if not math.isfinite(number):
         raise _Refused(f"{_shown(value)} is not finite", "write a finite number")
     return float(number)

@@ -10,32 +10,29 @@ settings is ever imported or called.
 """
 
 import dataclasses
-import difflib
-import inspect
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any, TypeVar
 
 from sfumato.errors import ConfigError, UsageError
+from sfumato.experiment.kinds import (
+    canonical,
+    field_types,
+    is_variant,
+    keys_of,
+    kind_name,
+    kinds,
+    members,
+    nearest,
+    paths,
+    section_paths,
+    spellings,
+)
 from sfumato.experiment.scalars import read_scalar, type_text
-from sfumato.experiment.tree import Branch, Leaf, Node, Plain, named_kind, tree_of
+from sfumato.experiment.tree import Bare, Branch, Leaf, Node, Plain, named_kind, tree_of
+from sfumato.experiment.wording import in_flags, in_settings
 
-__all__ = [
-    "canonical",
-    "field_types",
-    "flatten",
-    "is_variant",
-    "kind_name",
-    "kinds",
-    "nearest",
-    "paths",
-    "read",
-    "read_field",
-    "refuse_all",
-    "to_plain",
-]
+__all__ = ["flatten", "place", "read", "read_field", "refuse_all", "to_plain"]
 
 T = TypeVar("T")
 
@@ -45,21 +42,21 @@ def read(cls: type[T], settings: Node | Mapping[str, object], *, origin: str = "
 
     Raises one ConfigError that names everything that is wrong.
     """
-    node = tree_of(settings, origin)
-    try:
-        return typing.cast(T, _Reader(cls).value(cls, node, (), base))
-    except ExceptionGroup as group:
-        refuse_all(list(_leaves(group)))
-        raise AssertionError("a group without errors") from group
+    return typing.cast(T, _read(cls, cls, tree_of(settings, origin), (), base))
 
 
 def read_field(cls: type, name: str, settings: Node, *, base: object = None) -> Any:
     """One field of `cls` from settings, for options such as `--sampler` that stand for a field."""
-    hint = field_types(cls)[name]
+    return _read(cls, field_types(cls)[name], settings, (name,), base)
+
+
+def _read(root: type, hint: Any, node: Node, path: tuple[str, ...], base: object) -> object:
+    """The value of a node; raises one error for all that is wrong, its remedies in the form of the settings."""
     try:
-        return _Reader(cls).value(hint, settings, (name,), base)
+        return _Reader(root).value(hint, node, path, base)
     except ExceptionGroup as group:
-        refuse_all(list(_leaves(group)))
+        keys = keys_of(root)
+        refuse_all([in_flags(e, keys) if e.what.startswith("--") else in_settings(e, keys) for e in _leaves(group)])
         raise AssertionError("a group without errors") from group
 
 
@@ -106,97 +103,6 @@ def flatten(plain: object, prefix: str = "") -> dict[str, object]:
     return flat
 
 
-@cache
-def field_types(cls: type) -> dict[str, Any]:
-    """Name and type of the fields that may be set."""
-    hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
-
-
-def kind_name(cls: type) -> str:
-    """The name of a class in settings: `ResidualUNetConfig` is written `ResidualUNet`."""
-    return cls.__name__.removesuffix("Config") or cls.__name__
-
-
-def canonical(kind: str) -> str:
-    """The form in which two names of one class are equal: lower case, no dashes, no `Config` at the end."""
-    name = kind.strip().lower().replace("-", "").replace("_", "").replace(" ", "")
-    return name.removesuffix("config") or name
-
-
-def spellings(hint: Any, found: Mapping[str, type]) -> dict[str, type]:
-    """The canonical forms that name each kind: `cosinebetas`, and `cosine` where the field holds `Betas`."""
-    forms: dict[str, type] = {}
-    for name, cls in found.items():
-        for base in [""] + [member.__name__ for member in members(hint) if isinstance(member, type)]:
-            short = name.removesuffix(base) if base else name
-            forms.setdefault(canonical(short or name), cls)
-    return {**forms, **{canonical(name): cls for name, cls in found.items()}}
-
-
-def members(hint: Any) -> tuple[Any, ...]:
-    """The alternatives of a union; a single type is its only alternative. `Sampler[S]` counts as `Sampler`."""
-    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    return tuple(_class_of(member) for member in (typing.get_args(hint) if union else (hint,)))
-
-
-def _class_of(hint: Any) -> Any:
-    """The class of a generic class with arguments; other hints, `tuple[int, ...]` among them, as they are."""
-    origin = typing.get_origin(hint)
-    return origin if isinstance(origin, type) and issubclass(origin, typing.Generic) else hint
-
-
-def kinds(hint: Any) -> dict[str, type]:
-    """The dataclasses that a field of this type may hold, by name."""
-    found: dict[str, type] = {}
-    for member in members(hint):
-        if isinstance(member, type) and member not in (bool, int, float, str, type(None)):
-            found.update((kind_name(cls), cls) for cls in _concrete(member))
-    return dict(sorted(found.items()))
-
-
-def _concrete(cls: type) -> Iterator[type]:
-    """`cls` if it is a dataclass that can be made, and all such classes derived from it.
-
-    `dataclass(slots=True)` makes a second class and leaves the first among the subclasses: the later one of a name
-    counts.
-    """
-    if dataclasses.is_dataclass(cls) and not inspect.isabstract(cls):
-        yield cls
-    for sub in _latest(cls.__subclasses__()):
-        yield from _concrete(sub)
-
-
-def _latest(classes: Sequence[type]) -> list[type]:
-    """The classes without those that a later one of the same name replaced."""
-    return list({(c.__module__, c.__qualname__): c for c in classes}.values())
-
-
-def is_variant(hint: Any) -> bool:
-    """Whether a field of this type has a choice of classes, and is therefore written with its kind."""
-    classes = [
-        m for m in members(hint) if isinstance(m, type) and (dataclasses.is_dataclass(m) or inspect.isabstract(m))
-    ]
-    return len(classes) > 1 or any(inspect.isabstract(m) for m in classes)
-
-
-def paths(cls: type, prefix: str = "", seen: tuple[type, ...] = ()) -> Iterator[str]:
-    """Every dotted key of `cls`, those of all kinds of its variants included."""
-    for name, hint in field_types(cls).items():
-        path = f"{prefix}.{name}" if prefix else name
-        yield path
-        for kind in kinds(hint).values():
-            if kind not in seen:  # Shifted holds a schedule that may be Shifted
-                yield from paths(kind, path, (*seen, kind))
-
-
-def nearest(name: str, names: Sequence[str]) -> str | None:
-    """The name that `name` was probably meant to be."""
-    by_form = {canonical(n): n for n in names}
-    found = difflib.get_close_matches(canonical(name), by_form, n=1, cutoff=0.6)
-    return by_form[found[0]] if found else None
-
-
 def place(node: Node, path: tuple[str, ...]) -> str:
     """Where a value stands, for the start of a message: `mine.yaml:12: training.steps`, or the flag itself."""
     key = ".".join(path)
@@ -214,10 +120,14 @@ class _Reader:
     def value(self, hint: Any, node: Node, path: tuple[str, ...], base: object) -> object:
         """The value of a node for a field of type `hint`; raises a group of ConfigErrors."""
         found = kinds(hint)
+        if isinstance(node, Leaf) and isinstance(node.value, Bare) and bool not in members(hint):
+            fix = f"{node.origin} {_example(hint, base) or next(iter(found), 'VALUE')}"
+            error = ConfigError(f"{node.origin} needs a value", expected=type_text(hint, found), fix=fix)
+            raise ExceptionGroup("settings", [error])
         if found and not self._is_none(hint, node):
             return self._object(hint, found, node, path, base)
         try:
-            return read_scalar(hint, node, place(node, path))
+            return read_scalar(hint, node, place(node, path), example=_example(hint, base))
         except ConfigError as error:
             raise ExceptionGroup("settings", [error]) from None
 
@@ -296,20 +206,23 @@ class _Reader:
         at, listed = place(node, path), ", ".join(found)
         if name is None or (not is_variant(hint) and isinstance(node, Leaf)):
             given = "has no kind" if isinstance(node, Branch) else "is not a section"
-            raise _one(
-                at, given, f"{path[-1] if path else 'settings'}: " + type_text(hint, found), self._example(path, found)
-            )
+            expected = f"{path[-1] if path else 'settings'}: " + type_text(hint, found)
+            raise _one(at, given, expected, self._example(path, found, node))
         by_form = spellings(hint, found)
         if canonical(name) in by_form:
             return by_form[canonical(name)]
         close = nearest(name, list(found))
-        fix = f"did you mean {close}?" if close else self._example(path, found)
+        fix = f"did you mean {close}?" if close else self._example(path, found, node)
         raise _one(at, f"there is no {name!r}", f"one of {listed}", fix)
 
     @staticmethod
-    def _example(path: tuple[str, ...], found: dict[str, type]) -> str:
+    def _example(path: tuple[str, ...], found: dict[str, type], node: Node) -> str:
         key = path[-1] if path else "settings"
         first = next(iter(found.values()))
+        dashed = f"--{'.'.join(path)}"
+        if node.origin.startswith("--"):
+            field = next(iter(field_types(first)), "FIELD")
+            return f"{dashed} {kind_name(first)}" if len(found) > 1 else f"set its fields, such as {dashed}.{field} …"
         if len(found) > 1:
             return f"write {key}: {kind_name(first)} or {key}: {{kind: {kind_name(first)}, …}}"
         return f"set its fields, such as {'.'.join((*path, next(iter(field_types(first)), '…')))}"
@@ -320,35 +233,45 @@ class _Reader:
         return ConfigError(
             f"{place(node, path)}: unknown key {name!r}",
             expected=f"a field of {section}: {', '.join(known) or 'it has none'}",
-            fix=self._guess(known, found, name, path, "--" if node.origin.startswith("--") else ""),
+            fix=self._guess(known, found, name, path, node),
         )
 
-    def _guess(self, known: list[str], found: dict[str, type], name: str, path: tuple[str, ...], dash: str) -> str:
+    def _guess(self, known: list[str], found: dict[str, type], name: str, path: tuple[str, ...], node: Node) -> str:
         """What an unknown key was probably meant to be: a field here, one of another class, or one elsewhere."""
-        close = nearest(name, known)
-        if close is not None:
-            return f"did you mean {dash}{'.'.join((*path[:-1], close))}?"
+        dash = "--" if node.origin.startswith("--") else ""
+        close, below = nearest(name, known), _first_below(node)
+        key = ".".join((*path, *below))
+        dotted = [other for other in paths(self.root) if "." in other and other != key]
+        same_name = [other for other in dotted if other.rpartition(".")[2] == key.rpartition(".")[2]]
+        guesses = [other for other in section_paths(self.root) if other in same_name]
+        if close is not None and not (guesses and "." not in key):
+            meant = ".".join((*path[:-1], close))
+            if below:
+                meant = nearest(".".join((meant, *below)), list(paths(self.root))) or meant
+            return f"did you mean {dash}{meant}?"
         owner = next((kind for kind, cls in found.items() if name in field_types(cls)), None)
+        section = ".".join(path[:-1])
+        if owner is not None and dash and isinstance(node, Leaf) and isinstance(node.value, Plain):
+            return f"choose {owner}, which has {name}: --{section} {owner} --{section}.{name} {node.value.text}"
         if owner is not None:
-            return f"choose {dash}{'.'.join(path[:-1])} {owner}, which has {name}"
-        key = ".".join(path)
-        dotted = [other for other in paths(self.root) if other != key]
-        elsewhere = [other for other in dotted if other.rpartition(".")[2] == name]
-        guess = min(elsewhere, key=len) if elsewhere else nearest(key, [other for other in dotted if "." in other])
-        return f"did you mean {dash}{guess}?" if guess else f"delete {key}"
+            return f"choose {dash}{section} {owner}, which has {name}"
+        guesses = guesses or sorted(same_name, key=len)[:1] or [g for g in [nearest(key, dotted)] if g is not None]
+        return f"did you mean {' or '.join(f'{dash}{g}' for g in guesses)}?" if guesses else f"delete {key}"
 
     @staticmethod
     def _missing(cls: type, name: str, hint: Any, node: Node, path: tuple[str, ...]) -> ConfigError:
         key = ".".join((*path, name))
+        accepted = type_text(hint, kinds(hint))
         return ConfigError(
             f"{node.origin or 'settings'}: {key} is missing ({kind_name(cls)} needs it)",
-            expected=f"{key}: {type_text(hint, kinds(hint))}",
-            fix=f"add {key}",
+            expected=f"{key}: {accepted}",
+            fix=f"add --{key}, followed by {accepted}" if node.origin.startswith("--") else f"add {key}",
         )
 
 
 def _located(error: UsageError, items: Mapping[str, Node], node: Node) -> UsageError:
-    """The error with the place of the first setting that its words name, or of the whole object."""
+    """The error with the place of a setting that its words name (of a flag or an override first), or of the object."""
+    places: list[str] = []
     for word in error.what.split():
         keys = word.strip(":,;()'").split(".")
         for start in range(len(keys)):
@@ -356,9 +279,32 @@ def _located(error: UsageError, items: Mapping[str, Node], node: Node) -> UsageE
             for key in keys[start + 1 :]:
                 found = found.items.get(key, found) if isinstance(found, Branch) else found
             if found is not None:
-                return type(error)(f"{found.origin}: {error.what}", expected=error.expected, fix=error.fix)
-    where = f"{node.origin}: " if node.origin else ""
+                places.append(found.origin)
+                break
+    places = sorted(places, key=lambda origin: (not origin.startswith("--"), origin != "overrides"))  # a stable sort
+    origin = places[0] if places else node.origin
+    where = f"{origin}: " if origin else ""
     return type(error)(where + error.what, expected=error.expected, fix=error.fix)
+
+
+def _first_below(node: Node) -> tuple[str, ...]:
+    """The rest of a dotted key, where only its beginning was looked up: `steps` of `--trainig.steps`."""
+    if not (isinstance(node, Branch) and node.implied and node.items):
+        return ()
+    name, item = next(iter(node.items.items()))
+    return (name, *_first_below(item))
+
+
+def _example(hint: Any, base: object) -> str | None:
+    """A value that a field could have: its default, or any of its type; None when there is nothing to show."""
+    if dataclasses.is_dataclass(base) and not isinstance(base, type):
+        return kind_name(type(base))
+    if isinstance(base, tuple):
+        return ",".join(str(item) for item in base)
+    if base is not None:
+        return str(base).lower() if isinstance(base, bool) else str(base)
+    usual = {int: "1", float: "0.1"}
+    return next((usual[member] for member in members(hint) if member in usual), None)
 
 
 def _one(at: str, what: str, expected: str, fix: str) -> ExceptionGroup:

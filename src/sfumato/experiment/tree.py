@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 __all__ = [
+    "Bare",
     "Branch",
     "Leaf",
     "Node",
@@ -52,6 +53,11 @@ class Plain:
 
 
 @dataclass(frozen=True, slots=True)
+class Bare:
+    """What a flag without a value holds: yes, where the setting is true or false; elsewhere a value is missing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leaf:
     """One value and the place it came from (`mine.yaml:12`, `--seed`)."""
 
@@ -89,7 +95,7 @@ def tree_of(value: object, origin: str) -> Node:
     """
     if isinstance(value, Leaf | Row | Branch):
         return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type | Plain):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type | Plain | Bare):
         fields = {f.name: tree_of(getattr(value, f.name), origin) for f in dataclasses.fields(value) if f.init}
         return Branch({"kind": Leaf(type(value).__name__, origin), **fields}, origin)
     if isinstance(value, Mapping):

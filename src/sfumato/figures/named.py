@@ -8,7 +8,8 @@ from pathlib import Path
 from sfumato.core import Schedule
 from sfumato.errors import ConfigError, UsageError
 from sfumato.experiment.config import Experiment, flag_nodes, load_experiment
-from sfumato.experiment.schema import canonical, kind_name, kinds, nearest, read_field, spellings
+from sfumato.experiment.kinds import canonical, kind_name, kinds, nearest, spellings
+from sfumato.experiment.schema import read_field
 
 __all__ = ["NamedSchedule", "Schedules", "named_schedules", "title_of"]
 
