@@ -11,7 +11,7 @@ from PIL import Image
 from sfumato.core import CosineAngle
 from sfumato.data import Normalization, Packed
 from sfumato.errors import ResourceError, UsageError
-from sfumato.experiment.model import Path as Trajectory
+from sfumato.experiment.model import Trajectory
 from sfumato.figures import Animation, animation, check_target, embedding, forward, grid, is_moving, save, schedules
 from sfumato.figures.material import Pictures
 from sfumato.figures.sheets import image_sheet

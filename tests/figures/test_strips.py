@@ -13,7 +13,7 @@ from PIL import Image
 from sfumato.core import CosineAngle, RectifiedFlow, Tabulated, Ve, batch_noise
 from sfumato.data import Normalization, Packed
 from sfumato.errors import ConfigError, UsageError
-from sfumato.experiment.model import Path as Trajectory
+from sfumato.experiment.model import Trajectory
 from sfumato.figures import forward, reverse
 from sfumato.figures.noising import noised, rates_at
 

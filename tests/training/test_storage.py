@@ -91,6 +91,21 @@ def test_a_replaced_file_is_old_or_new(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+def test_what_need_not_be_durable_is_still_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `durable` the disk is not waited for; a refused write leaves the old file and nothing else, all the same."""
+    waited: list[int] = []
+    monkeypatch.setattr("sfumato.training.storage._flush", waited.append)
+    path = tmp_path / "file"
+    replace_file(path, [b"old"], LocalStorage(), durable=False)
+    with files_of_at_most(1000), pytest.raises(OSError, match="large"):
+        replace_file(path, [b"x" * 10_000], LocalStorage(), durable=False)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert waited == []
+    replace_file(path, [b"new"], LocalStorage())
+    assert len(waited) == 2  # the file and its folder
+
+
 def test_a_disk_that_fills_during_a_save(tmp_path: Path) -> None:
     """A7, with a real refusal: bytes needed and free, the path, older checkpoints byte-identical, nothing else."""
     store = CheckpointStore(tmp_path / "run")

@@ -19,9 +19,10 @@ from sfumato.experiment.config import Experiment, SamplingConfig, sampling_with
 from sfumato.guidance import Clipped
 from sfumato.samplers import Step, sample
 
-__all__ = ["Model", "Samples", "draw", "walk"]
+__all__ = ["MOST_SAMPLES", "Model", "Samples", "Trajectory", "draw", "walk"]
 
 MAX_SEED = 2**62
+MOST_SAMPLES = 10_000_000  # more are a slip of the finger; they would not fit into memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +39,8 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
-    """A whole trajectory in data units: `states` are x at `times`, noise first, `guesses` the x0 predicted on the way.
+class Trajectory:
+    """A whole way from noise to data in data units: `states` are x at `times`, noise first, `guesses` the x0 predicted on the way.
 
     Noisy states are at unit power, x_t/sqrt(alpha² + sigma²): nothing changes where variance is preserved, and a state
     of an exploding process can be seen at all.
@@ -139,7 +140,7 @@ class Model:
             return Samples(drawn, None, None, seeds)
         return Samples(None, drawn, None, seeds)
 
-    def path(self, n: int, *, seed: int = 0, config: SamplingConfig | None = None) -> Path:
+    def path(self, n: int, *, seed: int = 0, config: SamplingConfig | None = None) -> Trajectory:
         """The whole way of n samples (at most one micro-batch) from noise to data, in data units."""
         config = self.experiment.sampling if config is None else config
         self._require_sampling(n, seed, None, config)
@@ -160,7 +161,7 @@ class Model:
                 states.append(back(step.prediction.x_t / power).cpu().numpy()[:n])
                 guesses.append(back(step.prediction.x0).cpu().numpy()[:n])
         states.append(back(step.x).cpu().numpy()[:n])
-        return Path((*times, 0.0), tuple(states), tuple(guesses))
+        return Trajectory((*times, 0.0), tuple(states), tuple(guesses))
 
     def _chosen(self, config: SamplingConfig) -> Denoiser:
         if config.weights not in self.weights:
@@ -180,8 +181,8 @@ class Model:
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
 
     def _require_sampling(self, n: int, seed: int, labels: object, config: SamplingConfig) -> None:
-        if n < 1:
-            raise UsageError(f"{n} samples were asked for", expected="1 or more", fix="-n 36")
+        if not 1 <= n <= MOST_SAMPLES:
+            raise UsageError(f"-n is {n}", expected=f"from 1 to {MOST_SAMPLES:,} samples", fix="-n 36")
         if not 0 <= seed <= MAX_SEED - n:
             raise UsageError(f"seed is {seed}", expected="a number from 0 to 2^62 - n", fix="--seed 0")
         if labels is not None or config.guidance is not None:

@@ -5,7 +5,6 @@ Every file is written under a temporary name and renamed when complete; a file t
 seed, its index, the sampler and its steps: enough to draw the same picture again.
 """
 
-import contextlib
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -95,15 +94,8 @@ def _array_file(samples: Samples) -> bytes:
 def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a file that is seen whole or not at all."""
     storage = LocalStorage()
-    temporary = path.with_name(f".tmp-{path.name}")
     try:
         make_folders(path.parent, storage)
-        if durable:
-            replace_file(path, [content], storage)
-        else:
-            storage.write(temporary, [content])
-            storage.rename(temporary, path)
+        replace_file(path, [content], storage, durable=durable)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            storage.remove(temporary)
         raise explained(error, f"writing {path}", path=path, storage=storage) from None

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sfumato.core import Schedule
 from sfumato.errors import UsageError
-from sfumato.experiment.model import Path as Trajectory
+from sfumato.experiment.model import Trajectory
 from sfumato.figures.material import Material, Pictures, Points, material
 from sfumato.figures.noising import rates_at
 from sfumato.figures.sheets import fitting_scale, image_sheet, marker_area

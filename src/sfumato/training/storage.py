@@ -208,21 +208,26 @@ def make_folders(path: Path, storage: Storage) -> None:
         raise explained(error, f"making the folder {path}", path=path, storage=storage) from None
 
 
-def replace_file(path: Path, chunks: Iterable[bytes | bytearray | memoryview], storage: Storage) -> None:
-    """Give `path` new contents, durably, so that every reader sees the old or the new bytes, whole.
+def replace_file(
+    path: Path, chunks: Iterable[bytes | bytearray | memoryview], storage: Storage, *, durable: bool = True
+) -> None:
+    """Give `path` new contents, so that every reader sees the old or the new bytes, whole.
 
-    Raises OSError; the old file is then untouched and the temporary one removed.
+    `durable=False` leaves it to the system when they reach the disk: for what can be made again. Raises OSError; the
+    old file is then untouched and the temporary one removed.
     """
     temporary = path.with_name(f".tmp-{path.name}")
     try:
         storage.write(temporary, chunks)
-        storage.fsync(temporary)
+        if durable:
+            storage.fsync(temporary)
         storage.rename(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             storage.remove(temporary)
         raise
-    storage.fsync_dir(path.parent)
+    if durable:
+        storage.fsync_dir(path.parent)
 
 
 def require_free_space(folder: Path, needed: int, storage: Storage, *, times: float = 3.0) -> None:
