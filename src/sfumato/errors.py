@@ -19,7 +19,14 @@ __all__ = [
     "ResourceError",
     "SfumatoError",
     "UsageError",
+    "printable",
 ]
+
+
+def printable(value: object) -> str:
+    """Text on one line, as messages quote names and values: what a terminal would not show is written as an escape."""
+    text = str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class SfumatoError(Exception):

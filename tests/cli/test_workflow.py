@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 from sfumato.cli import main as cli
+from sfumato.experiment.config import SamplingConfig, sampling_with
+from sfumato.samplers import Ddim
 
 TINY = ["--training.checkpoint_every", "2", "--training.evaluate_every", "2", "--training.preview_every", "0"]
 POINTS = ["train", "swiss-roll", "--data.count", "300", "--training.steps", "4", "--training.batch_size=16", *TINY]
@@ -138,12 +141,58 @@ def test_pictures_are_numbered_and_say_how_they_were_made(
         text = {key: str(value) for key, value in picture.info.items()}
     assert (text["sfumato:seed"], text["sfumato:index"], text["sfumato:steps"]) == ("7", "2", "3")
     assert text["sfumato:digest"] == found["digest"]
-    assert "eta=0.5" in text["sfumato:sampler"]
+    assert (text["sfumato:sampler"], text["sfumato:sampler.eta"]) == ("Ddim", "0.5")
+    assert (found["sampler"], found["sampler.eta"], found["clip"]) == ("Ddim", 0.5, True)
+    told = [(key.removeprefix("sfumato:"), value) for key, value in text.items()]
+    settings = [(key, value) for key, value in told if key not in ("run", "digest", "seed", "index")]
+    again = sampling_with(SamplingConfig(), settings)
+    assert (again.sampler, again.steps, again.micro_batch) == (Ddim(eta=0.5), 3, 4)
     before = digest(out)
     assert "exists already" in document(*words, code=2)["error"]["what"]
     assert digest(out) == before
     document(*words, "--force")
     assert digest(out) == before  # the same picture again, to the byte
+
+
+def test_a_folder_with_a_dot_in_its_name(runs: Path, document: Callable[..., Any], tmp_path: Path) -> None:
+    """A trailing slash says that a folder is meant; without it, both readings are offered."""
+    out = tmp_path / "name.v1"
+    words = ["sample", "digits", "--runs", str(runs), "-n", "1", "--out"]
+    assert document(*words, str(out), code=2)["error"]["fix"] == f"--out {out}.npz, or --out {out}/"
+    assert document(*words, f"{out}/")["files"] == 1
+    assert "exists already" in document(*words, f"{out}/", code=2)["error"]["what"]
+    assert document(*words, f"{tmp_path}/x.npz/")["files"] == 1
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")) == [
+        "name.v1/000000.png",
+        "x.npz/000000.png",
+    ]
+
+
+@pytest.mark.parametrize("out", ["new", "x.npz", "."])
+def test_more_samples_than_anyone_can_mean(
+    out: str, runs: Path, document: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["sample", "digits", "--runs", str(runs), "-n", f"{10**30}", "--out", out]
+    error = document(*words, code=2)["error"]
+    assert error["what"] == f"-n is {10**30}"
+    assert error["expected"] == "from 1 to 10,000,000 samples"
+    assert document("figures", "grid", "digits", "--runs", str(runs), "-n", f"{10**30}", code=2)["error"] == error
+
+
+def test_a_damaged_checkpoint_is_a_note(
+    runs: Path, document: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not a warning of Python's, with a path into the package and a line of its source."""
+    run = shutil.copytree(runs / "points", tmp_path / "points")
+    weights = max(run.glob("checkpoints/step-*")) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    for words in (["sample", str(run), "--out", "x.npz"], ["figures", "grid", str(run), "--out", "x.png"]):
+        assert cli.main([*words[:-1], str(tmp_path / words[-1]), "-n", "9"]) == 0
+        said = capsys.readouterr().err
+        assert said.startswith("step-00000004 is damaged (")
+        assert said.endswith("an older checkpoint is used\n")
+        assert len(said.splitlines()) == 1
 
 
 def test_an_array_file_is_not_overwritten(runs: Path, document: Callable[..., Any], tmp_path: Path) -> None:

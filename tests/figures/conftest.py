@@ -8,7 +8,7 @@ import torch
 
 from sfumato.core import Rates, Schedule, batch_noise
 from sfumato.data import DataConfig, Normalization, Packed, load_data, measure, split
-from sfumato.experiment.model import Path as Trajectory
+from sfumato.experiment.model import Trajectory
 
 
 def prepared(source: str, normalize: str) -> tuple[Packed, Normalization]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sfumato.cli.arguments import Parser, Settings
-from sfumato.cli.output import printable, say
+from sfumato.cli.output import note, say
+from sfumato.errors import printable
 
 __all__ = ["arguments", "run"]
 
@@ -22,7 +23,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Export; returns the file and its size."""
     from sfumato.experiment.load import export
 
-    out = export(args.run, Path(args.out), runs=args.runs, force=args.force)
+    out = export(args.run, Path(args.out), runs=args.runs, force=args.force, report=note)
     size = out.stat().st_size
     say(f"{printable(out)} ({size:,} bytes); `sfumato sample {printable(out)}` draws from it")
     return {"out": str(out), "bytes": size}

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.cli.arguments import Parser, Settings
-from sfumato.cli.output import printable, say
+from sfumato.cli.output import note, say
 from sfumato.cli.sample import whole
-from sfumato.errors import DataError, UsageError
+from sfumato.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -199,7 +199,7 @@ def _one(args: argparse.Namespace, what: str) -> str:
 def _model(what: str, args: argparse.Namespace) -> "Model":
     from sfumato.experiment.load import load
 
-    return load(what, runs=args.runs, device=args.device)
+    return load(what, runs=args.runs, device=args.device, report=note)
 
 
 def _sampling(model: "Model", settings: Settings) -> "SamplingConfig":

@@ -7,9 +7,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-from sfumato.errors import SfumatoError
+from sfumato.errors import SfumatoError, printable
 
-__all__ = ["error_document", "error_text", "is_fancy", "is_first_process", "printable", "say", "table", "write_json"]
+__all__ = [
+    "error_document",
+    "error_text",
+    "is_fancy",
+    "is_first_process",
+    "note",
+    "say",
+    "table",
+    "write_json",
+]
 
 
 def is_fancy(stream: IO[str] | None) -> bool:
@@ -22,16 +31,16 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def printable(value: object) -> str:
-    """Text on one line, whatever names of files and runs contain."""
-    text = str(value)
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def say(text: str = "") -> None:
     """A line for people: stdout, or stderr when stdout belongs to a JSON document. Only one process speaks."""
     if is_first_process():
         print(text)
+
+
+def note(text: str) -> None:
+    """A line beside the result, to stderr: what a person should know and no program needs."""
+    if is_first_process():
+        print(printable(text), file=sys.stderr)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,6 +1,7 @@
 """`sfumato sample`: draw from a run or an exported model into an array file or a folder of pictures."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -8,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sfumato.cli.arguments import Parser, Settings
-from sfumato.cli.output import is_fancy, printable, say
-from sfumato.errors import UsageError
+from sfumato.cli.output import is_fancy, note, say
+from sfumato.errors import UsageError, printable
 
 __all__ = ["arguments", "run", "whole"]
 
@@ -46,13 +47,14 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Sample and write; returns what was written and how it was drawn."""
     from sfumato.experiment.config import sampling_with
     from sfumato.experiment.load import load
-    from sfumato.experiment.outputs import require_free_target, write_samples
+    from sfumato.experiment.model import MOST_SAMPLES
+    from sfumato.experiment.outputs import require_free_target, settings_of, write_samples
 
-    out = Path(args.out)
-    if args.count < 1:
-        raise UsageError(f"-n is {args.count}", expected="1 or more samples", fix="-n 36")
-    require_free_target(out, args.count, force=args.force)
-    model = load(args.run, runs=args.runs, device=args.device)
+    out, folder = Path(args.out), args.out.endswith(("/", os.sep))
+    if not 1 <= args.count <= MOST_SAMPLES:
+        raise UsageError(f"-n is {args.count}", expected=f"from 1 to {MOST_SAMPLES:,} samples", fix="-n 36")
+    require_free_target(out, args.count, force=args.force, folder=folder)
+    model = load(args.run, runs=args.runs, device=args.device, report=note)
     short = {"steps": args.steps, "sampler": args.sampler, "guidance": args.guidance, "weights": args.weights}
     named = [(key.removeprefix("sampling."), text) for key, text in settings]
     named += [(key, text) for key, text in short.items() if text is not None]
@@ -61,16 +63,9 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     with _progress() as progress:
         samples = model.sample(args.count, seed=args.seed, labels=args.label, config=config, progress=progress)
     seconds = time.perf_counter() - started
-    about = {
-        "run": str(args.run),
-        "digest": model.digest,
-        "sampler": repr(config.sampler),
-        "steps": str(config.steps),
-        "grid": repr(config.grid),
-        "weights": config.weights,
-    }
-    written = write_samples(out, samples, about, force=args.force)
-    say(f"{len(samples)} samples in {printable(out)} ({config.sampler!r}, {config.steps} steps, {seconds:.1f} s)")
+    about = {"run": str(args.run), "digest": model.digest, **settings_of(config)}
+    written = write_samples(out, samples, about, force=args.force, folder=folder)
+    say(f"{len(samples)} samples in {printable(out)} ({about['sampler']}, {config.steps} steps, {seconds:.1f} s)")
     return {
         "out": str(out),
         "files": len(written),
@@ -78,7 +73,6 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         "seed": args.seed,
         "seconds": seconds,
         **about,
-        "steps": config.steps,
     }
 
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
-from sfumato.cli.output import is_fancy, is_first_process, printable, say
+from sfumato.cli.output import is_fancy, is_first_process, say
+from sfumato.errors import printable
 
 if TYPE_CHECKING:
     from sfumato.experiment.run import Run

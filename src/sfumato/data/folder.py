@@ -24,8 +24,8 @@ from sfumato.data.decoding import SUFFIXES, BadPicture, Picture, Preparation, de
 from sfumato.data.labels import map_labels, natural
 from sfumato.data.packed import Packed, evenly, pack
 from sfumato.data.settings import DataConfig
-from sfumato.data.wording import counted, printable
-from sfumato.errors import DataError
+from sfumato.data.wording import counted
+from sfumato.errors import DataError, printable
 
 __all__ = ["Listing", "load_folder", "scan"]
 

@@ -11,8 +11,7 @@ from sfumato.data.folder import load_folder
 from sfumato.data.packed import Packed, check_pad
 from sfumato.data.points import load_points
 from sfumato.data.settings import EMBEDDED_SOURCES, POINT_SOURCES, DataConfig
-from sfumato.data.wording import printable
-from sfumato.errors import ConfigError, DataError
+from sfumato.errors import ConfigError, DataError, printable
 
 __all__ = ["declared_shape", "load_data"]
 

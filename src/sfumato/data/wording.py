@@ -1,11 +1,6 @@
-"""How the data package writes names and numbers in messages."""
+"""How counts are written in messages."""
 
-__all__ = ["counted", "printable"]
-
-
-def printable(name: str) -> str:
-    """`name` with everything that a terminal would not show as one character written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+__all__ = ["counted"]
 
 
 def counted(count: int, noun: str) -> str:

@@ -124,7 +124,9 @@ def assemble(
     return Model(experiment, record, denoisers, weights_digest(denoisers["ema"]), steps_trained)
 
 
-def export(run: object, out: str | Path, *, runs: str | Path = "runs", force: bool = False) -> Path:
+def export(
+    run: object, out: str | Path, *, runs: str | Path = "runs", force: bool = False, report: Report = warn
+) -> Path:
     """Write the averaged weights of a run, with all that is needed to sample, into one safetensors file."""
     target = Path(out)
     if target.suffix != ".safetensors":
@@ -133,7 +135,7 @@ def export(run: object, out: str | Path, *, runs: str | Path = "runs", force: bo
         raise UsageError(f"--out is {target}", expected="a name ending in .safetensors", fix=f"--out {better}")
     if target.exists() and not force:
         raise UsageError(f"{target} exists already", expected="a new file", fix="choose another name, or add --force")
-    model = load(run, runs=runs, device="cpu")
+    model = load(run, runs=runs, device="cpu", report=report)
     write_single_file(target, bare_state(model.denoiser.network), metadata_of(model))
     return target
 

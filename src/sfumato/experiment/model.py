@@ -40,7 +40,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """A whole way from noise to data in data units: `states` are x at `times`, noise first, `guesses` the x0 predicted on the way.
+    """A whole trajectory in data units: `states` are x at `times`, noise first, `guesses` the x0 predicted on the way.
 
     Noisy states are at unit power, x_t/sqrt(alpha² + sigma²): nothing changes where variance is preserved, and a state
     of an exploding process can be seen at all.

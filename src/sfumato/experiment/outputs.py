@@ -2,10 +2,13 @@
 
 Every file is written under a temporary name and renamed when complete; a file that exists already is left alone unless
 `force` is given. The metadata of a PNG (tEXt chunks `sfumato:…`) carry the digest of the weights, the sample's own
-seed, its index, the sampler and its steps: enough to draw the same picture again.
+seed, its index, and every setting of the sampling as it is given to `sfumato sample` (`sampler.eta` 0.5): enough to
+draw the same picture again.
 """
 
 import io
+import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,39 +18,55 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sfumato.errors import UsageError
+from sfumato.experiment.config import SamplingConfig
 from sfumato.experiment.model import Samples
+from sfumato.experiment.schema import flatten, to_plain
 from sfumato.training.storage import LocalStorage, explained, make_folders, replace_file
 
-__all__ = ["require_free_target", "write_samples"]
+__all__ = ["require_free_target", "settings_of", "write_samples"]
+
+_FILES_BY_HABIT = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".npy", ".zip", ".pt")  # clearly not meant as folders
 
 
-def require_free_target(out: Path, count: int, *, force: bool) -> None:
-    """Refuse, before any sample is drawn, a target of an unknown kind or one that holds a sample already."""
-    if out.suffix not in ("", ".npz") and not out.is_dir():
+def settings_of(sampling: SamplingConfig) -> dict[str, object]:
+    """Every setting of the sampling under the key that `sfumato sample` takes: `sampler` Ddim, `sampler.eta` 0.5 …"""
+    return {key.removesuffix(".kind"): value for key, value in flatten(to_plain(sampling)).items()}
+
+
+def require_free_target(out: Path, count: int, *, force: bool, folder: bool = False) -> None:
+    """Refuse, before any sample is drawn, a target of an unknown kind or one that holds a sample already.
+
+    `folder` says that a folder is meant, whatever the name looks like.
+    """
+    if out.suffix not in ("", ".npz") and not folder and not out.is_dir():
+        array = out.with_suffix(".npz") if out.suffix.lower() in _FILES_BY_HABIT else f"{out}.npz"
         raise UsageError(
             f"--out is {out}",
-            expected="a file ending in .npz, or a folder for PNGs",
-            fix=f"--out {out.with_suffix('.npz')}",
+            expected="a file ending in .npz, or a folder for PNGs: one that exists, or a name that ends in /",
+            fix=f"--out {array}, or --out {out}/",
         )
-    if _is_array_file(out):
+    if _is_array_file(out, folder):
         taken = [out] if out.exists() else []
     elif out.exists() and not out.is_dir():
         raise UsageError(f"--out is {out}, which is a file", expected="a folder for PNGs", fix=f"--out {out}.npz")
     else:
-        taken = [path for path in _pictures(out, count) if path.exists()]
+        there = set(os.listdir(out)) if out.is_dir() else set()  # one look, however many samples are asked for
+        taken = [path for path in _pictures(out, count) if path.name in there] if there else []
     if taken and not force:
         raise UsageError(
             f"{taken[0]} exists already", expected="a new file or folder", fix="choose another --out, or add --force"
         )
 
 
-def write_samples(out: Path, samples: Samples, about: Mapping[str, str], *, force: bool = False) -> list[Path]:
-    """Write samples to `out` and give the files written. `about` goes into the metadata of every PNG.
+def write_samples(
+    out: Path, samples: Samples, about: Mapping[str, object], *, force: bool = False, folder: bool = False
+) -> list[Path]:
+    """Write samples to `out` and give the files written. `about` goes into the metadata of every PNG, as settable text.
 
     Raises UsageError for PNGs of what is not a picture, ResourceError when the disk refuses.
     """
-    require_free_target(out, len(samples), force=force)
-    if _is_array_file(out):
+    require_free_target(out, len(samples), force=force, folder=folder)
+    if _is_array_file(out, folder):
         _write(out, _array_file(samples))
         return [out]
     if samples.images is None or samples.images.shape[-1] not in (1, 3, 4):
@@ -58,25 +77,25 @@ def write_samples(out: Path, samples: Samples, about: Mapping[str, str], *, forc
         )
     paths = list(_pictures(out, len(samples)))
     for index, (path, pixels) in enumerate(zip(paths, samples.images, strict=True)):
-        own = {"seed": str(int(samples.seeds[index])), "index": str(index)}
+        own = {"seed": int(samples.seeds[index]), "index": index}
         if samples.labels is not None:
-            own["label"] = str(int(samples.labels[index]))
+            own["label"] = int(samples.labels[index])
         _write(path, png(pixels, {**about, **own}), durable=False)  # two syncs per picture would take most of the time
     return paths
 
 
-def png(pixels: NDArray[np.uint8], about: Mapping[str, str]) -> bytes:
+def png(pixels: NDArray[np.uint8], about: Mapping[str, object]) -> bytes:
     """The PNG file of one picture (H, W, C), with its metadata."""
     info = PngInfo()
     for key, value in about.items():
-        info.add_text(f"sfumato:{key}", value)
+        info.add_text(f"sfumato:{key}", value if isinstance(value, str) else json.dumps(value))
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG", pnginfo=info)
     return file.getvalue()
 
 
-def _is_array_file(out: Path) -> bool:
-    return out.suffix == ".npz" and not out.is_dir()
+def _is_array_file(out: Path, folder: bool) -> bool:
+    return out.suffix == ".npz" and not folder and not out.is_dir()
 
 
 def _pictures(folder: Path, count: int) -> Iterable[Path]:
