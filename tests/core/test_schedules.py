@@ -1,6 +1,8 @@
 """Every schedule: its clock, inverse, slope, family, bounds and prior; each clock against its own source."""
 
 import math
+import re
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -239,6 +241,30 @@ def test_signal_left_at_the_end_is_refused_with_the_number_and_the_remedies() ->
     assert denoiser(short, allow=True).schedule is short
     assert denoiser(ZeroTerminalSnr(short)).schedule.terminal_signal(1.0) < 1e-8
     assert denoiser(short, data_std=0.25).schedule is short  # 0.152 · 0.0625 = 0.0095
+
+
+@pytest.mark.parametrize(
+    ("schedule", "key"),
+    [
+        (CosineAngle(min_signal_rate=0.3), "min_signal_rate"),
+        (VpSde(beta_max=3.0), "beta_max"),
+        (LogSnrLinear(log_snr_min=-2.0), "log_snr_min"),
+        (Ve(sigma_max=3.0), "sigma_max"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Schedule) else value,
+)
+@pytest.mark.parametrize("data_std", [1.0, 0.7])
+def test_the_remedy_of_a_continuous_schedule_is_a_setting_of_its_own_that_works(
+    schedule: Schedule, key: str, data_std: float
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        denoiser(schedule, data_std=data_std)
+    found = re.match(rf"set schedule\.{key}: (-?[0-9.]+), or set allow_terminal_signal: true$", caught.value.fix)
+    assert found is not None, caught.value.fix
+    mended = replace(schedule, **{key: float(found[1])})  # type: ignore[type-var]
+    assert 0.008 < mended.terminal_signal(data_std) <= 0.01  # no more is asked for than is needed
+    with pytest.raises(ConfigError, match=rf"schedule\.base\.{key}"):
+        denoiser(Shifted(64, base=schedule), data_std=data_std)
 
 
 @pytest.mark.parametrize("end", [0.0099, 0.0101])

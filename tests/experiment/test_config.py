@@ -8,6 +8,7 @@ from sfumato.core import CosineAngle, CosineBetas, GridTimes, LinearBetas, Previ
 from sfumato.data.settings import DataConfig
 from sfumato.errors import ConfigError
 from sfumato.experiment.config import Experiment, SamplingConfig, experiment_yaml, load_experiment, sampling_with
+from sfumato.experiment.describe import describe
 from sfumato.experiment.schema import read
 from sfumato.experiment.yaml_file import parse_yaml
 from sfumato.nn import ResidualUNetConfig, StepMlpConfig
@@ -137,10 +138,9 @@ def test_misfits_are_all_reported_each_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("times:\n  kind: GridTimes\n  steps: 3\nsampling:\n  guidance: 2\ntime_input: StepInput\n")
     error = refusal({}, path)
-    assert error.what.startswith("3 problems: (1) ")
+    assert error.what.startswith("2 problems: (1) ")
     for part in (
-        "bad.yaml:1: times is GridTimes",
-        "bad.yaml:6: time_input is StepInput",
+        "bad.yaml:1: times is GridTimes and time_input is StepInput",
         "bad.yaml:5: sampling.guidance",
     ):
         assert part in error.what
@@ -159,3 +159,68 @@ def test_sampling_with_keeps_what_is_not_named() -> None:
     with pytest.raises(ConfigError, match="--sampler: there is no 'dimm'") as caught:
         sampling_with(run, [("sampler", "dimm")])
     assert caught.value.fix == "did you mean Ddim?"
+
+
+def flag_refusal(source: str | Experiment, *flags: tuple[str, str]) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(source, flags)
+    return caught.value
+
+
+def test_a_chain_of_another_length_is_mended_by_one_line() -> None:
+    """The remedy of a flag is flags, complete enough to be pasted; that of a file or of Python is settings."""
+    error = flag_refusal("swiss-roll", ("schedule.steps", "200"))
+    assert error.what.startswith("--schedule.steps: times.steps is 100 and time_input.steps is 100 and ")
+    assert error.fix == "--schedule.steps 200 --times.steps 200 --time_input.steps 200"
+    words = error.fix.replace("--", "").split()
+    assert load_experiment("swiss-roll", list(zip(words[::2], words[1::2], strict=True))).schedule.num_steps == 200
+    error = refusal({"schedule": Tabulated(steps=90), "times": GridTimes(80)})
+    assert error.fix == "set schedule.steps: 90, times.steps: 90"
+    wrapped = {"schedule": Shifted(32, base=Tabulated(steps=9)), "times": GridTimes(8)}
+    assert "schedule.base.steps: 9" in refusal(wrapped).fix
+    error = flag_refusal("swiss-roll", ("schedule", "VpSde"))
+    assert "--times UniformTimes --time_input NoiseVarianceInput, or --schedule Tabulated" in error.fix
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "fix"),
+    [
+        ("training.steps", "0", "--training.steps 10000"),
+        ("training.clip_norm", "-1", "--training.clip_norm 1.0"),
+        ("training.accumulate", "3", "--training.accumulate 2"),
+        ("sampling.steps", "0", "--sampling.steps 50"),
+        ("evaluation.count", "0", "--evaluation.count 512"),
+        ("data.limit", "0", "--data.limit 1000"),
+        ("seed", "-1", "--seed 0"),
+        ("network.depth", "0", "--network.depth 2"),
+        ("network.widths", "0,8", "--network.widths 64,64"),
+        ("sampling.sampler.eta", "2", "--sampling.sampler.eta 0"),
+    ],
+)
+def test_a_value_out_of_range_is_answered_with_one_that_works(flag: str, value: str, fix: str) -> None:
+    assert flag_refusal(Experiment(), (flag, value)).fix == fix
+    _, _, works = fix.partition(" ")
+    load_experiment(Experiment(), [(flag, works)])
+    key = fix.removeprefix("--").partition(" ")[0]
+    assert f"{key}: " in refusal({flag: load_value(value)}).fix  # a setting, where it was no flag
+
+
+def load_value(text: str) -> object:
+    return [int(part) for part in text.split(",")] if "," in text else int(text)
+
+
+def test_the_sampling_section_alone_says_its_own_flags() -> None:
+    with pytest.raises(ConfigError) as caught:
+        sampling_with(SamplingConfig(), [("steps", "0")])
+    assert caught.value.fix == "--steps 50"
+
+
+def test_every_setting_is_described() -> None:
+    """One line for each field that `train --help` lists, and no class listed twice below another."""
+    settings = list(describe(Experiment))
+    assert [s.key for s in settings if s.kind is None and not s.about] == []
+    kinds = [(s.key, s.kind) for s in settings if s.kind is not None]
+    assert len(kinds) == len(set(kinds))
+    abouts = {s.key: s.about for s in settings}
+    assert abouts["data.count"] != abouts["data.noise"]
+    assert any(s.key == "schedule.betas.rescale" for s in settings)

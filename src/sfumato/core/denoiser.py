@@ -6,6 +6,7 @@ is trained; wrappers (clipping, guidance, counting) are others. The network sees
     c_in = 1 / sqrt(alpha² data_std² + sigma²)      (Karras et al. 2022; 1 for a network that counts steps)
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
@@ -72,7 +73,10 @@ def unit_variance(r: Rates, data_std: float) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class StepInput(TimeInput):
-    """t T - 1: the zero-based index of the step, as in DDPM; fractional between grid points; x_t goes in unscaled."""
+    """t T - 1: the zero-based index of the step, as in DDPM; fractional between grid points; x_t goes in unscaled.
+
+    steps: T, the same number as the schedule's.
+    """
 
     steps: int = 1000
 
@@ -133,8 +137,7 @@ def check_terminal_signal(schedule: Schedule, data_std: float) -> None:
             f"schedule {type(schedule).__name__} ends with alpha-bar {float(end.alpha**2):.4g}: "
             f"the data still have {signal:.3g} times the power of the noise at t = 1",
             expected=f"at most {MAX_TERMINAL_SIGNAL}, because sampling starts from noise alone",
-            fix="rescale the betas to the number of steps (schedule.betas.rescale: true), use CosineBetas, wrap it in "
-            "ZeroTerminalSnr, or set allow_terminal_signal: true",
+            fix=f"{schedule.remedy(math.log(MAX_TERMINAL_SIGNAL / data_std**2))}, or set allow_terminal_signal: true",
         )
 
 

@@ -118,6 +118,8 @@ class PreviousMean(Parameterization):
     """F = the mean of q(x_s | x_t, x_0), s a step of the table before t: keep x_t + pull x_0 (Ho et al. 2020).
 
     c_skip = -keep/pull and c_out = 1/pull; on the interval that ends at data F = x_0.
+
+    schedule: the table whose steps are meant, the same as the experiment's.
     """
 
     schedule: Schedule = Tabulated()
@@ -127,7 +129,7 @@ class PreviousMean(Parameterization):
             raise ConfigError(
                 f"parameterization.schedule is {type(self.schedule).__name__}, which has no steps",
                 expected="a table, whose grid says which mean is meant",
-                fix="use Tabulated, or another parameterization",
+                fix="set parameterization.schedule: Tabulated, or choose another parameterization",
             )
 
     def coefficients(self, r: Rates, data_std: float) -> Coefficients:

@@ -25,6 +25,10 @@ class Shifted(Schedule):
     Averaging k² pixels divides the noise's variance by k² and leaves smooth images as they are (Hoogeboom et al. 2023,
     "simple diffusion", eq. 4). Where the sum would leave the bounds of log_snr, t runs linearly over the part of the
     base's time that stays inside; a table keeps its grid.
+
+    resolution: side of the pictures to train on, in pixels.
+    reference: side at which `base` is right, in pixels.
+    base: the schedule to shift.
     """
 
     resolution: int
@@ -35,7 +39,7 @@ class Shifted(Schedule):
         for name, value in (("resolution", self.resolution), ("reference", self.reference)):
             if value < 1:
                 raise ConfigError(
-                    f"schedule.{name} is {value}", expected="pixels, 1 or more", fix="64 is the usual reference"
+                    f"schedule.{name} is {value}", expected="pixels, 1 or more", fix=f"set schedule.{name}: 64"
                 )
         if abs(self._shift()) > MAX_LOG_SNR:
             raise ConfigError(
@@ -52,6 +56,9 @@ class Shifted(Schedule):
         bounds = torch.tensor([MAX_LOG_SNR, -MAX_LOG_SNR], dtype=torch.float64) - self._shift()
         clean, noisy = self.base.time(bounds).tolist()
         return clean, noisy
+
+    def remedy(self, log_snr: float, key: str = "schedule") -> str:
+        return self.base.remedy(log_snr - self._shift(), f"{key}.base")
 
     def _base_time(self, t: Tensor) -> Tensor:
         if self.base.num_steps is not None:
@@ -91,6 +98,8 @@ class ZeroTerminalSnr(Schedule):
 
     alpha' = floor + (alpha - alpha_1)(alpha_min - floor)/(alpha_min - alpha_1), with alpha_min at t_min and alpha_1 at
     t = 1; the paper's floor is 0, ours 4.5e-5, so that no network meets sigma = 1 exactly with alpha = 0.
+
+    base: the schedule to stretch.
     """
 
     base: Schedule = Tabulated(LinearBetas())

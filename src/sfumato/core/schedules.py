@@ -15,6 +15,7 @@ and between grid points log_snr is linear in t.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -106,6 +107,13 @@ class Schedule(ABC):
             (slope,) = torch.autograd.grad(self.log_snr(moment).sum(), moment)
         return slope
 
+    def remedy(self, log_snr: float, key: str = "schedule") -> str:
+        """What to set so that log_snr(1) falls to the given value; `key` names the place of this schedule in settings.
+
+        For messages alone. A schedule that has no setting for its noisy end says so.
+        """
+        return f"choose another {key}, one that ends in noise"
+
     def terminal_signal(self, data_std: float) -> float:
         """alpha_1² data_var / sigma_1²: the power of the data left at t = 1, where sampling assumes there is none."""
         end = self.rates(1.0)
@@ -151,13 +159,18 @@ class Straight(Schedule):
         return float(self.rates(1.0).sigma)
 
 
+def rounded(value: float, step: float, direction: Callable[[float], int]) -> float:
+    """`value` at multiples of `step`, `math.floor` or `math.ceil` of them: a number to type in that still does."""
+    return float(f"{direction(value / step) * step:.6g}")
+
+
 def check_range(name: str, low: float, high: float, limits: tuple[float, float]) -> None:
     """Refuse a pair that is not `limits[0] <= low < high <= limits[1]`; `name` says which settings these are."""
     if not limits[0] <= low < high <= limits[1]:
         raise ConfigError(
             f"schedule: {name} are {low} and {high}",
             expected=f"two increasing numbers within [{limits[0]:.6g}, {limits[1]:.6g}]: log-SNR within ±{MAX_LOG_SNR}",
-            fix="swap or narrow them, or take the defaults",
+            fix="swap or narrow them, or leave them out: the defaults fit",
         )
 
 
@@ -166,6 +179,9 @@ class CosineAngle(VariancePreserving):
     """alpha = cos(angle), sigma = sin(angle), the angle linear in t between the two signal rates (Béres 2022).
 
     angle(t) = acos(max_signal_rate) + t (acos(min_signal_rate) - acos(max_signal_rate)); log_snr = -2 log tan(angle).
+
+    min_signal_rate: alpha at the noisy end, t = 1, where sampling starts.
+    max_signal_rate: alpha at the clean end, t = 0.
     """
 
     min_signal_rate: float = 0.02
@@ -186,10 +202,18 @@ class CosineAngle(VariancePreserving):
         angle = (-log_snr.to(torch.float64) / 2).exp().atan()
         return ((angle - clean) / (noisy - clean)).clamp(self.t_min, 1.0)
 
+    def remedy(self, log_snr: float, key: str = "schedule") -> str:
+        rate = (1 + math.exp(-log_snr)) ** -0.5
+        return f"set {key}.min_signal_rate: {rounded(rate, 10.0 ** math.floor(math.log10(rate) - 1), math.floor)}"
+
 
 @dataclass(frozen=True, slots=True)
 class VpSde(VariancePreserving):
-    """VP-SDE, beta linear in t: alpha² = exp(-t beta_min - t²/2 (beta_max - beta_min)) (Song et al. 2021, eq. 33)."""
+    """VP-SDE, beta linear in t: alpha² = exp(-t beta_min - t²/2 (beta_max - beta_min)) (Song et al. 2021, eq. 33).
+
+    beta_min: noise added per unit of time at the clean end.
+    beta_max: the same at the noisy end; together they set what is left of the data at t = 1.
+    """
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -208,10 +232,18 @@ class VpSde(VariancePreserving):
         t = 2 * spent / ((self.beta_min**2 + 2 * rise * spent).sqrt() + self.beta_min)
         return t.clamp(self.t_min, 1.0)
 
+    def remedy(self, log_snr: float, key: str = "schedule") -> str:
+        spent = math.log1p(math.exp(-log_snr))
+        return f"set {key}.beta_max: {min(rounded(2 * spent - self.beta_min, 0.1, math.ceil), MAX_LOG_SNR)}"
+
 
 @dataclass(frozen=True, slots=True)
 class LogSnrLinear(VariancePreserving):
-    """log_snr linear in t, from log_snr_max at t = 0 to log_snr_min at t = 1 (Kingma et al. 2021, "fixed" schedule)."""
+    """log_snr linear in t, from log_snr_max at t = 0 to log_snr_min at t = 1 (Kingma et al. 2021, "fixed" schedule).
+
+    log_snr_min: log-SNR at the noisy end, in nats.
+    log_snr_max: log-SNR at the clean end, in nats.
+    """
 
     log_snr_min: float = -15.0
     log_snr_max: float = 15.0
@@ -226,10 +258,17 @@ class LogSnrLinear(VariancePreserving):
         t = (self.log_snr_max - log_snr.to(torch.float64)) / (self.log_snr_max - self.log_snr_min)
         return t.clamp(self.t_min, 1.0)
 
+    def remedy(self, log_snr: float, key: str = "schedule") -> str:
+        return f"set {key}.log_snr_min: {max(rounded(log_snr, 0.1, math.floor), -MAX_LOG_SNR)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Ve(VarianceExploding):
-    """sigma geometric in t, sigma_min (sigma_max/sigma_min)^t: the VE-SDE (Song et al. 2021, eq. 31)."""
+    """sigma geometric in t, sigma_min (sigma_max/sigma_min)^t: the VE-SDE (Song et al. 2021, eq. 31).
+
+    sigma_min: noise at the clean end, in units of the prepared data.
+    sigma_max: noise at the noisy end; far above the data, or sampling starts where training never was.
+    """
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
@@ -244,6 +283,9 @@ class Ve(VarianceExploding):
     def time(self, log_snr: Tensor) -> Tensor:
         t = (-log_snr.to(torch.float64) / 2 - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
         return t.clamp(self.t_min, 1.0)
+
+    def remedy(self, log_snr: float, key: str = "schedule") -> str:
+        return f"set {key}.sigma_max: {rounded(math.exp(-log_snr / 2), 0.1, math.ceil)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +310,11 @@ class RectifiedFlow(Straight):
 
 @dataclass(frozen=True, slots=True)
 class Tabulated(VariancePreserving):
-    """The T-step chain of DDPM: alpha-bar on the grid t = k/T, log_snr linear in t between (Ho et al. 2020)."""
+    """The T-step chain of DDPM: alpha-bar on the grid t = k/T, log_snr linear in t between (Ho et al. 2020).
+
+    betas: how much noise each step adds.
+    steps: T, the length of the chain; `times` and `time_input` count the same steps.
+    """
 
     betas: Betas = LinearBetas()
     steps: int = 1000
@@ -278,7 +324,7 @@ class Tabulated(VariancePreserving):
             raise ConfigError(
                 f"schedule.steps is {self.steps}",
                 expected=f"the number of steps T of the chain, from 1 to {MAX_STEPS:,}",
-                fix="1000 is usual",
+                fix="set schedule.steps: 1000",
             )
         grid_log_snr(self)  # a table that is no schedule is refused here, not in the middle of a run
 
@@ -293,6 +339,11 @@ class Tabulated(VariancePreserving):
         upper = torch.searchsorted(-grid, -wanted).clamp(1, self.steps - 1)
         share = (grid[upper - 1] - wanted) / (grid[upper - 1] - grid[upper])
         return (upper + share) / self.steps
+
+    def remedy(self, log_snr: float, key: str = "schedule") -> str:
+        return " or ".join(
+            [*self.betas.remedies(f"{key}.betas"), f"set {key}.betas: CosineBetas, or wrap it in ZeroTerminalSnr"]
+        )
 
     @property
     def t_min(self) -> float:

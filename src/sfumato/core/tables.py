@@ -51,18 +51,22 @@ class Betas(ABC):
             )
         return betas.clamp(max=MAX_BETA)
 
+    def remedies(self, key: str) -> list[str]:
+        """What of these betas to set for more noise at the end of a short chain; `key` is their place in settings."""
+        return []
+
     def num_clipped(self, steps: int) -> int:
         """How many betas the formula drove to 0.999 or more: said in the record of a run."""
         return int((self.unclipped(steps) >= MAX_BETA).sum())
 
 
 def _check_range(start: float, end: float) -> None:
-    for name, value in (("start", start), ("end", end)):
+    for name, value, usual in (("start", start, 1e-4), ("end", end, 0.02)):
         if not 0 < value < 1:
             raise ConfigError(
                 f"schedule.betas.{name} is {value}",
                 expected="a number above 0 and below 1",
-                fix="1.0e-4 to 0.02 is usual",
+                fix=f"set schedule.betas.{name}: {usual}",
             )
 
 
@@ -78,6 +82,10 @@ class LinearBetas(Betas):
     """beta from start to end in equal steps, both times `1000/T` when rescaled (Ho et al. 2020; Nichol & Dhariwal).
 
     Without the rescaling a short chain ends far from its prior: T = 200 with the usual range stops at alpha-bar 0.132.
+
+    start: the first beta, of a chain of 1000 steps when rescaled.
+    end: the last beta.
+    rescale: multiply by 1000/T, so that a chain of any length ends in noise.
     """
 
     start: float = 1e-4
@@ -91,10 +99,17 @@ class LinearBetas(Betas):
         scale = 1000 / steps if self.rescale else 1.0
         return scale * _ramp(self.start, self.end, steps)
 
+    def remedies(self, key: str) -> list[str]:
+        return [f"set {key}.end: 0.02" if self.rescale else f"set {key}.rescale: true"]
+
 
 @dataclass(frozen=True, slots=True)
 class QuadraticBetas(Betas):
-    """Equal steps of the square root: `linspace(sqrt(start), sqrt(end))²` (Ho et al. 2020, code)."""
+    """Equal steps of the square root: `linspace(sqrt(start), sqrt(end))²` (Ho et al. 2020, code).
+
+    start: the first beta.
+    end: the last beta.
+    """
 
     start: float = 1e-4
     end: float = 0.02
@@ -108,7 +123,11 @@ class QuadraticBetas(Betas):
 
 @dataclass(frozen=True, slots=True)
 class SigmoidBetas(Betas):
-    """`start + (end - start) · sigmoid(linspace(-6, 6))` (Esling's notebooks; GeoDiff)."""
+    """`start + (end - start) · sigmoid(linspace(-6, 6))` (Esling's notebooks; GeoDiff).
+
+    start: the beta that the first steps approach.
+    end: the beta that the last steps approach.
+    """
 
     start: float = 1e-4
     end: float = 0.02
@@ -122,12 +141,20 @@ class SigmoidBetas(Betas):
 
 @dataclass(frozen=True, slots=True)
 class ConstantBetas(Betas):
-    """The same beta at every step."""
+    """The same beta at every step.
+
+    value: that beta.
+    """
 
     value: float = 0.02
 
     def __post_init__(self) -> None:
-        _check_range(self.value, self.value)
+        if not 0 < self.value < 1:
+            raise ConfigError(
+                f"schedule.betas.value is {self.value}",
+                expected="a number above 0 and below 1",
+                fix="set schedule.betas.value: 0.02",
+            )
 
     def unclipped(self, steps: int) -> Tensor:
         return torch.full((steps,), self.value, dtype=torch.float64)
@@ -135,14 +162,19 @@ class ConstantBetas(Betas):
 
 @dataclass(frozen=True, slots=True)
 class CosineBetas(Betas):
-    """alpha-bar(k) = f(k/T)/f(0), `f(u) = cos²((u + offset)/(1 + offset) · pi/2)` (Nichol & Dhariwal 2021, eq. 17)."""
+    """alpha-bar(k) = f(k/T)/f(0), `f(u) = cos²((u + offset)/(1 + offset) · pi/2)` (Nichol & Dhariwal 2021, eq. 17).
+
+    offset: keeps the first betas from vanishing; the paper's is 0.008.
+    """
 
     offset: float = 0.008
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset < 1:
             raise ConfigError(
-                f"schedule.betas.offset is {self.offset}", expected="a number in [0, 1)", fix="0.008 is the paper's"
+                f"schedule.betas.offset is {self.offset}",
+                expected="a number in [0, 1)",
+                fix="set schedule.betas.offset: 0.008",
             )
 
     def unclipped(self, steps: int) -> Tensor:
@@ -161,7 +193,12 @@ class JsdBetas(Betas):
 
 @dataclass(frozen=True, slots=True)
 class WarmupBetas(Betas):
-    """Linear from start to end over the first `fraction` of the steps, then constant (Ho et al. 2020, code)."""
+    """Linear from start to end over the first `fraction` of the steps, then constant (Ho et al. 2020, code).
+
+    start: the first beta.
+    end: the beta after the rise.
+    fraction: share of the steps that rise.
+    """
 
     start: float = 1e-4
     end: float = 0.02
@@ -173,7 +210,7 @@ class WarmupBetas(Betas):
             raise ConfigError(
                 f"schedule.betas.fraction is {self.fraction}",
                 expected="a number above 0, at most 1",
-                fix="0.1 is usual",
+                fix="set schedule.betas.fraction: 0.1",
             )
 
     def unclipped(self, steps: int) -> Tensor:

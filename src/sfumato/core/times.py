@@ -65,7 +65,10 @@ def _uniforms(spread: Spread, count: int, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class UniformTimes(Times):
-    """t uniform in [t_min, 1]: inv_density = 1."""
+    """t uniform in [t_min, 1]: inv_density = 1.
+
+    spread: stratified (one time per cell of the batch), antithetic (in pairs), or independent.
+    """
 
     spread: Spread = "stratified"
 
@@ -76,7 +79,11 @@ class UniformTimes(Times):
 
 @dataclass(frozen=True, slots=True)
 class GridTimes(Times):
-    """t = k/T, k uniform in 1 … T: the chain of T steps (Ho et al. 2020, alg. 1); antithetic: k and T + 1 - k."""
+    """t = k/T, k uniform in 1 … T: the chain of T steps (Ho et al. 2020, alg. 1); antithetic: k and T + 1 - k.
+
+    steps: T, the same number as the schedule's.
+    spread: stratified (one time per cell of the batch), antithetic (in pairs), or independent.
+    """
 
     steps: int = 1000
     spread: Spread = "stratified"
@@ -84,7 +91,9 @@ class GridTimes(Times):
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigError(
-                f"times.steps is {self.steps}", expected="1 or more", fix="use the schedule's number of steps"
+                f"times.steps is {self.steps}",
+                expected="1 or more",
+                fix="set times.steps: 1000",
             )
 
     def draw(self, schedule: Schedule, count: int, generator: torch.Generator) -> TimeDraw:
@@ -95,7 +104,12 @@ class GridTimes(Times):
 
 @dataclass(frozen=True, slots=True)
 class LogNormalTimes(Times):
-    """ln(noise_level) ~ N(mean, std²), truncated to the schedule's span (Karras et al. 2022, table 1: -1.2 and 1.2)."""
+    """ln(noise_level) ~ N(mean, std²), truncated to the schedule's span (Karras et al. 2022, table 1: -1.2 and 1.2).
+
+    mean: of the logarithm of the noise level.
+    std: of the logarithm of the noise level.
+    spread: stratified (one time per cell of the batch), antithetic (in pairs), or independent.
+    """
 
     mean: float = -1.2
     std: float = 1.2
@@ -103,7 +117,7 @@ class LogNormalTimes(Times):
 
     def __post_init__(self) -> None:
         if not self.std > 0:
-            raise ConfigError(f"times.std is {self.std}", expected="a number above 0", fix="1.2 is the paper's")
+            raise ConfigError(f"times.std is {self.std}", expected="a number above 0", fix="set times.std: 1.2")
 
     def quantiles(self, schedule: Schedule) -> Tensor:
         """The normal CDF at the ends of the schedule's span: quantiles of t_min and of 1; shape (2,).

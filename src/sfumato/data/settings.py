@@ -29,8 +29,8 @@ class DataConfig:
     source: an embedded set (`digits`, `sprites`), a generated 2-D set, or `folder`: whatever lies at `path`.
     path: a folder of images, an `.npz` or an `.npy` file; when given it replaces an embedded or generated source.
     size: height (and width) of the examples in pixels: centre crop to that aspect, then an antialiased triangle
-        filter. None keeps the pictures as they are; they must then agree in size.
-    channels: 1 (grey) or 3 (colour). None keeps what the pictures have; a mixture is then an error.
+        filter. null keeps the pictures as they are; they must then agree in size.
+    channels: 1 (grey) or 3 (colour). null keeps what the pictures have; a mixture is then an error.
     normalize: `range` maps 0..255 to [-1, 1] (points: the training part's least and largest value to -1 and 1),
         `standardize` subtracts the training part's mean and divides by its standard deviation, per channel or
         coordinate, `none` leaves points as they are (for images: values 0..255, rarely wanted).
@@ -40,15 +40,15 @@ class DataConfig:
         (0 still turns it off); `x_test` is never trained on.
     limit: use at most this many examples (and at most as many of a file's own test part), evenly spaced over the
         ordered whole, so that all classes are met.
-    count, noise: number of points of a generated 2-D set, and the standard deviation of its noise in the set's own
-        formula (None: the set's own default).
+    count: number of points of a generated 2-D set.
+    noise: standard deviation of a generated 2-D set's noise, in its own formula. null takes the set's default.
     background: colour behind transparent pixels, a name or `#rrggbb`.
     value_range: the two values that become black and white, for images in array files and for 16-bit, 32-bit and
         float picture files (for example `[0, 4095]`); 8-bit picture files are taken as they are.
     bad_files: `error` lists unreadable files and stops, `skip` leaves them out and records them.
     min_size: pictures whose shorter side is below this many pixels count as bad files.
     max_pixels: pictures whose header announces more pixels are refused before they are decoded.
-    cache: folder for decoded image folders; None: `$XDG_CACHE_HOME/sfumato` or `~/.cache/sfumato`; `off`: none.
+    cache: folder for decoded image folders; null: `$XDG_CACHE_HOME/sfumato` or `~/.cache/sfumato`; `off`: none.
     """
 
     source: str = "folder"
@@ -137,9 +137,12 @@ def _flag(name: str, value: object) -> None:
         raise _refuse(name, value, "true or false", f"--data.{name} true")
 
 
+_USUAL = {"limit": 1000, "min_size": 16, "count": 10_000, "max_pixels": 50_000_000}
+
+
 def _whole(name: str, value: object, largest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-        raise _refuse(name, value, f"a whole number from 1 to {largest:,}", f"choose data.{name} in that range")
+        raise _refuse(name, value, f"a whole number from 1 to {largest:,}", f"--data.{name} {_USUAL[name]}")
 
 
 def _number(name: str, value: object, low: float, high: float, expected: str, fix: str, *, below: bool = False) -> None:

@@ -57,6 +57,16 @@ class Experiment:
     name: names the run folders.
     description: one line for people.
     seed: the one number that every random draw follows from.
+    data: what to learn from.
+    network: the function that is trained.
+    schedule: how much noise there is at each time.
+    parameterization: what the network's output means.
+    times: which times training looks at.
+    time_input: how the network is told the time.
+    objective: what is minimised.
+    training: how long, how fast, on what.
+    sampling: how samples are drawn.
+    evaluation: how the held-out loss is measured.
     allow_terminal_signal: train on a schedule that does not end in noise, which sampling then starts from all the same.
     """
 

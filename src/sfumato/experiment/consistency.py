@@ -8,7 +8,7 @@ or `NoiseVarianceInput`).
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sfumato.core import GridTimes, LogNormalTimes, PreviousMean, StepInput
+from sfumato.core import GridTimes, LogNormalTimes, PreviousMean, Schedule, Shifted, StepInput, ZeroTerminalSnr
 from sfumato.data import declared_shape
 from sfumato.errors import ConfigError, UsageError
 from sfumato.nn import StepMlpConfig
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sfumato.experiment.config import Experiment
 
 __all__ = ["misfits"]
+
+CONTINUOUS = {"times": "UniformTimes", "time_input": "NoiseVarianceInput"}  # what fits any schedule
 
 
 def misfits(e: "Experiment") -> Iterator[UsageError]:
@@ -37,31 +39,42 @@ def _network_misfits(e: "Experiment") -> Iterator[UsageError]:
             yield error
 
 
+def steps_key(schedule: Schedule) -> str:
+    """Where the number of a schedule's steps is set: in a table, or in the table that it wraps."""
+    return (
+        steps_key(schedule.base).replace("schedule", "schedule.base", 1)
+        if isinstance(schedule, Shifted | ZeroTerminalSnr)
+        else "schedule.steps"
+    )
+
+
 def _clock_misfits(e: "Experiment") -> Iterator[ConfigError]:
-    """The schedule's steps against those of times and time_input, and the network that needs them."""
+    """The schedule's steps against those of times and time_input, in one refusal; and the network that needs them."""
     steps, schedule = e.schedule.num_steps, type(e.schedule).__name__
     counters = {"times": e.times, "time_input": e.time_input}
-    for key, value in counters.items():
-        if not isinstance(value, GridTimes | StepInput):
-            continue
-        kind, continuous = type(value).__name__, "UniformTimes" if key == "times" else "NoiseVarianceInput"
-        if steps is None:
-            yield ConfigError(
-                f"{key} is {kind} and schedule is {schedule}, which has no steps",
-                expected=f"{key}: {kind} with schedule: Tabulated, or {key}: {continuous} with schedule: {schedule}",
-                fix=f"set {key}: {continuous}, or schedule: Tabulated",
-            )
-        elif value.steps != steps:
-            yield ConfigError(
-                f"{key}.steps is {value.steps} and schedule.steps is {steps}",
-                expected=f"the same number of steps: {key}.steps {steps} with schedule.steps {steps}",
-                fix=f"set {key}.steps: {steps}",
-            )
+    counting = {key: value for key, value in counters.items() if isinstance(value, GridTimes | StepInput)}
+    if steps is None and counting:
+        named = [f"{key} is {type(value).__name__}" for key, value in counting.items()]
+        chain = ", ".join(f"{key}: {type(value).__name__}" for key, value in counting.items())
+        continuous = ", ".join(f"{key}: {CONTINUOUS[key]}" for key in counting)
+        yield ConfigError(
+            f"{' and '.join(named)} and schedule is {schedule}, which has no steps",
+            expected=f"{chain} with schedule: Tabulated, or {continuous} with schedule: {schedule}",
+            fix=f"set {continuous}, or schedule: Tabulated",
+        )
+    elif any(value.steps != steps for value in counting.values()):
+        at = steps_key(e.schedule)
+        same = ", ".join(f"{key}: {steps}" for key in (at, *(f"{key}.steps" for key in counting)))
+        yield ConfigError(
+            " and ".join([f"{key}.steps is {value.steps}" for key, value in counting.items()] + [f"{at} is {steps}"]),
+            expected="the same number of steps in all of them",
+            fix=f"set {same}",
+        )
     if isinstance(e.network, StepMlpConfig) and not isinstance(e.time_input, StepInput):
         yield ConfigError(
             f"network is StepMlp and time_input is {type(e.time_input).__name__}, which does not count steps",
             expected="network: StepMlp with time_input: StepInput",
-            fix="set time_input: StepInput with schedule: Tabulated and the same steps, or choose another network",
+            fix="set time_input: StepInput with times: GridTimes and schedule: Tabulated",
         )
 
 
@@ -106,7 +119,7 @@ def _sampling_misfits(e: "Experiment") -> Iterator[ConfigError]:
     steps = e.schedule.num_steps
     if steps is not None and e.sampling.steps > steps:
         yield ConfigError(
-            f"sampling.steps is {e.sampling.steps} and schedule.steps is {steps}",
+            f"sampling.steps is {e.sampling.steps} and {steps_key(e.schedule)} is {steps}",
             expected=f"sampling.steps of at most {steps}",
             fix=f"set sampling.steps: {min(50, steps)}",
         )
@@ -115,5 +128,5 @@ def _sampling_misfits(e: "Experiment") -> Iterator[ConfigError]:
         yield ConfigError(
             f"sampling.guidance is {e.sampling.guidance} and network is {network}, which takes no labels",
             expected=f"sampling.guidance: null with network: {network}",
-            fix="leave sampling.guidance out",
+            fix="set sampling.guidance: null",
         )

@@ -25,8 +25,12 @@ class Setting:
     kind: str | None = None
 
 
-def describe(cls: type, prefix: str = "", depth: int = 0, around: tuple[type, ...] = ()) -> Iterator[Setting]:
-    """The settings of `cls`, sections and the fields of every kind included; a kind within itself is only named."""
+def describe(cls: type, prefix: str = "", depth: int = 0, seen: dict[Any, str] | None = None) -> Iterator[Setting]:
+    """The settings of `cls`, sections and the fields of every kind included.
+
+    The kinds of a type are listed where it is first met (`seen`: at which key); a schedule may hold a schedule.
+    """
+    seen = {} if seen is None else seen
     documented = _documented(cls)
     for f in dataclasses.fields(cls):
         hint = field_types(cls).get(f.name)
@@ -35,14 +39,15 @@ def describe(cls: type, prefix: str = "", depth: int = 0, around: tuple[type, ..
         key = f"{prefix}.{f.name}" if prefix else f.name
         found = kinds(hint)
         if found and not is_variant(hint):
-            section = next(iter(found.values()))
-            yield from describe(section, key, depth, (*around, section))
+            yield from describe(next(iter(found.values())), key, depth, seen)
             continue
-        yield Setting(key, _default(f), type_text(hint, found), documented.get(f.name, ""), depth)
-        for name, kind in found.items():
-            yield Setting(key, "", "", _first_line(kind), depth + 1, name)
-            if not around or (kind not in around and depth == 0):
-                yield from describe(kind, key, depth + 2, (*around, kind))
+        accepts = f"as for --{seen[hint]}" if found and hint in seen else type_text(hint, found)
+        yield Setting(key, _default(f), accepts, documented.get(f.name, ""), depth)
+        if found and hint not in seen:
+            seen[hint] = key
+            for name, kind in found.items():
+                yield Setting(key, "", "", _first_line(kind), depth + 1, name)
+                yield from describe(kind, key, depth + 2, seen)
 
 
 def _default(f: dataclasses.Field[Any]) -> str:

@@ -9,9 +9,9 @@ from sfumato.samplers import Ddim, Sampler, TimeGrid, Trailing
 __all__ = ["EvaluationConfig", "SamplingConfig"]
 
 
-def _within(key: str, value: float, low: int, high: int) -> None:
+def _within(key: str, value: float, low: int, high: int, usual: int) -> None:
     if not low <= value <= high:
-        raise ConfigError(f"{key} is {value}", expected=f"a number from {low} to {high:,}", fix=f"change {key}")
+        raise ConfigError(f"{key} is {value}", expected=f"a number from {low} to {high:,}", fix=f"set {key}: {usual}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class SamplingConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        _within("sampling.steps", self.steps, 1, 1_000_000)
-        _within("sampling.micro_batch", self.micro_batch, 1, 1_000_000)
+        _within("sampling.steps", self.steps, 1, 1_000_000, 50)
+        _within("sampling.micro_batch", self.micro_batch, 1, 1_000_000, 64)
         if self.guidance is not None:
-            _within("sampling.guidance", self.guidance, 0, 1000)
+            _within("sampling.guidance", self.guidance, 0, 1000, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,5 +56,5 @@ class EvaluationConfig:
     noise_levels: int = 8
 
     def __post_init__(self) -> None:
-        _within("evaluation.count", self.count, 1, 10**9)
-        _within("evaluation.noise_levels", self.noise_levels, 1, 1000)
+        _within("evaluation.count", self.count, 1, 10**9, 512)
+        _within("evaluation.noise_levels", self.noise_levels, 1, 1000, 8)

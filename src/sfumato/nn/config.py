@@ -42,7 +42,7 @@ def require_positive(name: str, *values: int) -> None:
             raise ConfigError(
                 f"network.{name} contains {value!r}" if len(values) > 1 else f"network.{name} is {value!r}",
                 expected="whole numbers of 1 or more",
-                fix=f"give network.{name} positive whole numbers",
+                fix=f"set network.{name}: " + (f"[{', '.join(['64'] * len(values))}]" if len(values) > 1 else "2"),
             )
 
 

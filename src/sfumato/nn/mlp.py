@@ -22,7 +22,10 @@ __all__ = ["ConditionalLinear", "StepMlp", "StepMlpConfig"]
 
 @dataclass(frozen=True, slots=True)
 class StepMlpConfig(NetworkConfig):
-    """Settings of `StepMlp`. `widths`: units of each hidden layer."""
+    """A perceptron with its own gains for every step of a chain, for points and vectors.
+
+    widths: units of each hidden layer.
+    """
 
     widths: tuple[int, ...] = (128, 128, 128)
 
@@ -32,7 +35,7 @@ class StepMlpConfig(NetworkConfig):
             raise ConfigError(
                 "network.widths is empty",
                 expected="one width per hidden layer (without one the network would not see the step)",
-                fix="for instance network.widths: [128, 128, 128]",
+                fix="set network.widths: [128, 128, 128]",
             )
 
     def check(self, shape: tuple[int, ...]) -> None:

@@ -27,10 +27,11 @@ __all__ = ["ResidualUNet", "ResidualUNetConfig"]
 
 @dataclass(frozen=True, slots=True)
 class ResidualUNetConfig(NetworkConfig):
-    """Settings of `ResidualUNet`.
+    """A U-Net of residual blocks without attention, for images.
 
-    `widths`: channels of each level, finest first; every level halves height and width. `depth`: blocks per level.
-    `embedding`: planes of the time embedding, half sines and half cosines, and channels at full resolution.
+    widths: channels of each level, finest first; every level halves height and width.
+    depth: residual blocks per level, on the way down and on the way up.
+    embedding: planes of the time embedding, half sines and half cosines, and channels at full resolution.
     """
 
     widths: tuple[int, ...] = (32, 64, 96, 128)
@@ -43,7 +44,7 @@ class ResidualUNetConfig(NetworkConfig):
         require_positive("embedding", self.embedding)
         if not self.widths:
             raise ConfigError(
-                "network.widths is empty", expected="one width per level", fix="for instance network.widths: [64, 128]"
+                "network.widths is empty", expected="one width per level", fix="set network.widths: [64, 128]"
             )
         if self.embedding < 4 or self.embedding % 2:
             raise ConfigError(

@@ -64,14 +64,19 @@ class Mae(Distance):
 
 @dataclass(frozen=True, slots=True)
 class Huber(Distance):
-    """r²/2 up to |r| = delta, delta (|r| - delta/2) beyond; delta is in units of the weighted residual (Huber 1964)."""
+    """r²/2 up to |r| = delta, delta (|r| - delta/2) beyond; delta is in units of the weighted residual (Huber 1964).
+
+    delta: where the parabola becomes a line.
+    """
 
     delta: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.delta > 0:
             raise ConfigError(
-                f"objective.distance.delta is {self.delta}", expected="a number above 0", fix="1 is usual"
+                f"objective.distance.delta is {self.delta}",
+                expected="a number above 0",
+                fix="set objective.distance.delta: 1",
             )
 
     def __call__(self, residual: Tensor) -> Tensor:
@@ -88,7 +93,11 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DenoisingLoss:
-    """The denoising objective; its configuration is the object itself."""
+    """The denoising objective; its configuration is the object itself.
+
+    distance: between the network's output and its target.
+    weighting: how much each noise level counts.
+    """
 
     distance: Distance = Mse()
     weighting: Weighting = OutputError()

@@ -96,14 +96,19 @@ class ImageError(NoiseSpaceWeighting):
 
 @dataclass(frozen=True, slots=True)
 class MinSnr(NoiseSpaceWeighting):
-    """w = min(SNR, gamma)/SNR: the x0 loss weighted by the SNR up to gamma (Hang et al. 2023; 5 is the paper's)."""
+    """w = min(SNR, gamma)/SNR: the x0 loss weighted by the SNR up to gamma (Hang et al. 2023; 5 is the paper's).
+
+    gamma: the SNR from which on the weight no longer grows.
+    """
 
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
         if not self.gamma > 0:
             raise ConfigError(
-                f"objective.weighting.gamma is {self.gamma}", expected="a number above 0", fix="5 is the paper's"
+                f"objective.weighting.gamma is {self.gamma}",
+                expected="a number above 0",
+                fix="set objective.weighting.gamma: 5",
             )
 
     def noise_weight(self, r: Rates, schedule: Schedule, data_std: float) -> Tensor:
@@ -140,7 +145,7 @@ class StepElbo(NoiseSpaceWeighting):
             raise ConfigError(
                 f"objective.weighting is StepElbo and schedule is {type(schedule).__name__}, which has no steps",
                 expected="a table for StepElbo, or the weighting Elbo for continuous time",
-                fix="set objective.weighting to Elbo",
+                fix="set objective.weighting: Elbo",
             )
         step = (r.t * num_steps).round()
         if num_steps == 1:
@@ -155,7 +160,10 @@ class StepElbo(NoiseSpaceWeighting):
 
 @dataclass(frozen=True, slots=True)
 class SigmoidWeight(NoiseSpaceWeighting):
-    """w(log_snr) = sigmoid(bias - log_snr), entering as -½ dlog_snr/dt · w (Kingma & Gao 2023)."""
+    """w(log_snr) = sigmoid(bias - log_snr), entering as -½ dlog_snr/dt · w (Kingma & Gao 2023).
+
+    bias: the log-SNR at which the weight is one half.
+    """
 
     bias: float = 2.0
 
@@ -169,6 +177,9 @@ class EdmLogNormal(NoiseSpaceWeighting):
 
     The density p(log_snr) is part of the weight, w = p |dlog_snr/dt| / gain_edm²; with `LogNormalTimes(mean, std)` and
     the target `Edm` the factor on the output is therefore 1, and with other times only the variance changes.
+
+    mean: of the logarithm of the noise level.
+    std: of the logarithm of the noise level.
     """
 
     mean: float = -1.2

@@ -16,7 +16,10 @@ __all__ = ["Ancestral"]
 
 @dataclass(frozen=True, slots=True)
 class Ancestral(Sampler[None]):
-    """DDPM's sampler with the small or the large variance; one call per step."""
+    """DDPM's sampler with the small or the large variance; one call per step.
+
+    variance: of the noise that each step adds.
+    """
 
     order: ClassVar[int] = 1
     variance: Variance = Small()

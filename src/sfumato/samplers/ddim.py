@@ -22,7 +22,11 @@ __all__ = ["Ddim"]
 
 @dataclass(frozen=True, slots=True)
 class Ddim(Sampler[None]):
-    """DDIM with stochasticity eta in [0, 1]; first order, one call per step."""
+    """DDIM with stochasticity eta in [0, 1]; first order, one call per step.
+
+    eta: fresh noise per step, from 0 (none: the same noise gives the same sample) to 1 (as the ancestral sampler).
+    sigma_hat: with eta 1, the larger variance of the forward step.
+    """
 
     order: ClassVar[int] = 1
     eta: float = 0.0
@@ -33,13 +37,13 @@ class Ddim(Sampler[None]):
             raise ConfigError(
                 f"sampler.eta is {self.eta}",
                 expected="a number from 0 (deterministic) to 1 (ancestral)",
-                fix="0 is usual",
+                fix="set sampling.sampler.eta: 0",
             )
         if self.sigma_hat and self.eta != 1:
             raise ConfigError(
                 f"sampler.sigma_hat is true and sampler.eta is {self.eta}",
                 expected="eta 1 with sigma_hat, which is the larger noise for the fully stochastic sampler",
-                fix="set sampler.eta to 1, or sampler.sigma_hat to false",
+                fix="set sampling.sampler.eta: 1, or leave sampler.sigma_hat out",
             )
 
     def calls(self, steps: int) -> int:

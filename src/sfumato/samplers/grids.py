@@ -35,7 +35,7 @@ class TimeGrid(ABC):
             raise UsageError(
                 f"sampling in {steps} steps with a schedule of {num_steps or 'arbitrarily many'} steps",
                 expected=f"a number of steps from 1{at_most}",
-                fix="25 to 50 are usual",
+                fix=f"set sampling.steps: {50 if num_steps is None else min(50, num_steps)}",
             )
         if num_steps is None:
             times = [schedule.t_min + (1 - schedule.t_min) * share for share in self.span_shares(steps)]
@@ -93,6 +93,8 @@ class Quadratic(TimeGrid):
     """Squares of equally spaced numbers: denser near data (Song, Meng & Ermon 2021).
 
     Their code ends at 0.8 T while sampling starts from pure noise; `end` is that fraction, 1 here so that both agree.
+
+    end: the noisiest time, as a fraction of the span.
     """
 
     end: float = 1.0
@@ -100,7 +102,9 @@ class Quadratic(TimeGrid):
     def __post_init__(self) -> None:
         if not 0 < self.end <= 1:
             raise UsageError(
-                f"sampling.grid.end is {self.end}", expected="a fraction above 0, at most 1", fix="1 is best"
+                f"sampling.grid.end is {self.end}",
+                expected="a fraction above 0, at most 1",
+                fix="set sampling.grid.end: 1",
             )
 
     def table_steps(self, num_steps: int, steps: int) -> list[int]:

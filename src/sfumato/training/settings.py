@@ -13,8 +13,30 @@ __all__ = ["TrainingConfig"]
 class TrainingConfig:
     """Settings of the training loop.
 
-    `auto` values are decided at step 0, written into the run, and never decided again. batch_size is global: all
-    processes and all accumulated parts together. Intervals are in steps; 0 switches them off.
+    `auto` values are decided at step 0, written into the run, and never decided again. Intervals are in steps; 0
+    switches them off.
+
+    steps: how many optimizer steps to take.
+    batch_size: examples per step, of all processes and all accumulated parts together.
+    accumulate: parts that a batch is worked through in, one after another, when it does not fit in memory.
+    learning_rate: of AdamW, after the warm-up.
+    weight_decay: of AdamW.
+    warmup_steps: steps over which the learning rate rises from 0.
+    decay: `constant` keeps the learning rate, `cosine` lowers it to 0 at the last step.
+    clip_norm: longest gradient that is not shortened to this length; null for no limit.
+    ema_decay: share of the averaged weights that a step keeps; sampling uses the average.
+    checkpoint_every: steps between two checkpoints; the last step always makes one.
+    keep_checkpoints: how many of the newest checkpoints stay on the disk.
+    log_every: steps between two lines of metrics.jsonl.
+    evaluate_every: steps between two measurements of the held-out loss.
+    preview_every: steps between two sheets of sample pictures.
+    preview_count: samples on such a sheet.
+    device: `auto` takes the first GPU if there is one, else the CPU; or `cpu`, `cuda`, `cuda:1`, `mps`.
+    precision: `bfloat16` is faster on GPUs that have it; the weights stay float32.
+    compile: whether torch.compile translates the network first: minutes spent once, for faster steps.
+    threads: CPU threads; null for all cores. Another number can change the last bits of a result.
+    init_from: a run or an exported file whose averaged weights are the first weights.
+    on_disk_full: `stop` ends the run, resumable; `wait` tries again until the checkpoint fits.
     """
 
     steps: int = 10_000
@@ -65,7 +87,7 @@ class TrainingConfig:
             raise ConfigError(
                 f"training.batch_size is {self.batch_size} and training.accumulate is {self.accumulate}",
                 expected="a global batch that the number of accumulated parts divides",
-                fix=f"set training.accumulate to a divisor of {self.batch_size}",
+                fix=f"set training.accumulate: {_nearest_divisor(self.batch_size, self.accumulate)}",
             )
 
     def _require(self, name: str, good: bool, allowed: str) -> None:
@@ -73,5 +95,16 @@ class TrainingConfig:
             raise ConfigError(
                 f"training.{name} is {getattr(self, name)}",
                 expected=f"a value {allowed}",
-                fix=f"change training.{name}",
+                fix=f"set training.{name}: {_usual(name)}",
             )
+
+
+def _usual(name: str) -> object:
+    """The default of a field, which is always in range."""
+    value = getattr(TrainingConfig(), name)
+    return "null" if value is None else value
+
+
+def _nearest_divisor(whole: int, wanted: int) -> int:
+    """The largest divisor of `whole` up to `wanted`."""
+    return next(part for part in range(min(whole, wanted), 0, -1) if whole % part == 0)
