@@ -57,7 +57,7 @@ def test_a_poisoned_step(
 
     def poisoned(self: StepMlp, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
         out = real_forward(self, x, time, cond)
-        if now[0] == poison["step"] and self is steps[0].denoiser.network:
+        if now[:1] == [poison["step"]] and self is steps[0].denoiser.network:
             first = now[1] % 8  # the batch comes in parts, and once more when the culprit is looked for
             now[1] += len(x)
             mask = torch.zeros(len(x), 1)

@@ -25,7 +25,7 @@ __all__ = ["GUTTER", "fitting_columns", "fitting_scale", "grid", "image_sheet", 
 
 GUTTER = 2  # pixels of the finished sheet between tiles and around them
 CAPTION = 16  # pixels that a line of text below a tile takes
-TILE = 96  # a tile's longer side is near this many pixels, so that 8x8 digits can be read
+TILE = 48  # a tile's longer side is near this many pixels: larger, 8x8 digits fall apart into squares
 MOST_CLASSES = len(PALETTE)
 
 
@@ -71,7 +71,7 @@ def image_sheet(
 ) -> Image.Image:
     """Pictures on one white sheet, mode L for grey and RGB for colour; the module says where each pixel lies."""
     height, width = shown.pixels.shape[1:3]
-    columns = fitting_columns(len(shown)) if columns is None else columns
+    columns = fitting_columns(len(shown)) if columns is None else min(columns, len(shown))
     scale = fitting_scale(height, width) if scale is None else scale
     if columns < 1 or scale < 1:
         raise UsageError(
