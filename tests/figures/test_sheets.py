@@ -73,7 +73,7 @@ def test_other_channel_counts_are_shown_side_by_side_and_say_so(channels: int) -
 def test_the_shape_of_the_grid() -> None:
     found = {count: fitting_columns(count) for count in (1, 2, 3, 5, 7, 8, 10, 12, 36, 37, 100)}
     assert found == {1: 1, 2: 2, 3: 3, 5: 3, 7: 3, 8: 4, 10: 5, 12: 4, 36: 6, 37: 7, 100: 10}
-    assert [fitting_scale(side, side) for side in (8, 28, 32, 64, 512)] == [12, 3, 3, 2, 1]
+    assert [fitting_scale(side, side) for side in (8, 28, 32, 64, 512)] == [6, 2, 2, 1, 1]
 
 
 def test_points_are_scattered_with_equal_scales(roll: Data) -> None:
