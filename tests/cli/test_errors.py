@@ -248,7 +248,26 @@ def test_interrupts_and_closed_pipes(
 ) -> None:
     raising(KeyboardInterrupt())
     assert cli.main(["recipes"]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    found = capsys.readouterr()
+    assert found.out == "about to fail\n"
+    assert found.err == "interrupted\n"
+    assert cli.main(["recipes", "--json"]) == 130
+    document = json.loads(capsys.readouterr().out)
+    assert (set(document), document["error"]["code"]) == ({"error"}, "INTERRUPTED")
+
+
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
+def test_help_as_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same text as for people, on stderr too; required arguments may be missing."""
+    assert cli.main([command, "-h"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: sfumato {command}")
+    assert text.endswith("\n")
+    assert cli.main([command, "--help", "--json"]) == 0
+    found = capsys.readouterr()
+    document = json.loads(found.out)
+    assert document["help"] + "\n" == text == found.err
+    assert document["usage"].startswith(f"usage: sfumato {command}")
 
 
 @pytest.mark.parametrize("words", ["--help", "--version", "recipes", "runs", "recipes --json", "train", "runs --help"])

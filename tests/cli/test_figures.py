@@ -82,6 +82,7 @@ def test_a_grid_of_an_array_file(tmp_path: Path) -> None:
         (["losses"], 2, "no run was named"),
         (["schedules", "CosinAngle"], 2, "CosineAngle"),
         (["embedding", "--channels", "7"], 2, "even"),
+        (["embedding", "--channels", "1000000000"], 2, "from 2 to 4096"),
         (["forward", "digits", "--compare", "nothing-like-it"], 2, "nothing-like-it"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -102,6 +103,17 @@ def test_refusals(
     assert text in error
     assert len(error.splitlines()) == 3
     assert not list(tmp_path.iterdir())
+
+
+def test_no_more_columns_than_pictures(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=np.zeros((3, 8, 8), np.uint8))
+    sheets = {}
+    for columns in (3, 100_000_000):
+        out = tmp_path / f"{columns}.png"
+        words = ["figures", "grid", str(tmp_path / "x.npz"), "--columns", str(columns), "--out", str(out)]
+        assert cli.main(words) == 0
+        sheets[columns] = out.read_bytes()
+    assert sheets[3] == sheets[100_000_000]
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04broken"])

@@ -106,6 +106,8 @@ def test_sort_and_where(
     [
         (["--sort", "held_out_los"], "did you mean held_out_loss?"),
         (["--where", "schedul=x"], "did you mean schedule?"),
+        (["--where", "step=abc", "--sort", "nonsense"], "--json"),
+        (["--where", "step=abc", "--where", "nonsense=1"], "--json"),
         (["--where", "schedule"], "--where schedule=CosineAngle"),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from sfumato.errors import UsageError
 
-__all__ = ["Parser", "Settings", "Split", "split"]
+__all__ = ["CommandLine", "Parser", "Settings", "asks_for_help", "split"]
 
 Settings = list[tuple[str, str | None]]  # a flag without a value has no text
 
@@ -54,19 +54,25 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message}", expected=_usage_line(self), fix=f"run `{self.prog} --help`")
 
 
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether -h or --help is among the options."""
+    options = words[: words.index("--")] if "--" in words else words
+    return "-h" in options or "--help" in options
+
+
 def _usage_line(parser: argparse.ArgumentParser) -> str:
     return " ".join(parser.format_usage().split()).removeprefix("usage: ")
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class CommandLine:
     """`rest` goes to argparse, `settings` are (key, text) pairs in the order given; no text where none was."""
 
     rest: list[str]
     settings: Settings
 
 
-def split(argv: Sequence[str], parser: Parser, *, takes_settings: bool) -> Split:
+def split(argv: Sequence[str], parser: Parser, *, takes_settings: bool) -> CommandLine:
     """Separate declared options from settings.
 
     Raises UsageError for an option that is unknown where no settings are taken, naming the nearest.
@@ -89,7 +95,7 @@ def split(argv: Sequence[str], parser: Parser, *, takes_settings: bool) -> Split
             alone = not words or words[0].startswith("--") or words[0] in parser.declared
             value = None if alone else words.pop(0)
         settings.append((option.removeprefix("--"), value))
-    return Split(rest, settings)
+    return CommandLine(rest, settings)
 
 
 def _require_setting(option: str, parser: Parser, takes_settings: bool) -> None:

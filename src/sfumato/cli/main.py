@@ -19,12 +19,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, cast
 
-from sfumato.cli.arguments import Parser, split
+from sfumato.cli.arguments import Parser, asks_for_help, split
 from sfumato.cli.output import error_document, error_text, is_first_process, say, write_json
 from sfumato.cli.refusals import refusal_of
-from sfumato.errors import ResourceError, SfumatoError, UsageError
+from sfumato.errors import Interrupted, ResourceError, SfumatoError, UsageError
 
 __all__ = ["COMMANDS", "Command", "build_parser", "main"]
+
+
+_ABORTED = Interrupted(
+    "interrupted",
+    expected="the command left to finish",
+    fix="give it again; a stopped run goes on with `sfumato resume`",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _quiet_stdout(as_json or not is_first_process()):
             document, code = _run(words), 0
-    except SystemExit as stop:  # --help and --version
+    except SystemExit as stop:  # argparse's way out
         document, code = None, stop.code if isinstance(stop.code, int) else 0
     except BrokenPipeError:  # the reader has seen enough: `sfumato runs | head`
         return _closed()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        with contextlib.suppress(OSError, ValueError):
+            print("interrupted", file=sys.stderr)
+        document, code = error_document(_ABORTED), 130
     except Exception as error:
         refusal = refusal_of(error)
         if debug:
@@ -102,6 +110,10 @@ def _run(words: list[str]) -> Mapping[str, object] | None:
     command = COMMANDS[name]
     parser = build_parser(name)
     parts = split(rest, parser, takes_settings=command.takes_settings)
+    if asks_for_help(parts.rest):
+        text = parser.format_help().rstrip("\n")
+        say(text)
+        return {"command": name, "usage": " ".join(parser.format_usage().split()), "help": text}
     args = parser.parse_args(parts.rest)
     run: Callable[..., Mapping[str, object]] = importlib.import_module(f"sfumato.cli.{command.module}").run
     return run(args, parts.settings)

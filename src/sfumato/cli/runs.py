@@ -27,9 +27,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Print the runs; returns their records."""
     folder = Path(args.runs)
     found = list_runs(folder)
-    records = matching(found, args.where)
-    if args.sort is not None:
-        records = sorted_by(records, args.sort)
+    records = matching(found if args.sort is None else sorted_by(found, args.sort), args.where)
     if args.csv:
         _print_csv(records)
     elif records:

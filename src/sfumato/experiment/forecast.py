@@ -14,8 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sfumato.core import batch_noise
-from sfumato.data import Normalization, declared_shape, fingerprint_of, load_data, pack
-from sfumato.data import Split as DataSplit
+from sfumato.data import Normalization, Split, declared_shape, fingerprint_of, load_data, pack
 from sfumato.data.wording import counted
 from sfumato.errors import ConfigError
 from sfumato.experiment.build import DataRecord, PreparedData
@@ -139,7 +138,7 @@ def stand_in(experiment: Experiment) -> PreparedData:
     packed = pack(values)
     std, fingerprint = STANDARD[experiment.data.normalize], fingerprint_of(values, None)
     record = DataRecord(shape, is_image, std, normalization, None, (), fingerprint, len(values), 0, ())
-    return PreparedData(packed, DataSplit(torch.arange(len(values)), torch.arange(0)), record)
+    return PreparedData(packed, Split(torch.arange(len(values)), torch.arange(0)), record)
 
 
 def count_flops(session: Session) -> int:

@@ -175,12 +175,16 @@ def _holder(path: Path) -> Holder | None:
 
 
 def matching(records: list[RunRecord], conditions: list[str]) -> list[RunRecord]:
-    """The records for which every KEY=VALUE holds. Numbers are compared as numbers, names without regard to case."""
+    """The records for which every KEY=VALUE holds. Numbers are compared as numbers, names without regard to case.
+
+    Raises UsageError for a KEY that none of the given records has.
+    """
+    every = records
     for condition in conditions:
         key, equals, text = condition.partition("=")
         if not equals or not key:
             raise UsageError(f"--where {condition}", expected="KEY=VALUE", fix="--where schedule=CosineAngle")
-        require_known(records, key, "--where")
+        require_known(every, key, "--where")
         records = [record for record in records if _equal(record.get(key), text)]
     return records
 

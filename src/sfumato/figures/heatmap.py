@@ -20,19 +20,20 @@ if TYPE_CHECKING:
 __all__ = ["embedding", "sampled_variances"]
 
 COLUMNS = 500
+MOST_CHANNELS = 4096  # a row each: no figure has more pixels
 GOLDEN = (5**0.5 - 1) / 2
 
 
 def embedding(channels: int = 32, *, lowest: float = 1.0, highest: float = 1000.0) -> "Figure":
     """Heat map of the embedding of noise variances in [0, 1]: sines above, cosines below, slow channels first.
 
-    `channels` is even; frequencies run from `lowest` to `highest` turns per unit. The defaults are falbel's. Raises
-    UsageError.
+    `channels` is even, at most MOST_CHANNELS; frequencies run from `lowest` to `highest` turns per unit. The defaults
+    are falbel's. Raises UsageError.
     """
-    if channels < 2 or channels % 2 or not 0 < lowest <= highest:
+    if not 2 <= channels <= MOST_CHANNELS or channels % 2 or not 0 < lowest <= highest:
         raise UsageError(
             f"an embedding of {channels} channels with frequencies from {lowest:g} to {highest:g}",
-            expected="an even number of channels, and frequencies above 0 in rising order",
+            expected=f"an even number of channels from 2 to {MOST_CHANNELS}, and frequencies above 0 in rising order",
             fix="leave them out: 32 channels from 1 to 1000 turns",
         )
     half = channels // 2
