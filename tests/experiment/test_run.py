@@ -12,6 +12,7 @@ import torch
 import sfumato
 from sfumato.errors import CheckpointError, ConfigError, DataError, PlatformError
 from sfumato.experiment.config import load_experiment
+from sfumato.experiment.run import require_run_name
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.ema import bare_state
 from sfumato.training.record import MetricsLog
@@ -84,7 +85,36 @@ def test_names_are_never_used_again(points: dict[str, Any], tmp_path: Path) -> N
 def test_a_name_is_not_a_path(name: str, points: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a name, not a path"):
         sfumato.train("swiss-roll", points, runs=tmp_path / "runs", name=name)
-    assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [
+        (".hidden", "hidden"),
+        ("foo.safetensors", "foo"),
+        ("_x", "x"),
+        ("a b\n", "a-b"),
+        ("\udcff", "swiss-roll"),
+        ("x" * 101, "x" * 100),
+    ],
+)
+def test_names_that_would_be_lost(name: str, better: str, points: dict[str, Any], tmp_path: Path) -> None:
+    """`runs` passes over what begins with a dot, and `load` takes x.safetensors for a file; the remedy is accepted."""
+    with pytest.raises(ConfigError) as caught:
+        sfumato.train("swiss-roll", points, runs=tmp_path / "runs", name=name)
+    assert caught.value.fix == f"--name {better}"
+    assert list(tmp_path.iterdir()) == []
+    require_run_name(better, "swiss-roll")
+
+
+@pytest.mark.parametrize("key", ["data.path", "training.init_from", "description"])
+def test_text_that_no_settings_file_can_hold(key: str, points: dict[str, Any], tmp_path: Path) -> None:
+    """A folder whose name is not UTF-8 can be read, but the run's config.yaml could not be, ever again."""
+    with pytest.raises(ConfigError, match="which is not UTF-8") as caught:
+        sfumato.train("swiss-roll", {**points, key: "fran\udce7ais"}, runs=tmp_path)
+    assert f"{key} is 'fran\\udce7ais'" in caught.value.what
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def train(points: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(sfumato.cli.train, "reporting", lambda: contextlib.nullcontext(reporter))
         lists = {key: list(value) if isinstance(value, tuple) else value for key, value in points.items()}
         settings = [f"--{key}={value}" for key, value in lists.items()]
-        return cli.main(["train", "swiss-roll", "--runs", str(tmp_path), "--name", "a run", *settings])
+        return cli.main(["train", "swiss-roll", "--runs", str(tmp_path / "my runs"), "--name", "run", *settings])
 
     return command
 
@@ -45,7 +45,7 @@ def on(*signals: signal.Signals) -> Callable[[], None]:
 def test_a_signal_saves_at_the_next_step(
     number: signal.Signals, train: Callable[[Any], int], watcher: Any, tmp_path: Path, capsys: Any
 ) -> None:
-    folder = tmp_path / "a run"
+    folder = tmp_path / "my runs" / "run"
     assert train(watcher({3: on(number)})) == 75
     shown = capsys.readouterr().err.splitlines()
     assert shown[0] == f"error[INTERRUPTED]: stopped by {number.name} after step 3 of 10; saved"
@@ -61,7 +61,7 @@ def test_a_second_ctrl_c_stops_at_once(
     signals: tuple[signal.Signals, ...], train: Callable[[Any], int], watcher: Any, tmp_path: Path
 ) -> None:
     assert train(watcher({6: on(*signals)})) == 130
-    store = CheckpointStore(tmp_path / "a run")
+    store = CheckpointStore(tmp_path / "my runs" / "run")
     assert store.steps() == [0, 4]
     assert store.find(pytest.fail).name == "step-00000004"
     assert sfumato.resume(store.run_folder).steps == 10
@@ -70,7 +70,7 @@ def test_a_second_ctrl_c_stops_at_once(
 def test_terminating_twice_is_terminating_once(train: Callable[[Any], int], watcher: Any, tmp_path: Path) -> None:
     """A batch system may repeat itself; only a person at a keyboard means it more the second time."""
     assert train(watcher({6: on(signal.SIGTERM, signal.SIGTERM)})) == 75
-    assert CheckpointStore(tmp_path / "a run").steps() == [4, 6]
+    assert CheckpointStore(tmp_path / "my runs" / "run").steps() == [4, 6]
 
 
 def test_a_signal_after_the_last_step_changes_nothing(train: Callable[[Any], int], watcher: Any) -> None:

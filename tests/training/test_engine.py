@@ -12,7 +12,7 @@ import sfumato
 from sfumato.errors import ConfigError, PlatformError, ResourceError
 from sfumato.experiment.session import Session
 from sfumato.training import engine
-from sfumato.training.engine import Engine, choose_device, resolve, start_engine
+from sfumato.training.engine import Engine, choose_device, launch_line, resolve, start_engine
 from sfumato.training.settings import TrainingConfig
 
 CPU = TrainingConfig(device="cpu")
@@ -138,3 +138,24 @@ def test_an_environment_is_written_without_the_environment(tmp_path: Path, monke
     found = json.loads(text)
     assert found["versions"]["torch"] == torch.__version__
     assert found["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({}, "sfumato resume x"),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, "torchrun --nproc_per_node 1 -m sfumato resume x"),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, "torchrun --nproc_per_node 4 -m sfumato resume x"),
+        (
+            {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"},
+            "torchrun --nnodes 2 --nproc_per_node 2 -m sfumato resume x",
+        ),
+    ],
+)
+def test_the_line_that_starts_it_again(environment: dict[str, str], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchrun names its place to each process."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert launch_line("sfumato resume x") == line

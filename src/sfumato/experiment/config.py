@@ -26,7 +26,7 @@ from sfumato.core import (
 from sfumato.data.settings import DataConfig
 from sfumato.errors import ConfigError
 from sfumato.experiment.catalog import resolve_recipe
-from sfumato.experiment.schema import read, refuse_all, to_plain
+from sfumato.experiment.schema import flatten, read, refuse_all, to_plain
 from sfumato.experiment.sections import EvaluationConfig, SamplingConfig
 from sfumato.experiment.tree import Bare, Branch, Leaf, Node, Plain, assign, overrides_of, tree_of
 from sfumato.experiment.yaml_file import parse_yaml, read_yaml, to_yaml
@@ -39,6 +39,7 @@ __all__ = [
     "Experiment",
     "Overrides",
     "SamplingConfig",
+    "can_name_a_folder",
     "experiment_yaml",
     "flag_nodes",
     "load_experiment",
@@ -89,13 +90,32 @@ class Experiment:
         from sfumato.experiment.consistency import misfits
 
         errors = list(misfits(self))
-        if not _NAME.fullmatch(self.name):
+        errors += [_not_text(key, value) for key, value in flatten(to_plain(self)).items() if not _is_text(value)]
+        if not can_name_a_folder(self.name):
             fix = "set name: mine (letters, digits, dots, dashes and underscores)"
             errors.insert(0, ConfigError(f"name is {self.name!r}", expected="a name that can name a folder", fix=fix))
         if not 0 <= self.seed < 2**62:
             fix = "set seed: 0"
             errors.insert(0, ConfigError(f"seed is {self.seed}", expected="a number from 0 to 2^62 - 1", fix=fix))
         refuse_all(errors)
+
+
+def can_name_a_folder(name: str) -> bool:
+    """Letters, digits, dots, dashes and underscores, at most 100, the first a letter or digit: safe in any shell."""
+    return _NAME.fullmatch(name) is not None
+
+
+def _is_text(value: object) -> bool:
+    """Whether a setting can be written as UTF-8; names of files that are not come with surrogates in them."""
+    return not isinstance(value, str) or not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _not_text(key: str, value: object) -> ConfigError:
+    return ConfigError(
+        f"{key} is {value!r}, which is not UTF-8",
+        expected="text that config.yaml can hold",
+        fix="rename the file or folder, or make a link to it under another name (ln -s)",
+    )
 
 
 def load_experiment(source: str | Path | Experiment, overrides: Overrides | None = None) -> Experiment:

@@ -6,6 +6,7 @@ runs/NAME/  config.yaml  environment.json  metrics.jsonl  checkpoints/  samples/
 import hashlib
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ import torch
 from sfumato.errors import CheckpointError, ConfigError, ResourceError
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.changes import require_allowed, warn_of_differences, with_record_of
-from sfumato.experiment.config import Experiment, Overrides, experiment_yaml, load_experiment
+from sfumato.experiment.config import Experiment, Overrides, can_name_a_folder, experiment_yaml, load_experiment
 from sfumato.experiment.environment import environment
 from sfumato.experiment.load import find_run, load, read_run_config
 from sfumato.experiment.memory import require_memory
@@ -28,7 +29,7 @@ from sfumato.experiment.session import Session
 from sfumato.experiment.stored import RESUMED, require_state
 from sfumato.training.checkpoint import CheckpointStore, Snapshot
 from sfumato.training.ema import bare_state
-from sfumato.training.engine import launched_processes, resolve, threads
+from sfumato.training.engine import launch_line, launched_processes, resolve, threads
 from sfumato.training.lock import RunLock
 from sfumato.training.manifest import silent
 from sfumato.training.record import METRICS, MetricsLog
@@ -141,7 +142,7 @@ def run_session(session: Session, snapshot: Snapshot | None) -> Run:
     start = 0 if snapshot is None else snapshot.step
     session.folder = Path(session.engine.from_main(str(session.folder)))  # others do not know its number
     session.engine.require_agreement("starting step", hashlib.sha256(str(start).encode()).hexdigest())
-    trainer = session.trainer(resume_command=f"sfumato resume {shlex.quote(str(session.folder))}")
+    trainer = session.trainer(resume_command=launch_line(f"sfumato resume {shlex.quote(str(session.folder))}"))
     if snapshot is not None:
         trainer.restore(snapshot)
     elif session.experiment.training.init_from is not None:
@@ -179,13 +180,9 @@ def is_main_process() -> bool:
 
 def make_run_folder(runs: Path, experiment_name: str, name: str | None) -> Path:
     """Make `runs`/NAME, or `runs`/EXPERIMENT-K with the first free K. A name is never reused."""
+    if name is not None:
+        require_run_name(name, experiment_name)
     make_folders(runs, LocalStorage())
-    if name is not None and (name in ("", ".", "..") or Path(name).name != name):
-        raise ConfigError(
-            f"--name is {name!r}",
-            expected="a name, not a path",
-            fix=f"--name {Path(name).name or experiment_name}, and --runs for its place",
-        )
     try:
         if name is not None:
             (runs / name).mkdir()
@@ -210,6 +207,25 @@ def make_run_folder(runs: Path, experiment_name: str, name: str | None) -> Path:
             expected="a folder that can be written to",
             fix="choose another place with --runs",
         ) from None
+
+
+def require_run_name(name: str, experiment_name: str) -> None:
+    """Refuse a name that is a path, that `runs` would pass over, or that `load` would take for an exported file."""
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise ConfigError(
+            f"--name is {name!r}",
+            expected="a name, not a path",
+            fix=f"--name {Path(name).name or experiment_name}, and --runs for its place",
+        )
+    if not can_name_a_folder(name) or name.lower().endswith(".safetensors"):
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")
+        better = re.sub(r"\.safetensors$", "", plain, flags=re.IGNORECASE)[:100]
+        raise ConfigError(
+            f"--name is {name!r}",
+            expected="up to 100 letters, digits, dots, dashes and underscores, a letter or digit first, "
+            "and no ending .safetensors",
+            fix=f"--name {better or experiment_name}",
+        )
 
 
 @contextmanager
@@ -276,7 +292,7 @@ def refuse_exported(path: Path) -> None:
 
 def start_from(session: Session, source: str) -> None:
     """Take the averaged weights of another run or exported file as this run's first weights."""
-    model = load(source, runs=session.folder.parent)
+    model = load(source, runs=session.folder.parent, report=session.reporter.note)
     found = bare_state(model.denoiser.network)
     live = bare_state(session.denoiser.network)
     check_names(live, found, f"training.init_from {source}")

@@ -23,6 +23,7 @@ __all__ = [
     "Engine",
     "check_device",
     "choose_device",
+    "launch_line",
     "launched_processes",
     "multiplies_bfloat16",
     "resolve",
@@ -71,6 +72,15 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 def launched_processes() -> int:
     """How many processes torchrun started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launch_line(command: str) -> str:
+    """`command` as it was started: by torchrun with as many processes (and machines), or as it is."""
+    if "RANK" not in os.environ:
+        return command
+    here = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", launched_processes())))
+    machines = launched_processes() // here
+    return "torchrun " + (f"--nnodes {machines} " if machines > 1 else "") + f"--nproc_per_node {here} -m {command}"
 
 
 def resolve(settings: TrainingConfig, *, is_image: bool) -> TrainingConfig:
