@@ -72,7 +72,7 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (["train", "digits", "--schedule", "CosinAngle"], "there is no 'CosinAngle'", "did you mean CosineAngle?"),
         (["train", "digits", "--seed", "1.5"], "--seed: '1.5' is not a whole number", "fraction"),
         (["sample", "x", "--out", "y.npz", "-n", "few"], "-n needs a whole number, not 'few'", "-n 36"),
-        (["sample", "x", "--out", "y.npz", "-n", "0"], "-n is 0", "-n 36"),
+        (["sample", "x", "--out", "y.npz", "-n", "0"], "0 samples were asked for", "-n 36"),
         (["sample", "x", "--out", "y.jpg"], "--out is y.jpg", "--out y.npz"),
         (["train", "."], ". is a folder, not a recipe", "sfumato train oxford-flowers --data.path ."),
         (["train", "my data.npz"], "is a data file, not a recipe", "--data.path 'my data.npz'"),
@@ -344,8 +344,16 @@ def test_train_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> N
         "MinSnr",
         "--dry-run",
         "--seed 0",
+        "whole numbers)  channels of each level",
     ):
         assert part in text
+    assert text.count("\n  --name") == 1
+    assert "  --description" in text
+
+
+def test_figures_help_says_its_usage_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["figures", "--help"]) == 0
+    assert capsys.readouterr().out.count("sfumato figures") == 1
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

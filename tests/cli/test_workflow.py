@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -175,8 +176,8 @@ def test_more_samples_than_anyone_can_mean(
     monkeypatch.chdir(tmp_path)
     words = ["sample", "digits", "--runs", str(runs), "-n", f"{10**30}", "--out", out]
     error = document(*words, code=2)["error"]
-    assert error["what"] == f"-n is {10**30}"
-    assert error["expected"] == "from 1 to 10,000,000 samples"
+    assert error["what"] == f"{10**30} samples were asked for"
+    assert error["expected"] == "from 1 to 10,000,000 samples, a whole number"
     assert document("figures", "grid", "digits", "--runs", str(runs), "-n", f"{10**30}", code=2)["error"] == error
 
 
@@ -271,3 +272,33 @@ def test_a_file_stands_where_the_runs_should_be(document: Callable[..., Any], tm
     (tmp_path / "runs").write_text("precious")
     assert document(*POINTS, "--runs", str(tmp_path / "runs"), code=6)["error"]["code"] == "RESOURCE"
     assert (tmp_path / "runs").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["points", "digits"])
+def test_what_is_suggested_after_a_run_can_be_typed(name: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["resume", name, "--runs", str(runs)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("look at it: ")]
+    words = shlex.split(line.removeprefix("look at it: "))
+    assert words[:2] == ["sfumato", "sample"]
+    assert cli.main([*words[1:], "--steps", "2"]) == 0
+    assert Path(words[-1]).exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "fix"),
+    [
+        (["--schedule", "CosineAngle", "--schedule.min_signal_rate", "0.4"], "--schedule.min_signal_rate 0.0"),
+        (["--schedule.betas.rescale", "false"], "--schedule.betas.rescale true or --schedule.betas CosineBetas"),
+    ],
+    ids=["angle", "table"],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["train", "dry-run"])
+def test_what_only_the_data_reveal_is_mended_by_flags_too(
+    flags: list[str], fix: str, dry: list[str], document: Callable[..., Any], tmp_path: Path
+) -> None:
+    clock = [] if "rescale" in flags[0] else ["--times", "UniformTimes", "--time_input", "NoiseVarianceInput"]
+    network = [] if "rescale" in flags[0] else ["--data.source", "digits", "--network", "ResidualUNet"]
+    network += ["--network.widths", "8,8"] if network else []
+    error = document(*POINTS, *flags, *clock, *network, *dry, "--runs", str(tmp_path / "r"), code=2)["error"]
+    assert fix in error["fix"]
+    assert "--allow_terminal_signal true" in error["fix"]

@@ -174,3 +174,27 @@ def test_samples_that_are_not_finite_are_refused(digits_run: Path) -> None:
         model.denoiser.network.conv_out.bias.fill_(torch.nan)  # type: ignore[union-attr]
     with pytest.raises(NumericsError, match=re.escape("16 of 16 samples are not finite")):
         model.sample(3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [{"n": "3"}, {"n": 2.5}, {"n": True}, {"n": 0}, {"n": 1, "seed": "a"}, {"n": 1, "seed": 0.5}, {"n": 1, "seed": -1}],
+    ids=str,
+)
+def test_calls_that_cannot_be_meant_are_refused_in_words_for_both(call: dict[str, Any], points_run: Path) -> None:
+    """A remedy for Python, with the option of the command in brackets."""
+    with pytest.raises(UsageError) as caught:
+        sfumato.load(points_run).sample(**call)
+    assert repr(list(call.values())[-1]) in caught.value.what
+    assert caught.value.fix in ("ask for 1 or more (-n 36)", "choose a seed such as 0 (--seed 0)")
+
+
+def test_numpy_counts_too(points_run: Path) -> None:
+    model = sfumato.load(points_run)
+    assert np.array_equal(model.sample(np.int64(2), seed=np.int32(3)).values, model.sample(2, seed=3).values)
+
+
+def test_a_model_prints_in_one_short_line(points_run: Path) -> None:
+    model = sfumato.load(points_run)
+    count = sum(p.numel() for p in model.denoiser.network.parameters())
+    assert repr(model) == f"Model(swiss-roll: {count:,} parameters for 2, 6 steps of training)"

@@ -1,5 +1,6 @@
 """What `train` makes and refuses: one folder for a run, all settings in it, and nothing left of what is refused."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 import sfumato
 from sfumato.errors import CheckpointError, ConfigError, DataError, PlatformError
 from sfumato.experiment.config import load_experiment
+from sfumato.experiment.reporting import Lines
 from sfumato.experiment.run import require_run_name
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.ema import bare_state
 from sfumato.training.record import MetricsLog
+from sfumato.training.trainer import Progress
 
 
 class Notes:
@@ -244,3 +247,32 @@ def test_train_in_a_thread(points: dict[str, Any], points_run: Path, tmp_path: P
     thread.start()
     thread.join()
     assert sfumato.load(done[0]).digest == sfumato.load(points_run).digest
+
+
+def test_a_run_opens_with_what_it_is(digits: dict[str, Any], tmp_path: Path) -> None:
+    reporter = Notes()
+    run = sfumato.train("digits", {**digits, "training.threads": 1}, runs=tmp_path, reporter=reporter)
+    assert reporter.notes[-5:] == [
+        f"run        {run.folder}",
+        "data       54 examples of 1 x 8 x 8 to train on, 6 held out",
+        f"network    ResidualUNet, {run.parameters:,} parameters",
+        "computing  cpu, float32, 1 thread",
+        "training   6 steps, each of 8 examples",
+    ]
+    sfumato.resume(run.folder, {"training.steps": 7}, reporter=reporter)
+    assert reporter.notes[-1] == "training   from step 6 to 7, each of 8 examples"
+
+
+def test_the_first_line_of_progress_comes_soon_and_the_next_ones_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("sfumato.experiment.reporting.time.monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    lines = Lines(stream)
+    said = []
+    for second in range(1, 31):
+        clock[0] = 100.0 + second / 2
+        lines.progress(Progress(second, 1000, None, 1.0, 1.0))
+        said.append(len(stream.getvalue().splitlines()))
+    assert said.index(1) + 1 == 2  # after one second
+    assert said.index(2) + 1 == 22  # and ten seconds later
+    assert said[-1] == 2

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 
 from sfumato.cli.arguments import Parser, Settings
-from sfumato.cli.train import finished, reporting
+from sfumato.cli.train import finished, in_words_of_flags, reporting
 
 __all__ = ["arguments", "run"]
 
@@ -27,6 +27,6 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
 
     if args.device is not None:
         settings = [*settings, ("training.device", args.device)]
-    with reporting() as reporter:
+    with in_words_of_flags(), reporting() as reporter:
         result = resume(args.run, settings, runs=args.runs, allow_change=args.allow_change, reporter=reporter)
     return finished(result)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import is_fancy, note, say
-from sfumato.errors import UsageError, printable
+from sfumato.errors import printable
 
 __all__ = ["arguments", "run", "whole"]
 
@@ -45,14 +45,14 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Sample and write; returns what was written and how it was drawn."""
+    from sfumato.data.wording import counted
     from sfumato.experiment.config import sampling_with
     from sfumato.experiment.load import load
-    from sfumato.experiment.model import MOST_SAMPLES
+    from sfumato.experiment.model import require_count
     from sfumato.experiment.outputs import require_free_target, settings_of, write_samples
 
     out, folder = Path(args.out), args.out.endswith(("/", os.sep))
-    if not 1 <= args.count <= MOST_SAMPLES:
-        raise UsageError(f"-n is {args.count}", expected=f"from 1 to {MOST_SAMPLES:,} samples", fix="-n 36")
+    require_count(args.count)
     require_free_target(out, args.count, force=args.force, folder=folder)
     model = load(args.run, runs=args.runs, device=args.device, report=note)
     short = {"steps": args.steps, "sampler": args.sampler, "guidance": args.guidance, "weights": args.weights}
@@ -65,7 +65,8 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     seconds = time.perf_counter() - started
     about = {"run": str(args.run), "digest": model.digest, **settings_of(config)}
     written = write_samples(out, samples, about, force=args.force, folder=folder)
-    say(f"{len(samples)} samples in {printable(out)} ({about['sampler']}, {config.steps} steps, {seconds:.1f} s)")
+    drawn, how = counted(len(samples), "sample"), f"{about['sampler']}, {counted(config.steps, 'step')}"
+    say(f"{drawn} in {printable(out)} ({how}, {seconds:.1f} s)")
     return {
         "out": str(out),
         "files": len(written),

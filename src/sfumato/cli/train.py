@@ -1,6 +1,7 @@
 """`sfumato train`: a new run of a recipe or a YAML file; `--dry-run` says what it would take."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import is_fancy, is_first_process, say
-from sfumato.errors import printable
+from sfumato.errors import SfumatoError, printable
 
 if TYPE_CHECKING:
     from sfumato.experiment.run import Run
@@ -39,6 +40,8 @@ def settings_help() -> str:
 
     lines = ["settings, as --KEY VALUE or in a YAML file (classes to choose from are indented):", ""]
     for setting in describe(Experiment):
+        if setting.key == "name":  # --name is an option of the command
+            continue
         indent = "  " * (setting.depth + 1)
         if setting.kind is not None:
             lines.append(f"{indent}{setting.kind:<22}  {setting.about}".rstrip())
@@ -55,27 +58,36 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         settings = [*settings, ("training.device", args.device)]
     if args.dry_run:
         return _dry_run(args.recipe, settings)
+    from sfumato.experiment.config import load_experiment
     from sfumato.experiment.run import train
 
-    with reporting() as reporter:
-        result = train(args.recipe, settings, runs=args.runs, name=args.name, reporter=reporter)
+    experiment = load_experiment(args.recipe, settings)
+    with in_words_of_flags(), reporting() as reporter:
+        result = train(experiment, runs=args.runs, name=args.name, reporter=reporter)
     return finished(result)
 
 
 def _dry_run(recipe: str, settings: Settings) -> Mapping[str, object]:
+    from sfumato.experiment.config import load_experiment
     from sfumato.experiment.forecast import forecast
 
-    found = forecast(recipe, settings)
+    experiment = load_experiment(recipe, settings)
+    with in_words_of_flags():
+        found = forecast(experiment)
     say(found.text())
     return found.document()
 
 
 def finished(result: "Run") -> dict[str, object]:
     """Say how a run went and what to do with it; returns its document."""
+    from sfumato.data.wording import counted
+
     loss = "" if result.held_out_loss is None else f", held-out loss {result.held_out_loss:.4f}"
-    say(f"{printable(result.folder)}: {result.steps:,} steps, {result.parameters:,} parameters{loss}")
-    folder = printable(result.folder)
-    say(f"look at it: sfumato sample {folder} -n 36 --out {folder}/samples/final")
+    size = f"{counted(result.steps, 'step')}, {counted(result.parameters, 'parameter')}"
+    say(f"{printable(result.folder)}: {size}{loss}")
+    run = shlex.quote(printable(result.folder))
+    out = shlex.quote(printable(result.folder / "samples" / ("final" if result.is_image else "final.npz")))
+    say(f"look at it: sfumato sample {run} -n {36 if result.is_image else 1000} --out {out}")
     return {
         "run": str(result.folder),
         "parameters": result.parameters,
@@ -84,6 +96,19 @@ def finished(result: "Run") -> dict[str, object]:
         "seconds": result.seconds,
         "held_out_loss": result.held_out_loss,
     }
+
+
+@contextmanager
+def in_words_of_flags() -> "Iterator[None]":
+    """Remedies of refusals that come once the settings are read, as flags: they can be added to the command."""
+    try:
+        yield
+    except SfumatoError as error:
+        from sfumato.experiment.config import Experiment
+        from sfumato.experiment.kinds import keys_of
+        from sfumato.experiment.wording import in_flags
+
+        raise in_flags(error, keys_of(Experiment)) from error
 
 
 @contextmanager

@@ -4,8 +4,10 @@ Sampling runs in micro-batches of the size stored in the run, the last one padde
 so that the bytes of sample i depend on the model, the seed and i, and not on how many samples are asked for.
 """
 
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -13,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfumato.core import Denoise, Denoiser, NoiseSource
+from sfumato.data.wording import counted
 from sfumato.errors import UsageError
 from sfumato.experiment.build import DataRecord
 from sfumato.experiment.config import Experiment, SamplingConfig, sampling_with
 from sfumato.guidance import Clipped
 from sfumato.samplers import Step, sample
 
-__all__ = ["MOST_SAMPLES", "Model", "Samples", "Trajectory", "draw", "walk"]
+__all__ = ["MOST_SAMPLES", "Model", "Samples", "Trajectory", "draw", "require_count", "walk"]
 
 MAX_SEED = 2**62
 MOST_SAMPLES = 10_000_000  # more are a slip of the finger; they would not fit into memory
@@ -89,6 +92,18 @@ def draw(
     return torch.cat(found)
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value can count; NumPy's whole numbers can, True cannot."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def require_count(n: object) -> None:
+    """Refuse a number of samples that nobody can mean. Raises UsageError."""
+    if not is_whole(n) or not 1 <= n <= MOST_SAMPLES:
+        expected = f"from 1 to {MOST_SAMPLES:,} samples, a whole number"
+        raise UsageError(f"{n!r} samples were asked for", expected=expected, fix="ask for 1 or more (-n 36)")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """A trained model. `weights` holds a denoiser for each set of weights kept: "ema" and, from a run, "live"."""
@@ -98,6 +113,12 @@ class Model:
     weights: Mapping[str, Denoiser]
     digest: str
     steps_trained: int
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.record.shape))
+        parameters = sum(p.numel() for p in self.denoiser.network.parameters())
+        size = f"{counted(parameters, 'parameter')} for {shape}"
+        return f"Model({self.experiment.name}: {size}, {counted(self.steps_trained, 'step')} of training)"
 
     @property
     def denoiser(self) -> Denoiser:
@@ -168,7 +189,7 @@ class Model:
             raise UsageError(
                 f"weights {config.weights!r} were asked for; this file holds {', '.join(sorted(self.weights))}",
                 expected="weights that the file holds",
-                fix="leave out --weights, or sample from the run folder",
+                fix="leave the weights out (--weights), or sample from the run folder",
             )
         return self.weights[config.weights]
 
@@ -181,14 +202,14 @@ class Model:
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
 
     def _require_sampling(self, n: int, seed: int, labels: object, config: SamplingConfig) -> None:
-        if not 1 <= n <= MOST_SAMPLES:
-            raise UsageError(f"-n is {n}", expected=f"from 1 to {MOST_SAMPLES:,} samples", fix="-n 36")
-        if not 0 <= seed <= MAX_SEED - n:
-            raise UsageError(f"seed is {seed}", expected="a number from 0 to 2^62 - n", fix="--seed 0")
+        require_count(n)
+        if not is_whole(seed) or not 0 <= seed <= MAX_SEED - n:
+            expected = "a whole number from 0 to 2^62 - n"
+            raise UsageError(f"seed is {seed!r}", expected=expected, fix="choose a seed such as 0 (--seed 0)")
         if labels is not None or config.guidance is not None:
             what = "a label" if labels is not None else "guidance"
             raise UsageError(
                 f"{what} was given to {self.experiment.name!r}, which was trained without labels",
                 expected="neither labels nor guidance for an unconditional model",
-                fix="leave out --label and --guidance",
+                fix="leave out the labels (--label) and the guidance (--guidance)",
             )

@@ -4,12 +4,30 @@ from collections.abc import Iterator
 
 from sfumato.core import Tabulated
 from sfumato.data import shared_examples
+from sfumato.data.wording import counted
+from sfumato.errors import printable
 from sfumato.experiment.build import PreparedData
 from sfumato.experiment.config import Experiment
+from sfumato.experiment.kinds import kind_name
+from sfumato.experiment.session import Session
 from sfumato.training.settings import TrainingConfig
 from sfumato.training.step import learning_rate
 
-__all__ = ["extension_notes", "starting_notes"]
+__all__ = ["extension_notes", "opening_lines", "starting_notes"]
+
+
+def opening_lines(session: Session, start: int) -> Iterator[str]:
+    """Where a run lies, what it learns from, how large it is, what it computes with, and how far it goes."""
+    training, record = session.experiment.training, session.data.record
+    shape = " x ".join(map(str, record.shape)) if len(record.shape) > 1 else counted(record.shape[0], "number")
+    kept = record.count - record.held_out_count
+    processes = f", {session.engine.processes} processes" if session.engine.processes > 1 else ""
+    steps = counted(training.steps, "step") if start == 0 else f"from step {start:,} to {training.steps:,}"
+    yield f"run        {printable(str(session.folder))}"
+    yield f"data       {counted(kept, 'example')} of {shape} to train on, {record.held_out_count:,} held out"
+    yield f"network    {kind_name(type(session.experiment.network))}, {counted(session.num_parameters(), 'parameter')}"
+    yield f"computing  {training.device}, {training.precision}, {counted(training.threads or 1, 'thread')}{processes}"
+    yield f"training   {steps}, each of {counted(training.batch_size, 'example')}"
 
 
 def starting_notes(experiment: Experiment, data: PreparedData) -> Iterator[str]:

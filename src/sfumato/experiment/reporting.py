@@ -29,17 +29,18 @@ def describe(progress: Progress) -> str:
 
 
 class Lines:
-    """A plain line every few seconds, for logs and pipes."""
+    """A plain line every few seconds, for logs and pipes; the first after one, so that people see it is alive."""
 
-    def __init__(self, stream: TextIO | None = None, *, seconds: float = 10.0) -> None:
+    def __init__(self, stream: TextIO | None = None, *, seconds: float = 10.0, first: float = 1.0) -> None:
         self.stream = sys.stderr if stream is None else stream
         self.seconds = seconds
+        self.wait = first
         self.last = time.monotonic()
 
     def progress(self, progress: Progress) -> None:
         now = time.monotonic()
-        if now - self.last >= self.seconds or progress.step == progress.steps:
-            self.last = now
+        if now - self.last >= self.wait or progress.step == progress.steps:
+            self.last, self.wait = now, self.seconds
             self.note(describe(progress))
 
     def note(self, text: str) -> None:

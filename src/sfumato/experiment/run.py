@@ -20,9 +20,9 @@ from sfumato.experiment.build import prepare_data
 from sfumato.experiment.changes import require_allowed, warn_of_differences, with_record_of
 from sfumato.experiment.config import Experiment, Overrides, can_name_a_folder, experiment_yaml, load_experiment
 from sfumato.experiment.environment import environment
-from sfumato.experiment.load import find_run, load, read_run_config
+from sfumato.experiment.load import find_run, load, read_run_config, stored_settings
 from sfumato.experiment.memory import require_memory
-from sfumato.experiment.notes import extension_notes, starting_notes
+from sfumato.experiment.notes import extension_notes, opening_lines, starting_notes
 from sfumato.experiment.reporting import Silent
 from sfumato.experiment.schema import to_plain
 from sfumato.experiment.session import Session
@@ -52,6 +52,7 @@ class Run:
     images_per_second: float
     seconds: float
     held_out_loss: float | None
+    is_image: bool
 
 
 def train(
@@ -97,7 +98,7 @@ def resume(
     reporter = Silent() if reporter is None or not is_main_process() else reporter
     refuse_exported(Path(run))
     folder = find_run(run, Path(runs))
-    before = read_run_config(folder)
+    before = read_run_config(folder, reporter.note)
     experiment = load_experiment(before, overrides)
     require_allowed(to_plain(before), experiment, allow_change)
     store = CheckpointStore(folder, keep=experiment.training.keep_checkpoints)
@@ -152,6 +153,8 @@ def run_session(session: Session, snapshot: Snapshot | None) -> Run:
             trainer.require_free_space()
         write_config(session.folder, session.experiment)  # nothing can be refused any more
         trainer.log.truncate_after(start)
+    for line in opening_lines(session, start):
+        session.reporter.note(line)
     with listening() as stop, session.engine.together(trainer.resume_command):
         trainer.run(start, stop)
         session.engine.wait_for_all()
@@ -164,6 +167,7 @@ def run_session(session: Session, snapshot: Snapshot | None) -> Run:
         images_per_second=images / max(trainer.seconds_training, 1e-9),
         seconds=trainer.seconds_training,
         held_out_loss=latest(session.folder, "held_out_loss"),
+        is_image=session.data.record.is_image,
     )
 
 
@@ -274,10 +278,20 @@ def prepared_folder(session: Session) -> Iterator[None]:
 
 
 def write_config(folder: Path, experiment: Experiment) -> None:
-    """Write the complete, resolved settings, atomically; nothing happens when they stand there already."""
+    """Write the complete, resolved settings, atomically; nothing happens when they stand there already.
+
+    A damaged file is kept as config.yaml.corrupt.
+    """
     path, text = folder / "config.yaml", experiment_yaml(experiment).encode()
-    if not path.exists() or path.read_bytes() != text:
-        replace_file(path, [text], LocalStorage())
+    there = path.read_bytes() if path.exists() else None
+    if there == text:
+        return
+    if there is not None:
+        try:
+            stored_settings(path)
+        except ConfigError:
+            replace_file(path.with_name("config.yaml.corrupt"), [there], LocalStorage())
+    replace_file(path, [text], LocalStorage())
 
 
 def refuse_exported(path: Path) -> None:
@@ -320,4 +334,5 @@ def finished_run(store: CheckpointStore, experiment: Experiment, reporter: Repor
         f"{store.run_folder} is already at {done:,}/{done:,} steps; extend it with --training.steps {2 * done}"
     )
     parameters = sum(p.numel() for p in model.denoiser.network.parameters())
-    return Run(store.run_folder, experiment, parameters, done, 0.0, 0.0, latest(store.run_folder, "held_out_loss"))
+    loss = latest(store.run_folder, "held_out_loss")
+    return Run(store.run_folder, experiment, parameters, done, 0.0, 0.0, loss, model.record.is_image)
