@@ -178,6 +178,40 @@ def test_a_state_that_lacks_a_key_is_refused(key: str, points_run: Path, tmp_pat
     assert store.steps() == [6]
 
 
+@pytest.mark.parametrize(
+    "damage", [b"", b"\x00" * 40, b"name: [", b"name: \xff\n", b"network: {widths: [7]}\nnam: x\n"]
+)
+def test_a_damaged_config_is_done_without(damage: bytes, points_run: Path, tmp_path: Path) -> None:
+    """The checkpoint holds the settings too, every byte checked; what stood in the file is kept by resume."""
+    folder = shutil.copytree(points_run, tmp_path / "run")
+    (folder / "config.yaml").write_bytes(damage)
+    said: list[str] = []
+    model = sfumato.load(folder, report=said.append)
+    assert drawn(model).tobytes() == drawn(sfumato.load(points_run)).tobytes()
+    assert model.experiment == sfumato.load(points_run).experiment
+    assert len(said) == 1
+    assert "config.yaml" in said[0]
+    assert said[0].endswith("the settings that step-00000006 was trained with are used instead")
+    assert (folder / "config.yaml").read_bytes() == damage
+    sfumato.resume(folder, {"training.steps": 7})
+    assert (folder / "config.yaml.corrupt").read_bytes() == damage
+    assert sfumato.load(folder, report=pytest.fail).experiment.training.steps == 7
+    sfumato.resume(folder, {"training.steps": 8})
+    assert (folder / "config.yaml.corrupt").read_bytes() == damage
+
+
+def test_a_damaged_config_and_no_checkpoint(points_run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(points_run, tmp_path / "run")
+    (folder / "config.yaml").write_bytes(b"name: [")
+    for weights in folder.glob("checkpoints/*/model.safetensors"):
+        weights.unlink()
+    for action in (sfumato.load, sfumato.resume):
+        with pytest.raises(CheckpointError, match=r"config\.yaml.*nor those in a checkpoint.*no whole checkpoint"):
+            action(folder)
+    assert (folder / "config.yaml").read_bytes() == b"name: ["
+    assert not (folder / "config.yaml.corrupt").exists()
+
+
 def test_another_suffix_is_replaced_by_the_right_one(points_run: Path, tmp_path: Path) -> None:
     for given, better in {"m.pt": "m.safetensors", "m.v2": "m.v2.safetensors", "m": "m.safetensors"}.items():
         with pytest.raises(UsageError) as caught:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sfumato.core import Denoiser
-from sfumato.errors import CheckpointError, SfumatoError, UsageError
+from sfumato.errors import CheckpointError, ConfigError, SfumatoError, UsageError
 from sfumato.experiment.build import DataRecord, build_denoiser
 from sfumato.experiment.config import Experiment, load_experiment
 from sfumato.experiment.kinds import nearest
@@ -21,13 +21,15 @@ from sfumato.experiment.model import Model
 from sfumato.experiment.schema import read
 from sfumato.experiment.session import weights_digest
 from sfumato.experiment.stored import SAMPLED, require_state
-from sfumato.experiment.yaml_file import parse_yaml
+from sfumato.experiment.tree import tree_of
+from sfumato.experiment.yaml_file import parse_yaml, read_yaml
 from sfumato.training.checkpoint import CheckpointStore, Report, averaged_weights
 from sfumato.training.ema import bare_state
 from sfumato.training.engine import choose_device
+from sfumato.training.manifest import silent
 from sfumato.training.tensors import check_names, read_weights, write_single_file
 
-__all__ = ["export", "find_run", "load", "read_run_config"]
+__all__ = ["export", "find_run", "load", "read_run_config", "stored_settings"]
 
 FORMAT = "sfumato-model-1"
 OTHER_FORMATS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".onnx", ".safetensor", ".npz")  # endings out of habit
@@ -47,9 +49,35 @@ def find_run(run: str | Path, runs: Path = Path("runs")) -> Path:
     )
 
 
-def read_run_config(folder: Path) -> Experiment:
-    """The settings that a run was started with."""
-    return load_experiment(folder / "config.yaml")
+def read_run_config(folder: Path, report: Report = silent) -> Experiment:
+    """The settings that a run was started with: its config.yaml, or what its newest whole checkpoint kept of them.
+
+    `report` hears when the checkpoint had to be asked. Raises CheckpointError when it cannot answer either.
+    """
+    try:
+        return stored_settings(folder / "config.yaml")
+    except ConfigError as error:
+        why = error.what
+    store = CheckpointStore(folder)
+    try:
+        path = store.find()
+        kept = tree_of(store.load(path).state.get("experiment"), f"{path.name}: experiment")
+        experiment = read(Experiment, kept, origin=str(path))
+    except SfumatoError as error:
+        raise CheckpointError(
+            f"the settings of {folder} cannot be read ({why}), nor those in a checkpoint ({error.what})",
+            expected="a config.yaml as training wrote it, or a whole checkpoint",
+            fix=f"restore {folder / 'config.yaml'} from a copy",
+        ) from None
+    report(f"{why}; the settings that {path.name} was trained with are used instead")
+    return experiment
+
+
+def stored_settings(path: Path) -> Experiment:
+    """The settings in a run's config.yaml. Raises ConfigError; for an empty file too, which would mean defaults."""
+    if not read_yaml(path).items:
+        raise ConfigError(f"{path} is empty", expected="the complete settings of the run", fix="restore it from a copy")
+    return load_experiment(path)
 
 
 def warn(text: str) -> None:
@@ -67,7 +95,7 @@ def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report
     if place.suffix == ".safetensors" or (place.exists() and not place.is_dir()):
         return load_file(place, device=device)
     folder = find_run(place, Path(runs))
-    experiment = read_run_config(folder)
+    experiment = read_run_config(folder, report)
     store = CheckpointStore(folder)
     snapshot = store.load(store.find(report))
     require_state(snapshot, SAMPLED)
