@@ -92,7 +92,7 @@ def test_a_replaced_file_is_old_or_new(tmp_path: Path) -> None:
 
 
 def test_what_need_not_be_durable_is_still_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `durable` the disk is not waited for; a refused write leaves the old file and nothing else, all the same."""
+    """Without `durable` the disk is not waited for; a refused write leaves the old file and nothing else, as ever."""
     waited: list[int] = []
     monkeypatch.setattr("sfumato.training.storage._flush", waited.append)
     path = tmp_path / "file"
