@@ -147,8 +147,8 @@ def go_on(folder: Path, *, die_at: int | None, seed: int) -> None:
     if (folder / "config.yaml").exists():
         runs.resume(folder)
         return
-    with contextlib.suppress(FileNotFoundError):
-        folder.rmdir()  # it was killed between making its folder and writing its settings
+    if folder.exists():  # it was killed between making its folder and writing its settings: a lock may lie in it
+        shutil.rmtree(folder)
     runs.train("digits", SETTINGS, runs=folder.parent, name=folder.name)
 
 
