@@ -218,8 +218,8 @@ def require_run_name(name: str, experiment_name: str) -> None:
     if name in ("", ".", "..") or Path(name).name != name:
         raise ConfigError(
             f"--name is {name!r}",
-            expected="a name, not a path",
-            fix=f"--name {Path(name).name or experiment_name}, and --runs for its place",
+            expected="a name, not a path; --runs says where the run folder is made",
+            fix=f"--name {Path(name).name or experiment_name}",
         )
     if not can_name_a_folder(name) or name.lower().endswith(".safetensors"):
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")
