@@ -83,7 +83,7 @@ def test_what_two_processes_draw_is_what_one_draws(
     real = Session.trainer
 
     def trainer(self: Session, **rest: Any) -> Any:
-        [(batch, draw)] = self.step._parts(3)
+        [(batch, draw)] = self.step.parts(3)
         alone.update(t=draw.t, eps=draw.eps, inv_density=draw.inv_density, x0=batch.x0)
         return real(self, **rest)
 

@@ -77,7 +77,7 @@ def keep_draws(folder: Path) -> None:
     real = Session.trainer
 
     def trainer(self: Session, **rest: Any) -> Any:
-        parts = list(self.step._parts(3))
+        parts = list(self.step.parts(3))
         drawn = {name: torch.cat([getattr(draw, name) for _, draw in parts]) for name in ("t", "eps", "inv_density")}
         drawn["x0"] = torch.cat([batch.x0 for batch, _ in parts])
         torch.save(drawn, folder / f"drawn-{self.engine.rank}-of-{self.engine.processes}.pt")

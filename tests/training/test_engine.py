@@ -86,7 +86,7 @@ def test_precision_ends_at_the_border_of_the_network(precision: str, session: Ca
     made = session("digits", {"training.precision": precision})
     seen: list[torch.dtype] = []
     made.denoiser.network.conv_in.register_forward_hook(lambda module, x, out: seen.append(out.dtype))
-    [(batch, draw)] = made.step._parts(0)
+    [(batch, draw)] = made.step.parts(0)
     losses = made.experiment.objective(made.denoiser, batch.x0, draw).values
     assert seen == [getattr(torch, precision)]
     assert losses.dtype == torch.float32

@@ -108,8 +108,8 @@ def test_accumulated_parts_make_the_same_step(parts: int, session: Make) -> None
 @pytest.mark.parametrize("data", ["points", "digits"])
 def test_parts_are_slices_of_one_draw(data: str, session: Make) -> None:
     """Bitwise, mirrored pictures included."""
-    [(batch, draw)] = session(data).step._parts(9)
-    parts = list(session(data, {"training.accumulate": 4}).step._parts(9))
+    [(batch, draw)] = session(data).step.parts(9)
+    parts = list(session(data, {"training.accumulate": 4}).step.parts(9))
     assert len(parts) == 4
     assert torch.cat([b.x0 for b, _ in parts]).equal(batch.x0)
     assert torch.cat([b.indices for b, _ in parts]).equal(batch.indices)
@@ -122,7 +122,7 @@ def test_a_step_depends_on_its_number_and_not_on_the_past(session: Make) -> None
     one, other = session("digits").step, session("digits").step
     one(4)
     torch.manual_seed(99)
-    list(other._parts(17))
+    list(other.parts(17))
     other(4)
     assert_same_bits(everything(other), everything(one))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Rates"]
+__all__ = ["Rates", "spread"]
 
 
 @dataclass(frozen=True, slots=True)

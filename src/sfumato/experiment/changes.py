@@ -83,7 +83,7 @@ def with_record_of(snapshot: Snapshot, data: PreparedData, allow_change: Sequenc
 def warn_of_differences(snapshot: Snapshot, session: Session, reporter: Reporter) -> None:
     """One line when the run goes on, but not bit for bit."""
     state = snapshot.state
-    now = session._state()
+    now = session.state()
     names = ("threads", "processes", "device", "precision")
     changed = [f"{name} {state[name]} -> {now[name]}" for name in names if state[name] != now[name]]
     changed += [

@@ -159,7 +159,7 @@ def saved_bytes(session: Session) -> int:
         seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch, draw = next(iter(session.step._parts(0)))
+    batch, draw = next(iter(session.step.parts(0)))
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         session.experiment.objective(session.denoiser, batch.x0, draw)
     own = {p.untyped_storage().data_ptr() for p in session.step.parameters}

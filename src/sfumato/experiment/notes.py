@@ -33,8 +33,7 @@ def opening_lines(session: Session, start: int) -> Iterator[str]:
 def starting_notes(experiment: Experiment, data: PreparedData) -> Iterator[str]:
     """Clipped betas, held-out examples that are trained on too, a batch beyond the data, a warm-up that never ends."""
     schedule, training = experiment.schedule, experiment.training
-    if isinstance(schedule, Tabulated) and schedule.betas.num_clipped(schedule.steps):
-        clipped = schedule.betas.num_clipped(schedule.steps)
+    if isinstance(schedule, Tabulated) and (clipped := schedule.betas.num_clipped(schedule.steps)):
         yield f"{clipped} of the {schedule.steps:,} betas were 0.999 or more by their formula and are clipped there"
     shared = shared_examples(data.packed, data.parts) if len(data.parts.held_out) else 0
     if shared:

@@ -78,7 +78,7 @@ class Session:
             log=MetricsLog(self.folder, report=self.reporter.note),
             hooks=self._hooks() if self.engine.is_main else [],
             reporter=self.reporter,
-            state=self._state(),
+            state=self.state(),
             resume_command=resume_command,
         )
 
@@ -124,7 +124,8 @@ class Session:
             why = error.what if isinstance(error, SfumatoError) else str(error)
             self.reporter.note(f"no preview of step {done}: {why}")
 
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """What every checkpoint says of the run besides its tensors and counters: plain JSON data."""
         settings = self.experiment.training
         return {
             "seed": self.experiment.seed,

@@ -91,7 +91,7 @@ class TrainStep:
             group["lr"] = learning_rate(self.settings, step)
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.engine.device)
-        for part, (batch, draw) in enumerate(self._parts(step)):
+        for part, (batch, draw) in enumerate(self.parts(step)):
             last = part == self.settings.accumulate - 1
             with nullcontext() if last else self.engine.accelerator.no_sync(self.denoiser.network):
                 mean = self.objective(self.denoiser, batch.x0, draw).values.mean() / self.settings.accumulate
@@ -132,7 +132,7 @@ class TrainStep:
                 fix="lower training.learning_rate, or use training.precision float32; the weights are still finite",
             )
 
-    def _parts(self, step: int) -> Iterator[tuple[Batch, Draw]]:
+    def parts(self, step: int) -> Iterator[tuple[Batch, Draw]]:
         """This process's share of the global batch, one accumulated part after the other."""
         total = self.settings.batch_size
         drawn = self.times.draw(self.denoiser.schedule, total, derived_generator(self.seed, "times", step))
@@ -160,7 +160,7 @@ class TrainStep:
     def _worst_example(self, step: int) -> str:
         """Where the loss is largest, not finite first."""
         found = []
-        for batch, draw in self._parts(step):
+        for batch, draw in self.parts(step):
             values = self.objective(self.denoiser, batch.x0, draw).values.nan_to_num(nan=math.inf)
             at = int(values.argmax())
             level = float(self.denoiser.schedule.rates(draw.t[at]).log_snr)
