@@ -183,8 +183,8 @@ def test_marginal_at_data_is_data() -> None:
 # --- the reverse kernel ----------------------------------------------------------------------------------------------
 
 
-def prediction(schedule: Schedule, *, var_mix: Tensor | None = None) -> Prediction:
-    return Prediction(some(2, 3), schedule.rates(0.8), some(2, 3, seed=1), var_mix)
+def prediction(schedule: Schedule, *, var_output: Tensor | None = None) -> Prediction:
+    return Prediction(some(2, 3), schedule.rates(0.8), some(2, 3, seed=1), var_output)
 
 
 def test_reverse_is_the_posterior_of_the_guess() -> None:
@@ -203,7 +203,7 @@ def test_learned_range_interpolates_logarithms() -> None:
     """v = 0 is small, 1 is large, ½ their geometric mean. Nichol & Dhariwal 2021, eq. 15."""
     schedule = Ve()
     mix = torch.tensor([[0.0, 0.5, 1.0]] * 2, dtype=torch.float64)
-    p, then = prediction(schedule, var_mix=mix), schedule.rates(0.4)
+    p, then = prediction(schedule, var_output=2 * mix - 1), schedule.rates(0.4)
     bounds = log_variances(then, p.rates)
     var = reverse(p, then, LearnedRange()).log_var.exp()
     small, large = float(bounds.small.exp()), float(bounds.large.exp())

@@ -241,6 +241,6 @@ def test_learned_variance_is_the_second_half_of_the_channels() -> None:
     p = d(x_t, t)
     answer = 2 * x_t / math.sqrt(float(d.schedule.rates(t).alpha ** 2 * STD**2 + d.schedule.rates(t).sigma ** 2)) + 1
     torch.testing.assert_close(p.x0, answer, rtol=1e-13, atol=1e-13)
-    assert p.var_mix is not None
-    torch.testing.assert_close(p.var_mix, (2 * answer + 1) / 2, rtol=1e-13, atol=1e-13)
+    assert p.var_output is not None
+    torch.testing.assert_close(p.var_output, 2 * answer, rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(d.output(x_t, d.schedule.rates(t)), answer, rtol=1e-13, atol=1e-13)

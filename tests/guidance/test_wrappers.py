@@ -41,8 +41,8 @@ def test_x0_is_clamped_and_the_rest_follows(schedule: Schedule) -> None:
     torch.testing.assert_close(p.eps, eps, rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(p.score, -eps / r.sigma, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(p.v, r.alpha * eps - r.sigma * x0, rtol=1e-12, atol=1e-12)
-    assert p.var_mix is not None
-    assert torch.equal(p.var_mix, x + 1)  # what the network said of the variance stays
+    assert p.var_output is not None
+    assert torch.equal(p.var_output, x + 1)  # what the network said of the variance stays
 
 
 def test_bounds_per_channel() -> None:

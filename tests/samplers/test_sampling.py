@@ -135,7 +135,7 @@ def test_ancestral_takes_a_learned_variance(given: Callable[..., NoiseSource]) -
             self.schedule = schedule
 
         def __call__(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-            return Prediction(x_t, schedule.rates(t), 0 * x_t, torch.full_like(x_t, 0.5))
+            return Prediction(x_t, schedule.rates(t), 0 * x_t, torch.zeros_like(x_t))
 
     ones = given(lambda _, x: torch.ones_like(x))
     x = torch.zeros(1, 1, dtype=torch.float64)

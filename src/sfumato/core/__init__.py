@@ -13,6 +13,7 @@ from sfumato.core.denoiser import (
 from sfumato.core.gaussian import Gaussian
 from sfumato.core.kernels import (
     Large,
+    Learned,
     LearnedRange,
     LogVariances,
     MeanWeights,
@@ -76,6 +77,7 @@ __all__ = [
     "Image",
     "JsdBetas",
     "Large",
+    "Learned",
     "LearnedRange",
     "LinearBetas",
     "LogNormalTimes",

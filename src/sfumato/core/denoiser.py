@@ -144,8 +144,8 @@ def check_terminal_signal(schedule: Schedule, data_std: float) -> None:
 class Denoiser(nn.Module):
     """The trained denoiser: x0 = c_skip x_t + c_out F(c_in x_t, time), computed in float32 around the network.
 
-    With `learn_variance` the network gives twice the channels; the second half, as (out + 1)/2, is the
-    mixing weight of `LearnedRange` (Nichol & Dhariwal 2021, eq. 15).
+    With `learn_variance` the network gives twice the channels; the second half is the prediction's `var_output`, which
+    `LearnedRange` or `Learned` turns into a variance.
     """
 
     def __init__(
@@ -188,8 +188,7 @@ class Denoiser(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Prediction:
         r = self.schedule.rates(t)
-        output, var_mix = self._channels(x_t, r, cond), None
+        output, var_output = self._channels(x_t, r, cond), None
         if self.learn_variance:
-            output, mix = output.chunk(2, dim=1)
-            var_mix = (mix + 1) / 2
-        return Prediction(x_t, r, self.parameterization.x0(output, x_t, r, self.data_std), var_mix)
+            output, var_output = output.chunk(2, dim=1)
+        return Prediction(x_t, r, self.parameterization.x0(output, x_t, r, self.data_std), var_output)

@@ -11,6 +11,7 @@ steps they are the respaced ones (Nichol & Dhariwal 2021, eq. 19) without a tabl
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,10 +19,11 @@ from torch import Tensor
 from sfumato.core.gaussian import Gaussian
 from sfumato.core.prediction import Prediction
 from sfumato.core.rates import Rates, spread
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, UsageError
 
 __all__ = [
     "Large",
+    "Learned",
     "LearnedRange",
     "Small",
     "Variance",
@@ -91,9 +93,18 @@ def posterior(x0: Tensor, x_t: Tensor, *, s: Rates, t: Rates, before: Rates | No
 
 
 class Variance(ABC):
-    """The variance of the reverse kernel p(x_s | x_t)."""
+    """The variance of the reverse kernel p(x_s | x_t).
+
+    `learned` says whether the network must speak of it: whether it is trained with `learn_variance`.
+    """
 
     __slots__ = ()
+    learned: ClassVar[bool] = False
+
+    @property
+    def chain_steps(self) -> int | None:
+        """T, where the variance speaks of single steps of a T-step chain only; None where it fits any s < t."""
+        return None
 
     @abstractmethod
     def log_var(self, bounds: LogVariances, p: Prediction) -> Tensor:
@@ -118,20 +129,67 @@ class Large(Variance):
 
 @dataclass(frozen=True, slots=True)
 class LearnedRange(Variance):
-    """log var = v log large + (1 - v) log small, v in [0, 1] from the network (Nichol & Dhariwal 2021, eq. 15)."""
+    """log var = v log large + (1 - v) log small, v = (var_output + 1)/2 (Nichol & Dhariwal 2021, eq. 15).
+
+    The network's output is not squashed, as in their code: v may leave [0, 1].
+    """
+
+    learned: ClassVar[bool] = True
 
     def log_var(self, bounds: LogVariances, p: Prediction) -> Tensor:
-        if p.var_mix is None:
-            raise ConfigError(
-                "this denoiser does not predict a variance",
-                expected="a network trained with learn_variance for the variance LearnedRange",
-                fix="use the small or the large variance",
-            )
+        mix = (said_of_variance(p, "LearnedRange") + 1) / 2
         small, large = spread(bounds.small, p.x_t), spread(bounds.large, p.x_t)
-        return p.var_mix * large + (1 - p.var_mix) * small
+        return mix * large + (1 - mix) * small
+
+
+@dataclass(frozen=True, slots=True)
+class Learned(Variance):
+    """log var = var_output, straight from the network, for single steps of a chain (esling's first network).
+
+    A network that was trained on single steps says nothing of longer ones, which are refused.
+
+    steps: T, the length of the chain.
+    """
+
+    learned: ClassVar[bool] = True
+    steps: int = 1000
+
+    @property
+    def chain_steps(self) -> int | None:
+        return self.steps
+
+    def log_var(self, bounds: LogVariances, p: Prediction) -> Tensor:
+        return said_of_variance(p, "Learned")
+
+
+def said_of_variance(p: Prediction, variance: str) -> Tensor:
+    """The prediction's var_output. Raises ConfigError where the network was not trained to say any."""
+    if p.var_output is None:
+        raise ConfigError(
+            "this denoiser does not predict a variance",
+            expected=f"a network trained with learn_variance for the variance {variance}",
+            fix="use the small or the large variance",
+        )
+    return p.var_output
 
 
 def reverse(p: Prediction, s: Rates, variance: Variance, *, before: Rates | None = None) -> Gaussian:
     """p(x_s | x_t): the posterior with the prediction for x_0 and the given variance (Ho et al. 2020, eq. 11)."""
+    check_length(variance, s, p.rates)
     q = posterior(p.x0, p.x_t, s=s, t=p.rates, before=before)
     return Gaussian(q.mean, variance.log_var(log_variances(s, p.rates, before=before), p))
+
+
+def check_length(variance: Variance, s: Rates, t: Rates) -> None:
+    """Refuse a step that the variance says nothing of. Raises UsageError."""
+    if variance.chain_steps is None:
+        return
+    length = (t.t - s.t) * variance.chain_steps
+    if not bool(((length - 1).abs() < 1e-6).all()):
+        steps = variance.chain_steps
+        raise UsageError(
+            f"the variance {type(variance).__name__} speaks of single steps of a chain of {steps}, "
+            f"and {float(length.max()):.3g} at once were asked for",
+            expected=f"every one of the {steps} steps of the chain",
+            fix=f"set sampling.steps: {steps}, or train with the variance LearnedRange, which fits any step",
+        )

@@ -11,12 +11,16 @@ __all__ = ["Prediction"]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a denoiser says of x_t: x0 (B, *), its guess of the data; eps, score and v say the same in other words."""
+    """What a denoiser says of x_t: x0 (B, *), its guess of the data; eps, score and v say the same in other words.
+
+    var_output (B, *): what a network with `learn_variance` says of the variance of the next step, in the words of the
+    `Variance` that it was trained with (`LearnedRange`, `Learned`).
+    """
 
     x_t: Tensor
     rates: Rates
     x0: Tensor
-    var_mix: Tensor | None = None
+    var_output: Tensor | None = None
 
     @property
     def eps(self) -> Tensor:

@@ -31,7 +31,7 @@ from sfumato.experiment.sections import EvaluationConfig, SamplingConfig
 from sfumato.experiment.tree import Bare, Branch, Leaf, Node, Plain, assign, overrides_of, tree_of
 from sfumato.experiment.yaml_file import parse_yaml, read_yaml, to_yaml
 from sfumato.nn import NetworkConfig, ResidualUNetConfig
-from sfumato.objectives import DenoisingLoss
+from sfumato.objectives import DenoisingLoss, Objective
 from sfumato.training.settings import TrainingConfig
 
 __all__ = [
@@ -80,7 +80,7 @@ class Experiment:
     parameterization: Parameterization = Velocity()
     times: Times = UniformTimes()
     time_input: TimeInput = NoiseVarianceInput()
-    objective: DenoisingLoss = DenoisingLoss()
+    objective: Objective = DenoisingLoss()
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = SamplingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -12,7 +12,7 @@ from sfumato.core import GridTimes, LogNormalTimes, PreviousMean, Schedule, Shif
 from sfumato.data import declared_shape
 from sfumato.errors import ConfigError, UsageError
 from sfumato.nn import StepMlpConfig
-from sfumato.objectives import EdmLogNormal, StepElbo
+from sfumato.objectives import DenoisingLoss, EdmLogNormal, StepElbo
 
 if TYPE_CHECKING:
     from sfumato.experiment.config import Experiment
@@ -93,21 +93,22 @@ def _target_misfits(e: "Experiment") -> Iterator[ConfigError]:
                 expected="parameterization: PreviousMean with times: GridTimes",
                 fix="set times: GridTimes, or parameterization: Velocity",
             )
-    if isinstance(e.objective.weighting, StepElbo) and e.schedule.num_steps is None:
+    weighting = e.objective.weighting if isinstance(e.objective, DenoisingLoss) else None
+    if isinstance(weighting, StepElbo) and e.schedule.num_steps is None:
         yield ConfigError(
             f"objective.weighting is StepElbo and schedule is {type(e.schedule).__name__}, which has no steps",
             expected="objective.weighting: StepElbo with schedule: Tabulated, or objective.weighting: Elbo",
             fix="set objective.weighting: Elbo",
         )
-    if isinstance(e.objective.weighting, StepElbo) and not isinstance(e.times, GridTimes):
+    if isinstance(weighting, StepElbo) and not isinstance(e.times, GridTimes):
         yield ConfigError(
             f"objective.weighting is StepElbo and times is {type(e.times).__name__}, which leaves the grid",
             expected="objective.weighting: StepElbo with times: GridTimes, or objective.weighting: Elbo",
             fix="set times: GridTimes with the schedule's steps",
         )
     densities = [e.times] if isinstance(e.times, LogNormalTimes) else []
-    if isinstance(e.objective.weighting, EdmLogNormal):
-        densities.append(LogNormalTimes(e.objective.weighting.mean, e.objective.weighting.std))
+    if isinstance(weighting, EdmLogNormal):
+        densities.append(LogNormalTimes(weighting.mean, weighting.std))
     for density in densities:
         try:
             density.quantiles(e.schedule)

@@ -7,7 +7,6 @@ with d(r) = r² unless another distance is chosen. Pure in the draw (t, eps): th
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,11 +21,15 @@ __all__ = ["DenoisingLoss", "Distance", "Draw", "Huber", "Losses", "Mae", "Mse",
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What one training step draws: t (B,) float64, eps ~ N(0, I) (B, *), inv_density (B,) float64."""
+    """What one training step draws: t (B,) float64, eps ~ N(0, I) (B, *), inv_density (B,) float64.
+
+    probes: as many further N(0, I) like eps as the objective's `num_probes` says.
+    """
 
     t: Tensor
     eps: Tensor
     inv_density: Tensor
+    probes: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +86,28 @@ class Huber(Distance):
         return torch.nn.functional.huber_loss(residual, torch.zeros_like(residual), reduction="none", delta=self.delta)
 
 
-class Objective(Protocol):
-    """Anything that scores a denoiser on a batch, given what was drawn."""
+class Objective(ABC):
+    """What is minimised: a score of a denoiser on a batch, pure in what was drawn; its own configuration."""
 
+    __slots__ = ()
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network must speak of a variance as well: `Denoiser(learn_variance=True)`."""
+        return False
+
+    @property
+    def num_probes(self) -> int:
+        """How many further N(0, I) like eps one draw holds."""
+        return 0
+
+    @abstractmethod
     def __call__(self, d: Denoiser, x0: Tensor, draw: Draw, cond: Cond | None = None) -> Losses:
         """One loss per example of x0 (B, *)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
-class DenoisingLoss:
+class DenoisingLoss(Objective):
     """The denoising objective; its configuration is the object itself.
 
     distance: between the network's output and its target.

@@ -25,11 +25,15 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class Stepped(Generic[S]):
-    """The outcome of one step: x_s (B, *), the sampler's state for the next, and the prediction it was made from."""
+    """The outcome of one step: x_s (B, *), the sampler's state for the next, and the prediction it was made from.
+
+    calls: how often the step asked the denoiser.
+    """
 
     x: Tensor
     state: S
     prediction: Prediction
+    calls: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Sampler(ABC, Generic[S]):
 
     @abstractmethod
     def calls(self, steps: int) -> int:
-        """Denoiser calls that `steps` intervals take."""
+        """Denoiser calls that `steps` intervals take, the last of which ends at data."""
 
     @abstractmethod
     def init(self, x: Tensor) -> S:
@@ -95,10 +99,10 @@ def sample(
     """
     check_times(times)
     state, done = sampler.init(x), 0
-    for index, (t, s) in enumerate(pairwise(times)):
+    for t, s in pairwise(times):
         stepped = sampler.step(d, x, t=t, s=s, state=state, noise=noise, cond=cond)
-        x, state, done = stepped.x, stepped.state, sampler.calls(index + 1)
-        if index == len(times) - 2:
+        x, state, done = stepped.x, stepped.state, done + stepped.calls
+        if s == times[-1]:
             check_finite(x, s)
         yield Step(x, t, s, stepped.prediction, done)
 
