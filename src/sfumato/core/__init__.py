@@ -1,5 +1,6 @@
 """The mathematics of diffusion: noise levels, schedules, targets, kernels, times and noise. Imports torch only."""
 
+from sfumato.core.decoders import Decoder, DiscretizedGaussian, GaussianDecoder
 from sfumato.core.denoiser import (
     Cond,
     Denoise,
@@ -68,11 +69,14 @@ __all__ = [
     "ConstantBetas",
     "CosineAngle",
     "CosineBetas",
+    "Decoder",
     "Denoise",
     "Denoiser",
+    "DiscretizedGaussian",
     "Edm",
     "Flow",
     "Gaussian",
+    "GaussianDecoder",
     "GridTimes",
     "Image",
     "JsdBetas",
