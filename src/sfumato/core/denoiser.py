@@ -26,6 +26,7 @@ __all__ = [
     "Denoiser",
     "LogSnrInput",
     "NoiseVarianceInput",
+    "Said",
     "StepInput",
     "TimeInput",
     "check_terminal_signal",
@@ -141,6 +142,14 @@ def check_terminal_signal(schedule: Schedule, data_std: float) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The network's own words: F, and what it says of the variance where it was built to, each (B, C, *)."""
+
+    output: Tensor
+    var_output: Tensor | None
+
+
 class Denoiser(nn.Module):
     """The trained denoiser: x0 = c_skip x_t + c_out F(c_in x_t, time), computed in float32 around the network.
 
@@ -177,18 +186,19 @@ class Denoiser(nn.Module):
 
     def output(self, x_t: Tensor, r: Rates, cond: Cond | None = None) -> Tensor:
         """The network's F (B, C, *) in the dtype of x_t, whatever precision the network ran in, less the variance."""
-        channels = self._channels(x_t, r, cond)
-        return channels.chunk(2, dim=1)[0] if self.learn_variance else channels
+        return self.said(x_t, r, cond).output
 
-    def _channels(self, x_t: Tensor, r: Rates, cond: Cond | None) -> Tensor:
-        """All that the network says, (B, C or 2C, *)."""
+    def said(self, x_t: Tensor, r: Rates, cond: Cond | None = None) -> Said:
+        """All that the network says of x_t (B, C, *), in the dtype of x_t: one call of the network."""
         scale = spread(self.time_input.input_scale(r, self.data_std), x_t)
         time = self.time_input.value(r).to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
-        return self.network(scale * x_t, time, cond).to(x_t.dtype)
+        channels = self.network(scale * x_t, time, cond).to(x_t.dtype)
+        return Said(*channels.chunk(2, dim=1)) if self.learn_variance else Said(channels, None)
+
+    def prediction(self, said: Said, x_t: Tensor, r: Rates) -> Prediction:
+        """What the words of the network mean: x0_hat = c_skip x_t + c_out F, and the variance's words as they are."""
+        return Prediction(x_t, r, self.parameterization.x0(said.output, x_t, r, self.data_std), said.var_output)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Prediction:
         r = self.schedule.rates(t)
-        output, var_output = self._channels(x_t, r, cond), None
-        if self.learn_variance:
-            output, var_output = output.chunk(2, dim=1)
-        return Prediction(x_t, r, self.parameterization.x0(output, x_t, r, self.data_std), var_output)
+        return self.prediction(self.said(x_t, r, cond), x_t, r)
