@@ -1,11 +1,11 @@
-"""The per-step perceptron: its counts, its formula in NumPy, its tables."""
+"""The perceptrons: their counts, their formula in NumPy, the tables of the one per step."""
 
 import numpy as np
 import pytest
 import torch
 
 from sfumato.errors import ConfigError
-from sfumato.nn import StepMlp, StepMlpConfig
+from sfumato.nn import MlpConfig, StepMlp, StepMlpConfig
 
 
 def build(**changes: int) -> StepMlp:
@@ -17,6 +17,8 @@ def test_parameter_counts_are_the_published_ones() -> None:
     assert sum(p.numel() for p in build().parameters()) == 72_066
     with_log_var = StepMlpConfig(widths=(128, 128)).build((2,), steps=100, time_span=100, out_channels=4)
     assert sum(p.numel() for p in with_log_var.parameters()) == 43_012
+    score = MlpConfig().build((2,), steps=None, time_span=1.0)
+    assert sum(p.numel() for p in score.parameters()) == 17_154
 
 
 def test_agrees_with_numpy() -> None:
@@ -89,3 +91,27 @@ def test_bad_settings_and_shapes_are_refused() -> None:
 def test_a_condition_is_refused_rather_than_ignored() -> None:
     with pytest.raises(ConfigError, match="no input"):
         build()(torch.randn(1, 2), torch.zeros(1), torch.tensor([1]))
+
+
+def test_without_time_it_is_a_plain_perceptron() -> None:
+    network = MlpConfig(widths=(16, 8)).build((2,), steps=None, time_span=1.0, out_channels=3).double()
+    x = torch.randn(5, 2, dtype=torch.float64)
+    w = {name: p.numpy() for name, p in network.state_dict().items()}
+    h = x.numpy()
+    for i in range(2):
+        h = np.logaddexp(0, h @ w[f"hidden.{i}.weight"].T + w[f"hidden.{i}.bias"])
+    expected = h @ w["out.weight"].T + w["out.bias"]
+    given = network(x, torch.arange(5.0, dtype=torch.float64))
+    np.testing.assert_allclose(given.detach().numpy(), expected, rtol=1e-8, atol=1e-8)  # softplus, as above
+    assert torch.equal(given, network(x, torch.zeros(5)))
+
+
+def test_without_hidden_layers_it_is_affine() -> None:
+    network = MlpConfig(widths=()).build((2,), steps=None, time_span=1.0)
+    assert sum(p.numel() for p in network.parameters()) == 6
+    with pytest.raises(ConfigError, match="no input"):
+        network(torch.zeros(1, 2), torch.zeros(1), torch.tensor([1]))
+    with pytest.raises(ConfigError, match=r"network\.widths"):
+        MlpConfig(widths=(0,))
+    with pytest.raises(ConfigError, match="Mlp was given data of shape"):
+        MlpConfig().check(())

@@ -11,7 +11,7 @@ from torch import nn
 
 from sfumato.errors import ConfigError
 
-__all__ = ["NetworkConfig", "require_no_condition", "require_positive"]
+__all__ = ["NetworkConfig", "require_no_condition", "require_positive", "require_values"]
 
 
 class NetworkConfig(ABC):
@@ -44,6 +44,16 @@ def require_positive(name: str, *values: int) -> None:
                 expected="whole numbers of 1 or more",
                 fix=f"set network.{name}: " + (f"[{', '.join(['64'] * len(values))}]" if len(values) > 1 else "2"),
             )
+
+
+def require_values(network: str, shape: tuple[int, ...]) -> None:
+    """Raise ConfigError unless an example of this shape holds at least one value."""
+    if not shape or min(shape) < 1:
+        raise ConfigError(
+            f"network {network} was given data of shape {shape}",
+            expected="vectors (D,) or arrays (C, …) with at least one value",
+            fix="give each example one value or more",
+        )
 
 
 def require_no_condition(network: nn.Module, cond: object) -> None:

@@ -1,10 +1,12 @@
-"""Multilayer perceptron for points with one set of gains per step of a T-step chain.
+"""Multilayer perceptrons for points, with the time by rows of a table or without time at all.
 
-    h_0 = x;   h_i = softplus(g_i[k] · (W_i h_{i−1} + b_i)),  i = 1 … L;   output = W_{L+1} h_L + b_{L+1}
+    StepMlp   h_0 = x;   h_i = softplus(g_i[k] · (W_i h_{i−1} + b_i)),  i = 1 … L;   output = W_{L+1} h_L + b_{L+1}
+    Mlp       the same with g_i = 1
 
 where k = 0 … T−1 is the step index and g_i is a T × width table that starts uniform on [0, 1). The output layer is
-plain. With T = 100, 2-128-128-128-2 has 72,066 parameters and 2-128-128-4 (mean and log-variance) 43,012. The tables
-tie the network to its T: neighbouring steps share nothing, which is why indices are rounded. Source: esling.
+plain. With T = 100, StepMlp 2-128-128-128-2 has 72,066 parameters and 2-128-128-4 (mean and log-variance) 43,012; Mlp
+2-128-128-2 (the score at one noise level) has 17,154. The tables tie StepMlp to its T: neighbouring steps share
+nothing, which is why indices are rounded. Source: esling.
 """
 
 import math
@@ -15,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfumato.errors import ConfigError
-from sfumato.nn.config import NetworkConfig, require_no_condition, require_positive
+from sfumato.nn.config import NetworkConfig, require_no_condition, require_positive, require_values
 
-__all__ = ["ConditionalLinear", "StepMlp", "StepMlpConfig"]
+__all__ = ["ConditionalLinear", "Mlp", "MlpConfig", "StepMlp", "StepMlpConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,7 @@ class StepMlpConfig(NetworkConfig):
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError unless `shape` holds at least one value; any shape is flattened to a vector."""
-        if not shape or min(shape) < 1:
-            raise ConfigError(
-                f"network StepMlp was given data of shape {shape}",
-                expected="vectors (D,) or arrays (C, …) with at least one value",
-                fix="give each example one value or more",
-            )
+        require_values("StepMlp", shape)
 
     def build(
         self, shape: tuple[int, ...], *, steps: int | None, time_span: float, out_channels: int | None = None
@@ -94,4 +91,47 @@ class StepMlp(nn.Module):
         h = x.flatten(1)
         for layer in self.hidden:
             h = functional.softplus(layer(h, index))
+        return self.out(h).unflatten(1, self.out_shape)
+
+
+@dataclass(frozen=True, slots=True)
+class MlpConfig(NetworkConfig):
+    """A perceptron that does not see the time: for a score at one noise level, of points and vectors.
+
+    widths: units of each hidden layer; none at all makes an affine map.
+    """
+
+    widths: tuple[int, ...] = (128, 128)
+
+    def __post_init__(self) -> None:
+        require_positive("widths", *self.widths)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise ConfigError unless `shape` holds at least one value; any shape is flattened to a vector."""
+        require_values("Mlp", shape)
+
+    def build(
+        self, shape: tuple[int, ...], *, steps: int | None, time_span: float, out_channels: int | None = None
+    ) -> "Mlp":
+        """Make the network; it takes any schedule, and answers the same at every time of it."""
+        self.check(shape)
+        return Mlp(shape, shape[0] if out_channels is None else out_channels, widths=self.widths)
+
+
+class Mlp(nn.Module):
+    """The perceptron without time: (B, *shape) and any time (B,) → (B, out_channels, *shape[1:])."""
+
+    def __init__(self, shape: tuple[int, ...], out_channels: int, *, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.out_shape = (out_channels, *shape[1:])
+        sizes = [math.prod(shape), *widths]
+        self.hidden = nn.ModuleList(nn.Linear(i, w) for i, w in zip(sizes[:-1], widths, strict=True))
+        self.out = nn.Linear(sizes[-1], math.prod(self.out_shape))
+
+    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Predict for noisy points `x`; `time` is ignored."""
+        require_no_condition(self, cond)
+        h = x.flatten(1)
+        for layer in self.hidden:
+            h = functional.softplus(layer(h))
         return self.out(h).unflatten(1, self.out_shape)
