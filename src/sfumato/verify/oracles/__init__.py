@@ -3,6 +3,7 @@
 `worlds`: data laws whose ideal denoiser is known (Gaussian, Gaussian mixture, finite data set).
 `chains`: tables of betas, coefficients of the T-step chain, the exact law of what a sampler puts out.
 `bounds`: variational bounds in closed form and by quadrature.
+`flow`: the probability flow of any of these laws, integrated.
 
 Everything takes pairs (alpha, sigma), or alpha-bar, never times. tests/verify holds each formula to a second route.
 """
@@ -30,6 +31,7 @@ from sfumato.verify.oracles.chains import (
     small_variances,
     warmup_betas,
 )
+from sfumato.verify.oracles.flow import probability_flow
 from sfumato.verify.oracles.worlds import (
     DatasetOracle,
     Floor,
@@ -59,6 +61,7 @@ __all__ = [
     "optimal_variances",
     "posterior_coefficients",
     "prior_kl",
+    "probability_flow",
     "quadratic_betas",
     "reverse_chain_variance",
     "sigmoid_betas",

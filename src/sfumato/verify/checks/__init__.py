@@ -1,0 +1,5 @@
+"""Checks by subject; `CHECKS` is all of them."""
+
+from sfumato.verify.checks.registry import CHECKS
+
+__all__ = ["CHECKS"]

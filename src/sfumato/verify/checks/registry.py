@@ -1,0 +1,12 @@
+"""Every check, by subject, in the order in which they are run."""
+
+from sfumato.verify.check import Check
+from sfumato.verify.checks import kernels, parameterizations, schedules
+
+__all__ = ["CHECKS"]
+
+CHECKS: tuple[Check, ...] = (
+    *schedules.CHECKS,
+    *parameterizations.CHECKS,
+    *kernels.CHECKS,
+)
