@@ -27,6 +27,7 @@ from sfumato.core.kernels import (
     posterior,
     reverse,
 )
+from sfumato.core.levels import OneLevel
 from sfumato.core.noise import NoiseSource, batch_noise, derived_generator, derived_seed
 from sfumato.core.parameterization import (
     Coefficients,
@@ -93,6 +94,7 @@ __all__ = [
     "Noise",
     "NoiseSource",
     "NoiseVarianceInput",
+    "OneLevel",
     "Parameterization",
     "Prediction",
     "PreviousMean",
