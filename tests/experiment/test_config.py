@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sfumato.core import CosineAngle, CosineBetas, GridTimes, LinearBetas, PreviousMean, Shifted, StepInput, Tabulated
 from sfumato.data.settings import DataConfig
@@ -224,3 +225,24 @@ def test_every_setting_is_described() -> None:
     abouts = {s.key: s.about for s in settings}
     assert abouts["data.count"] != abouts["data.noise"]
     assert any(s.key == "schedule.betas.rescale" for s in settings)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"distance": "Mae"}, DenoisingLoss(Mae())),
+        ({}, DenoisingLoss()),
+        ({"weighting": {"kind": "MinSnr", "gamma": 3.0}}, DenoisingLoss(weighting=MinSnr(3.0))),
+        ({"kind": "denoising-loss", "distance": "Mae"}, DenoisingLoss(Mae())),
+    ],
+)
+def test_an_objective_without_a_kind_is_a_denoising_loss(section: dict[str, object], expected: DenoisingLoss) -> None:
+    """As settings were stored when there was no other."""
+    written = yaml.safe_load(experiment_yaml(load_experiment("digits")))
+    assert read(Experiment, {**written, "objective": section}).objective == expected
+    assert load_experiment("digits", {"objective": section}).objective == expected
+
+
+def test_other_sections_still_name_their_kind() -> None:
+    with pytest.raises(ConfigError, match="schedule: has no kind"):
+        read(Experiment, {"schedule": {"min_signal_rate": 0.01}})

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from sfumato.core import Denoiser, derived_seed
 from sfumato.data import Normalization, Packed, Split, data_std, load_data, measure, split
 from sfumato.errors import CheckpointError
 from sfumato.experiment.config import Experiment
 
-__all__ = ["DataRecord", "PreparedData", "build_denoiser", "prepare_data"]
+__all__ = ["DataRecord", "PreparedData", "build_denoiser", "build_network", "prepare_data"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +101,27 @@ def prepare_data(experiment: Experiment) -> PreparedData:
     return PreparedData(packed, parts, record)
 
 
+def build_network(experiment: Experiment, shape: tuple[int, ...]) -> nn.Module:
+    """The untrained network for examples of `shape`; twice the channels where the objective learns a variance."""
+    return experiment.network.build(
+        shape,
+        steps=experiment.schedule.num_steps,
+        time_span=experiment.time_input.span,
+        out_channels=2 * shape[0] if experiment.objective.learns_variance else None,
+    )
+
+
 def build_denoiser(experiment: Experiment, *, shape: tuple[int, ...], data_std: float) -> Denoiser:
     """The untrained denoiser on the CPU; its weights depend on the experiment's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(experiment.seed, "weights"))
-        network = experiment.network.build(
-            shape, steps=experiment.schedule.num_steps, time_span=experiment.time_input.span
-        )
+        network = build_network(experiment, shape)
     return Denoiser(
         network,
         experiment.schedule,
         experiment.parameterization,
         time_input=experiment.time_input,
         data_std=data_std,
+        learn_variance=experiment.objective.learns_variance,
         allow_terminal_signal=experiment.allow_terminal_signal,
     )

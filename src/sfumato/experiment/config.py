@@ -26,7 +26,7 @@ from sfumato.core import (
 from sfumato.data.settings import DataConfig
 from sfumato.errors import ConfigError
 from sfumato.experiment.catalog import resolve_recipe
-from sfumato.experiment.schema import flatten, read, refuse_all, to_plain
+from sfumato.experiment.schema import KIND_OPTIONAL, flatten, read, refuse_all, to_plain
 from sfumato.experiment.sections import EvaluationConfig, SamplingConfig
 from sfumato.experiment.tree import Bare, Branch, Leaf, Node, Plain, assign, overrides_of, tree_of
 from sfumato.experiment.yaml_file import parse_yaml, read_yaml, to_yaml
@@ -80,7 +80,7 @@ class Experiment:
     parameterization: Parameterization = Velocity()
     times: Times = UniformTimes()
     time_input: TimeInput = NoiseVarianceInput()
-    objective: Objective = DenoisingLoss()
+    objective: Objective = field(default=DenoisingLoss(), metadata=KIND_OPTIONAL)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = SamplingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

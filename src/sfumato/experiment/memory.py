@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from sfumato.errors import ResourceError
+from sfumato.experiment.build import build_network
 from sfumato.experiment.config import Experiment
 from sfumato.training.engine import launched_processes
 from sfumato.training.storage import human_bytes
@@ -51,9 +52,7 @@ def least_bytes(experiment: Experiment, shape: tuple[int, ...]) -> int:
         return tensor
 
     with torch.device("meta"):
-        network = experiment.network.build(
-            shape, steps=experiment.schedule.num_steps, time_span=experiment.time_input.span
-        )
+        network = build_network(experiment, shape)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             network(torch.empty((part, *shape)), torch.empty(part))
     own = {p.untyped_storage()._cdata for p in network.parameters()}

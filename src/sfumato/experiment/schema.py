@@ -5,8 +5,9 @@
 A field whose type is an abstract class, or a union of dataclasses, is a *variant*: it is written `schedule:
 CosineAngle` or `schedule: {kind: CosineAngle, max_signal_rate: 0.9}`. Its kinds are the concrete dataclasses below it;
 their names are matched without regard to case or dashes, and a final `Config` may be left out. A field that is missing
-keeps its default. All that is wrong is collected and refused at once, each with its place; no code named by the
-settings is ever imported or called.
+keeps its default. A variant whose field says `metadata=KIND_OPTIONAL` may be a section without a kind, which is then
+one of its default's class. All that is wrong is collected and refused at once, each with its place; no code named by
+the settings is ever imported or called.
 """
 
 import dataclasses
@@ -32,9 +33,11 @@ from sfumato.experiment.scalars import read_scalar, type_text
 from sfumato.experiment.tree import Bare, Branch, Leaf, Node, Plain, named_kind, tree_of
 from sfumato.experiment.wording import in_flags, in_settings
 
-__all__ = ["flatten", "place", "read", "read_field", "refuse_all", "to_plain"]
+__all__ = ["KIND_OPTIONAL", "flatten", "place", "read", "read_field", "refuse_all", "to_plain"]
 
 T = TypeVar("T")
+
+KIND_OPTIONAL = {"kind_optional": True}  # for a field that became a variant when settings of it were stored already
 
 
 def read(cls: type[T], settings: Node | Mapping[str, object], *, origin: str = "settings", base: T | None = None) -> T:
@@ -151,6 +154,7 @@ class _Reader:
                 errors.append(self._unknown(cls, found, name, item, (*path, name)))
                 continue
             try:
+                item = self._with_usual_kind(cls, name, item)
                 values[name] = self.value(known[name], item, (*path, name), self._default(cls, same, name))
             except ExceptionGroup as group:
                 errors += _leaves(group)
@@ -166,11 +170,17 @@ class _Reader:
         return self._made(cls, values, items, node)
 
     @staticmethod
+    def _with_usual_kind(cls: type, name: str, item: Node) -> Node:
+        """The section of a field that may leave its kind out, as one that a dotted key made."""
+        optional = _field(cls, name).metadata.get("kind_optional", False)
+        return dataclasses.replace(item, implied=True) if optional and isinstance(item, Branch) else item
+
+    @staticmethod
     def _default(cls: type, base: object, name: str) -> object:
         """The value that a field has when nothing is said, as the base of what is said about its parts."""
         if base is not None:
             return getattr(base, name)
-        f = next(f for f in dataclasses.fields(cls) if f.name == name)
+        f = _field(cls, name)
         if f.default is not dataclasses.MISSING:
             return f.default
         return None if f.default_factory is dataclasses.MISSING else f.default_factory()
@@ -267,6 +277,10 @@ class _Reader:
             expected=f"{key}: {accepted}",
             fix=f"add --{key}, followed by {accepted}" if node.origin.startswith("--") else f"add {key}",
         )
+
+
+def _field(cls: type, name: str) -> dataclasses.Field[Any]:
+    return next(f for f in dataclasses.fields(cls) if f.name == name)
 
 
 def _located(error: UsageError, items: Mapping[str, Node], node: Node) -> UsageError:

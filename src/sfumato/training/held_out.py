@@ -53,11 +53,17 @@ class HeldOut:
 
     def _losses(self, denoiser: Denoiser, t: Tensor, level: int) -> Tensor:
         """The loss of every example at one time, (N,) float64 on the CPU; its noise depends on (seed, level) alone."""
-        eps = batch_noise(tuple(self.x0.shape), self.seed, "held-out", level).to(self.x0.device)
+        shape, device = tuple(self.x0.shape), self.x0.device
+        eps = batch_noise(shape, self.seed, "held-out", level).to(device)
+        probes = [
+            batch_noise(shape, self.seed, "held-out-probe", level, k).to(device)
+            for k in range(self.objective.num_probes)
+        ]
         found = []
         for start in range(0, len(self.x0), self.batch_size):
             part = slice(start, start + self.batch_size)
             x0 = self.x0[part]
-            draw = Draw(t.expand(len(x0)), eps[part], torch.ones(len(x0), dtype=torch.float64))
-            found.append(self.objective(denoiser, x0, draw).values)
+            ones = torch.ones(len(x0), dtype=torch.float64)
+            draw = Draw(t.expand(len(x0)), eps[part], ones, tuple(probe[part] for probe in probes))
+            found.append(self.objective(denoiser, x0, draw).values.detach())  # score matching leaves a graph
         return torch.cat(found).to("cpu", torch.float64)

@@ -136,15 +136,23 @@ class TrainStep:
         """This process's share of the global batch, one accumulated part after the other."""
         total = self.settings.batch_size
         drawn = self.times.draw(self.denoiser.schedule, total, derived_generator(self.seed, "times", step))
-        eps = batch_noise((total, *self.shape), self.seed, "noise", step, device=self.engine.device)
+        eps = self._normals("noise", step)
+        probes = [self._normals("probe", step, k) for k in range(self.objective.num_probes)]
         size = total // (self.engine.processes * self.settings.accumulate)
         for index in range(self.settings.accumulate):
             start = (self.engine.rank * self.settings.accumulate + index) * size
             part = slice(start, start + size)
             batch = self.batches.batch(step, part=part)
-            noise = eps[part]
-            noise = noise.contiguous(memory_format=torch.channels_last) if noise.ndim == 4 else noise
-            yield batch, Draw(drawn.t[part], noise, drawn.inv_density[part])
+            noise, *others = (
+                whole[part].contiguous(memory_format=torch.channels_last) if whole.ndim == 4 else whole[part]
+                for whole in (eps, *probes)
+            )
+            yield batch, Draw(drawn.t[part], noise, drawn.inv_density[part], tuple(others))
+
+    def _normals(self, purpose: str, *index: int) -> Tensor:
+        """N(0, I) for every example of the global batch, on the device."""
+        shape = (self.settings.batch_size, *self.shape)
+        return batch_noise(shape, self.seed, purpose, *index, device=self.engine.device)
 
     def _not_finite(self, step: int, loss: Tensor, norm: Tensor) -> NumericsError:
         """Says which step, which noise level and which examples; found by evaluating the batch once more."""
@@ -161,7 +169,7 @@ class TrainStep:
         """Where the loss is largest, not finite first."""
         found = []
         for batch, draw in self.parts(step):
-            values = self.objective(self.denoiser, batch.x0, draw).values.nan_to_num(nan=math.inf)
+            values = self.objective(self.denoiser, batch.x0, draw).values.detach().nan_to_num(nan=math.inf)
             at = int(values.argmax())
             level = float(self.denoiser.schedule.rates(draw.t[at]).log_snr)
             found.append((float(values[at]), level, int(batch.indices[at])))
