@@ -28,7 +28,9 @@ from sfumato.core.kernels import (
     reverse,
 )
 from sfumato.core.levels import OneLevel
+from sfumato.core.loss_memory import LossMemory
 from sfumato.core.noise import NoiseSource, batch_noise, derived_generator, derived_seed
+from sfumato.core.optimal import Optimal, fit_optimal
 from sfumato.core.parameterization import (
     Coefficients,
     Edm,
@@ -62,7 +64,7 @@ from sfumato.core.tables import (
     SigmoidBetas,
     WarmupBetas,
 )
-from sfumato.core.times import GridTimes, LogNormalTimes, TimeDraw, Times, UniformTimes
+from sfumato.core.times import GridTimes, LogNormalTimes, LossAwareTimes, TimeDraw, Times, UniformTimes
 
 __all__ = [
     "Betas",
@@ -90,11 +92,14 @@ __all__ = [
     "LogSnrInput",
     "LogSnrLinear",
     "LogVariances",
+    "LossAwareTimes",
+    "LossMemory",
     "MeanWeights",
     "Noise",
     "NoiseSource",
     "NoiseVarianceInput",
     "OneLevel",
+    "Optimal",
     "Parameterization",
     "Prediction",
     "PreviousMean",
@@ -123,6 +128,7 @@ __all__ = [
     "check_terminal_signal",
     "derived_generator",
     "derived_seed",
+    "fit_optimal",
     "log_variances",
     "marginal",
     "mean_weights",

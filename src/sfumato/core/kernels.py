@@ -43,10 +43,16 @@ def marginal(x0: Tensor, r: Rates) -> Gaussian:
 
 @dataclass(frozen=True, slots=True)
 class LogVariances:
-    """Logarithms of the two variances of a step, in nats, shaped as the rates."""
+    """Logarithms of the two variances of a step, in nats, shaped as the rates.
+
+    `log_pull` is the logarithm of the weight of x_0 in the posterior's mean: with it the uncertainty of a guess of x_0
+    enters that of x_s. `at_data` says that s is data, where log_pull is 0 and `small` is borrowed.
+    """
 
     small: Tensor
     large: Tensor
+    log_pull: Tensor
+    at_data: bool = False
 
 
 def log_variances(s: Rates, t: Rates, *, before: Rates | None = None) -> LogVariances:
@@ -56,11 +62,12 @@ def log_variances(s: Rates, t: Rates, *, before: Rates | None = None) -> LogVari
     (Ho's clipping of the first entry); with a single interval (`before` None) it is the large one. Never -inf.
     """
     log_large = 2 * t.sigma.log() + log_share(s, t)
+    log_pull = s.alpha.log() + log_share(s, t)
     if not s.is_data:
-        return LogVariances(log_large + 2 * (s.sigma.log() - t.sigma.log()), log_large)
+        return LogVariances(log_large + 2 * (s.sigma.log() - t.sigma.log()), log_large, log_pull)
     if before is None:
-        return LogVariances(log_large, log_large)
-    return LogVariances(log_variances(t, before).small, log_large)
+        return LogVariances(log_large, log_large, log_pull, at_data=True)
+    return LogVariances(log_variances(t, before).small, log_large, log_pull, at_data=True)
 
 
 def log_share(s: Rates, t: Rates) -> Tensor:

@@ -4,9 +4,9 @@ Denoising score matching at a single level (Vincent 2011; Song & Ermon 2019, eqs
 
     x_1 = x_0 + sigma eps        alpha = 1, sigma = noise_level at the only time there is, t = 1
 
-and Langevin dynamics samples from its score. As a schedule it is a chain of one step: t_min = 1, every grid of times is
-[1, 0], log_snr is a constant that `time` maps back to 1, and there is no slope. It never reaches noise: a sampler starts
-at N(0, start² I), which is a choice and no marginal, so training on it needs `allow_terminal_signal`.
+and Langevin dynamics samples from its score. As a schedule it is a chain of one step: t_min = 1, every grid of times
+is [1, 0], log_snr is a constant that `time` maps back to 1, and there is no slope. It never reaches noise: a sampler
+starts at N(0, start² I), which is a choice and no marginal, so training on it needs `allow_terminal_signal`.
 """
 
 import math
