@@ -4,7 +4,8 @@ Objectives are integrals over t uniform in [t_min, 1]; drawing t from a density 
 `inv_density = 1/q(t)` (q relative to the uniform), so that another sampler changes the variance and not the objective.
 
 The uniform numbers are independent, stratified (one per B-th of the interval, Kingma et al. 2021, app. I.1) or
-antithetic (u and 1 - u in pairs).
+antithetic (u and 1 - u in pairs). A density may also follow the losses of the run itself: its memory of them is then
+part of the state of training.
 """
 
 from abc import ABC, abstractmethod
@@ -14,10 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sfumato.core.loss_memory import LossMemory
 from sfumato.core.schedules import Schedule
 from sfumato.errors import ConfigError
 
-__all__ = ["GridTimes", "LogNormalTimes", "Spread", "TimeDraw", "Times", "UniformTimes"]
+__all__ = ["GridTimes", "LogNormalTimes", "LossAwareTimes", "Spread", "TimeDraw", "Times", "UniformTimes"]
 
 Spread = Literal["independent", "stratified", "antithetic"]
 
@@ -46,7 +48,7 @@ def _antithetic(count: int, generator: torch.Generator) -> Tensor:
     return torch.stack([half, 1 - half], dim=1).flatten()[:count]
 
 
-_UNIFORMS = {"independent": _independent, "stratified": _stratified, "antithetic": _antithetic}
+UNIFORMS = {"independent": _independent, "stratified": _stratified, "antithetic": _antithetic}
 
 
 class Times(ABC):
@@ -55,12 +57,18 @@ class Times(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def draw(self, schedule: Schedule, count: int, generator: torch.Generator) -> TimeDraw:
-        """`count` times for one global batch."""
+    def draw(
+        self, schedule: Schedule, count: int, generator: torch.Generator, memory: LossMemory | None = None
+    ) -> TimeDraw:
+        """`count` times for one global batch; `memory` is what `memory(schedule)` made, where the density has one."""
+
+    def memory(self, schedule: Schedule) -> LossMemory | None:
+        """An empty memory of losses, where the density follows them; None where it does not."""
+        return None
 
 
-def _uniforms(spread: Spread, count: int, generator: torch.Generator) -> Tensor:
-    return _UNIFORMS[spread](count, generator)
+def uniforms(spread: Spread, count: int, generator: torch.Generator) -> Tensor:
+    return UNIFORMS[spread](count, generator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +80,10 @@ class UniformTimes(Times):
 
     spread: Spread = "stratified"
 
-    def draw(self, schedule: Schedule, count: int, generator: torch.Generator) -> TimeDraw:
-        u = _uniforms(self.spread, count, generator)
+    def draw(
+        self, schedule: Schedule, count: int, generator: torch.Generator, memory: LossMemory | None = None
+    ) -> TimeDraw:
+        u = uniforms(self.spread, count, generator)
         return TimeDraw(schedule.t_min + (1 - schedule.t_min) * u, torch.ones_like(u))
 
 
@@ -96,8 +106,10 @@ class GridTimes(Times):
                 fix="set times.steps: 1000",
             )
 
-    def draw(self, schedule: Schedule, count: int, generator: torch.Generator) -> TimeDraw:
-        u = _uniforms(self.spread, count, generator)
+    def draw(
+        self, schedule: Schedule, count: int, generator: torch.Generator, memory: LossMemory | None = None
+    ) -> TimeDraw:
+        u = uniforms(self.spread, count, generator)
         step = (u * self.steps).floor().clamp(max=self.steps - 1) + 1
         return TimeDraw(step / self.steps, torch.ones_like(u))
 
@@ -142,8 +154,63 @@ class LogNormalTimes(Times):
         log_normal = torch.distributions.Normal(0.0, 1.0).log_prob(z).exp() / (2 * self.std)  # with respect to log_snr
         return log_normal / (high - low) * -schedule.slope(t) * (1 - schedule.t_min)
 
-    def draw(self, schedule: Schedule, count: int, generator: torch.Generator) -> TimeDraw:
+    def draw(
+        self, schedule: Schedule, count: int, generator: torch.Generator, memory: LossMemory | None = None
+    ) -> TimeDraw:
         low, high = self.quantiles(schedule)
-        z = torch.special.ndtri(low + (high - low) * _uniforms(self.spread, count, generator))
+        z = torch.special.ndtri(low + (high - low) * uniforms(self.spread, count, generator))
         t = schedule.time(-2 * (self.mean + self.std * z))
         return TimeDraw(t, 1 / self.density(schedule, t))
+
+
+@dataclass(frozen=True, slots=True)
+class LossAwareTimes(Times):
+    """t where the losses are large: p(t) ~ sqrt(E[L_t²]) by the last losses (Nichol & Dhariwal 2021, sec. 3.4).
+
+    A table has one part per step, and t stays on its grid; for a continuous schedule the span falls into `bins` equal
+    parts, with t uniform within each. Until every part has its history the times are uniform. `inv_density` undoes the
+    density: another variance, the same objective. What is remembered is `L = loss / inv_density` of every example, so
+    each step waits for the losses of the one before, on a GPU too.
+
+    bins: equal parts of the time span of a continuous schedule; a table has its steps.
+    history: how many losses of each part are remembered.
+    uniform: share of the density that stays uniform, so that no part is forgotten.
+    spread: stratified (one time per cell of the batch), antithetic (in pairs), or independent.
+    """
+
+    bins: int = 100
+    history: int = 10
+    uniform: float = 0.001
+    spread: Spread = "stratified"
+
+    def __post_init__(self) -> None:
+        for name, value, usual in (("bins", self.bins, 100), ("history", self.history, 10)):
+            if not 1 <= value <= 1_000_000:
+                raise ConfigError(
+                    f"times.{name} is {value}", expected="from 1 to 1,000,000", fix=f"set times.{name}: {usual}"
+                )
+        if not 0 < self.uniform <= 1:
+            raise ConfigError(
+                f"times.uniform is {self.uniform}",
+                expected="a share above 0, at most 1: a part that is never drawn is never corrected",
+                fix="set times.uniform: 0.001",
+            )
+
+    def memory(self, schedule: Schedule) -> LossMemory:
+        steps = schedule.num_steps
+        if steps is None:
+            return LossMemory(bins=self.bins, history=self.history, start=schedule.t_min)
+        return LossMemory(bins=steps, history=self.history, start=0.0)
+
+    def draw(
+        self, schedule: Schedule, count: int, generator: torch.Generator, memory: LossMemory | None = None
+    ) -> TimeDraw:
+        memory = self.memory(schedule) if memory is None else memory
+        shares = memory.shares(self.uniform)
+        u = uniforms(self.spread, count, generator)
+        part = torch.searchsorted(shares.cumsum(0), u, right=True).clamp(max=memory.bins - 1)
+        inside = ((u - (shares.cumsum(0) - shares)[part]) / shares[part]).clamp(0, 1)
+        if schedule.num_steps is not None:
+            inside = torch.ones_like(u)
+        t = memory.start + (1 - memory.start) * (part + inside) / memory.bins
+        return TimeDraw(t.clamp(max=1.0), 1 / (memory.bins * shares[part]))

@@ -1,7 +1,7 @@
 """Checkpoints that survive a kill, a full disk, a power loss and a flipped bit.
 
     checkpoints/step-00001000/   model.safetensors  ema-0.999.safetensors  optimizer.safetensors  state.json
-    MANIFEST.json
+    MANIFEST.json                (and times.safetensors, where the times of training follow the losses)
 
 A checkpoint is a folder. It is written under a temporary name, file after file, each made durable; the manifest (size
 and SHA-256 of every other file) comes last; then the folder's names are made durable, the folder is renamed to its
@@ -20,7 +20,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -29,6 +29,7 @@ from torch import Tensor
 from sfumato.errors import CheckpointError, ConfigError, NumericsError, SfumatoError
 from sfumato.training.manifest import (
     MANIFEST,
+    MEMORY,
     CheckpointFolder,
     Listed,
     NewerFormatError,
@@ -54,8 +55,9 @@ class Snapshot:
     """All that a run needs to go on as if it had never stopped.
 
     `ema` holds the tensors of each moving average under its name ("0.999"); `optimizer` is flattened to tensors;
-    `state` is plain JSON data with finite numbers and text keys (seeds, threads, processes, versions, data fingerprint,
-    counters of the averages, learning rate …).
+    `memory` is what the times of training remember of losses, empty for most; `state` is plain JSON data with finite
+    numbers and text keys (seeds, threads, processes, versions, data fingerprint, counters of the averages, learning
+    rate …).
     """
 
     step: int
@@ -64,6 +66,7 @@ class Snapshot:
     ema: dict[str, dict[str, Tensor]]
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
 
 @final
@@ -306,6 +309,7 @@ class CheckpointStore:
             images_seen=state.pop("images_seen"),
             model=tensors.pop("model.safetensors"),
             optimizer=tensors.pop("optimizer.safetensors"),
+            memory=tensors.pop(MEMORY, {}),
             ema={name[len("ema-") : -len(".safetensors")]: part for name, part in tensors.items()},
             state=state,
         )
@@ -326,6 +330,7 @@ def averaged_weights(snapshot: Snapshot) -> dict[str, Tensor]:
 def _tensor_files(snapshot: Snapshot) -> dict[str, dict[str, Tensor]]:
     files = {"model.safetensors": snapshot.model, "optimizer.safetensors": snapshot.optimizer}
     files |= {f"ema-{name}.safetensors": tensors for name, tensors in snapshot.ema.items()}
+    files |= {MEMORY: snapshot.memory} if snapshot.memory else {}
     assert all(belongs(name) for name in files), list(files)
     return files
 

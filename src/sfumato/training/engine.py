@@ -157,6 +157,13 @@ class Engine:
         gathered: Tensor = self.accelerator.gather(value[None])
         return gathered.tolist()
 
+    def gather_batch(self, values: Tensor) -> Tensor:
+        """(N,) of every process, joined in their order: the whole batch where each has a slice of it; collective."""
+        if self.processes == 1:
+            return values
+        gathered: Tensor = self.accelerator.gather(values)
+        return gathered
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process; all processes get the same answer."""
         if self.processes == 1:

@@ -23,6 +23,7 @@ from sfumato.training.tensors import strict_json
 __all__ = [
     "FORMAT",
     "MANIFEST",
+    "MEMORY",
     "CheckpointFolder",
     "Listed",
     "NewerFormatError",
@@ -38,6 +39,7 @@ Report = Callable[[str], None]
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
+MEMORY = "times.safetensors"  # of losses, in runs whose times follow them
 _NEEDED = {"model.safetensors", "optimizer.safetensors", "state.json"}
 _AVERAGE = re.compile(r"ema-[A-Za-z0-9._-]{1,64}\.safetensors")
 _SHA = re.compile(r"[0-9a-f]{64}")
@@ -63,7 +65,7 @@ class NewerFormatError(ValueError):
 
 def belongs(name: str) -> bool:
     """Whether a file of this name can be part of a checkpoint."""
-    return name in _NEEDED or _AVERAGE.fullmatch(name) is not None
+    return name in _NEEDED or name == MEMORY or _AVERAGE.fullmatch(name) is not None
 
 
 def manifest_json(listed: Mapping[str, Listed]) -> bytes:

@@ -1,6 +1,6 @@
 """One training step: a function of the step number and of the state it changes.
 
-    (t, eps, x0) drawn for (seed, step) -> loss -> gradients, clipped -> AdamW -> EMA
+    (t, eps, x0) drawn for (seed, step) -> loss -> gradients, clipped -> AdamW -> EMA -> memory of the losses, if any
 
 The global batch is drawn whole and then sliced by process and by accumulated part, so the numbers do not depend on how
 many share the work. A gradient that is not finite changes nothing: on the CPU the step stops before the optimizer; on a
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sfumato.core import Denoiser, Times, batch_noise, derived_generator, derived_seed
+from sfumato.core import Denoiser, TimeDraw, Times, batch_noise, derived_generator, derived_seed
 from sfumato.data import Batch, Batches
 from sfumato.errors import ConfigError, NumericsError
 from sfumato.objectives import Draw, Objective
@@ -82,6 +82,7 @@ class TrainStep:
         self.optimizer, self.ema, self.engine, self.settings, self.seed = optimizer, ema, engine, settings, seed
         self.shape = shape
         self.parameters = [p for p in denoiser.network.parameters() if p.requires_grad]
+        self.memory = times.memory(denoiser.schedule)
         self.on_host = engine.device.type == "cpu"
         self.skipped = torch.zeros((), device=engine.device)  # steps that the device flag has skipped
 
@@ -90,14 +91,31 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=self.engine.device)
+        loss, judged = torch.zeros((), device=self.engine.device), []
         for part, (batch, draw) in enumerate(self.parts(step)):
             last = part == self.settings.accumulate - 1
             with nullcontext() if last else self.engine.accelerator.no_sync(self.denoiser.network):
-                mean = self.objective(self.denoiser, batch.x0, draw).values.mean() / self.settings.accumulate
+                values = self.objective(self.denoiser, batch.x0, draw).values
+                mean = values.mean() / self.settings.accumulate
                 mean.backward()
             loss += mean.detach()
-        return self._update(step, loss)
+            judged.append(values.detach())
+        result = self._update(step, loss)
+        self._remember(step, torch.cat(judged))
+        return result
+
+    def _remember(self, step: int, values: Tensor) -> None:
+        """Tell the times how large the losses were, in the order of the global batch: every process learns the same."""
+        if self.memory is None:
+            return
+        drawn = self._drawn(step)  # the memory is still what it was drawn with
+        whole = self.engine.gather_batch(values).to("cpu", torch.float64)
+        self.memory.add(drawn.t, whole / drawn.inv_density)
+
+    def _drawn(self, step: int) -> TimeDraw:
+        """The times of the global batch."""
+        generator = derived_generator(self.seed, "times", step)
+        return self.times.draw(self.denoiser.schedule, self.settings.batch_size, generator, self.memory)
 
     def _seed_dropout(self, step: int) -> None:
         """Dropout draws from the device's own stream; torch.manual_seed would queue a call for each absent device."""
@@ -134,8 +152,7 @@ class TrainStep:
 
     def parts(self, step: int) -> Iterator[tuple[Batch, Draw]]:
         """This process's share of the global batch, one accumulated part after the other."""
-        total = self.settings.batch_size
-        drawn = self.times.draw(self.denoiser.schedule, total, derived_generator(self.seed, "times", step))
+        total, drawn = self.settings.batch_size, self._drawn(step)
         eps = self._normals("noise", step)
         probes = [self._normals("probe", step, k) for k in range(self.objective.num_probes)]
         size = total // (self.engine.processes * self.settings.accumulate)

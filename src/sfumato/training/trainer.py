@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from sfumato.errors import Interrupted, ResourceError
+from sfumato.errors import CheckpointError, Interrupted, ResourceError
 from sfumato.training.checkpoint import CheckpointStore, Snapshot, averaged_weights
 from sfumato.training.ema import bare_state
+from sfumato.training.manifest import MEMORY
 from sfumato.training.record import MetricsLog
 from sfumato.training.signals import StopRequest
 from sfumato.training.step import StepResult, TrainStep, learning_rate
@@ -185,7 +186,9 @@ class Trainer:
                 **self.state,
                 "ema_updates": {str(self.settings.ema_decay): self.step.ema.num_updates},
                 "log_window": {"loss_sums": loss_sums, "count": self.window.count},
+                "times_memory": self.step.memory is not None,
             },
+            memory={} if self.step.memory is None else self.step.memory.state(),
         )
 
     def require_free_space(self) -> None:
@@ -198,18 +201,36 @@ class Trainer:
         live, averages = bare_state(self.step.denoiser.network), averaged_weights(snapshot)
         check_names(live, snapshot.model, "the checkpoint")
         check_optimizer(self.step, snapshot.optimizer, trained=snapshot.step > 0)
+        self._check_memory(snapshot)
         updates = snapshot.state["ema_updates"][str(snapshot.state["ema_decay"])]
         self.step.ema.load_state_dict(averages, num_updates=updates)
         with torch.no_grad():
             for name, tensor in live.items():
                 tensor.copy_(snapshot.model[name])
         restore_optimizer(self.step, snapshot.optimizer)
+        if self.step.memory is not None and snapshot.memory:
+            self.step.memory.restore(snapshot.memory)
         window = snapshot.state["log_window"]
         sums = window["loss_sums"]
         same = len(sums) == self.engine.processes
         self.window.loss_sum.fill_(sums[self.engine.rank] if same else math.fsum(sums) / len(sums))
         self.window.count = window["count"]
         self.images_seen, self.saved_step = snapshot.images_seen, snapshot.step
+
+    def _check_memory(self, snapshot: Snapshot) -> None:
+        """Refuse what cannot be what the times remembered; the times of the run may have been others before."""
+        if self.step.memory is None:
+            return
+        if snapshot.memory:
+            self.step.memory.check(snapshot.memory)
+        elif snapshot.state.get("times_memory", False):
+            raise CheckpointError(
+                f"the checkpoint of step {snapshot.step} holds no memory of losses ({MEMORY})",
+                expected="what the times of training remembered when it was saved",
+                fix="use another checkpoint of the run",
+            )
+        else:
+            self.reporter.note("the times of training remember no losses yet: they are uniform at first")
 
     def _log(self, done: int) -> dict[str, Any]:
         """The training figures of the window that ends here; opens the next window. Collective over the processes."""
