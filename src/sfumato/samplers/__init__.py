@@ -3,18 +3,38 @@
 from sfumato.samplers.ancestral import Ancestral
 from sfumato.samplers.base import Sampler, Step, Stepped, sample
 from sfumato.samplers.ddim import Ddim
-from sfumato.samplers.grids import Leading, Linspace, Quadratic, TimeGrid, Trailing
+from sfumato.samplers.grids import Karras, Leading, Linspace, Quadratic, TimeGrid, Trailing, UniformLogSnr
+from sfumato.samplers.heun import Dpm2, Heun
+from sfumato.samplers.interpolation import slerp
+from sfumato.samplers.inversion import RoundTrip, decode, encode, round_trip
+from sfumato.samplers.multistep import Deis, Dpmpp2M, Dpmpp3M
+from sfumato.samplers.singlestep import Dpmpp2S
+from sfumato.samplers.unipc import UniPc
 
 __all__ = [
     "Ancestral",
     "Ddim",
+    "Deis",
+    "Dpm2",
+    "Dpmpp2M",
+    "Dpmpp2S",
+    "Dpmpp3M",
+    "Heun",
+    "Karras",
     "Leading",
     "Linspace",
     "Quadratic",
+    "RoundTrip",
     "Sampler",
     "Step",
     "Stepped",
     "TimeGrid",
     "Trailing",
+    "UniPc",
+    "UniformLogSnr",
+    "decode",
+    "encode",
+    "round_trip",
     "sample",
+    "slerp",
 ]

@@ -28,34 +28,50 @@ class Stepped(Generic[S]):
     """The outcome of one step: x_s (B, *), the sampler's state for the next, and the prediction it was made from.
 
     calls: how often the step asked the denoiser.
+    calls_each: (B,) int64, how many of them each sample needed, where that differs: adaptive methods.
     """
 
     x: Tensor
     state: S
     prediction: Prediction
     calls: int = 1
+    calls_each: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a trajectory: x_s (B, *) at s = `s`, reached from t = `t`, after `calls` denoiser calls in all."""
+    """One step of a trajectory: x_s (B, *) at s = `s`, reached from t = `t`, after `calls` denoiser calls in all.
+
+    calls_each: (B,) int64, the calls that each sample needed so far; the same for all but with an adaptive method.
+    """
 
     x: Tensor
     t: float
     s: float
     prediction: Prediction
     calls: int
+    calls_each: Tensor
 
 
 class Sampler(ABC, Generic[S]):
-    """One step of a method; frozen, its own configuration."""
+    """One step of a method; frozen, its own configuration.
+
+    An `adaptive` one finds its own steps within the interval that it is given, which may be all of [0, 1]: it takes
+    tolerances, not a number of steps.
+    """
 
     __slots__ = ()
     order: ClassVar[int]
+    adaptive: ClassVar[bool] = False
 
     @abstractmethod
     def calls(self, steps: int) -> int:
         """Denoiser calls that `steps` intervals take, the last of which ends at data."""
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether steps ask for no noise, so that a walk can be retraced; False unless a sampler says so."""
+        return False
 
     @abstractmethod
     def init(self, x: Tensor) -> S:
@@ -95,16 +111,19 @@ def sample(
 ) -> Iterator[Step]:
     """Walk x (B, *) down `times` and yield every step; one `Step` per interval.
 
+    For an adaptive sampler [1, 0] are times enough; more of them are places where the path is seen.
+
     Raises NumericsError when the final samples are not finite, naming the first bad sample.
     """
     check_times(times)
-    state, done = sampler.init(x), 0
+    state, done, each = sampler.init(x), 0, torch.zeros(len(x), dtype=torch.int64)
     for t, s in pairwise(times):
         stepped = sampler.step(d, x, t=t, s=s, state=state, noise=noise, cond=cond)
         x, state, done = stepped.x, stepped.state, done + stepped.calls
+        each = each + (stepped.calls if stepped.calls_each is None else stepped.calls_each)
         if s == times[-1]:
             check_finite(x, s)
-        yield Step(x, t, s, stepped.prediction, done)
+        yield Step(x, t, s, stepped.prediction, done, each)
 
 
 def check_finite(x: Tensor, s: float) -> None:
