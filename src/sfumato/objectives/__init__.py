@@ -1,27 +1,46 @@
-"""What training minimises: denoising losses, their distances and their weights."""
+"""What training minimises: denoising losses with their weights, variational bounds, score matching."""
 
 from sfumato.objectives.denoising import DenoisingLoss, Distance, Draw, Huber, Losses, Mae, Mse, Objective
+from sfumato.objectives.score_matching import (
+    DenoisingScoreMatching,
+    ExactScoreMatching,
+    Projections,
+    SlicedScoreMatching,
+    score,
+)
+from sfumato.objectives.sohl_dickstein import Entropies, SohlDicksteinBound, entropies
+from sfumato.objectives.variational import BoundTerms, Hybrid, VariationalBound
 from sfumato.objectives.weightings import (
+    P2,
     EdmLogNormal,
     Elbo,
     ImageError,
+    LikelihoodWeight,
     MinSnr,
     NoiseError,
     OutputError,
     ScoreError,
     SigmoidWeight,
+    SoftMinSnr,
     StepElbo,
     Weighting,
 )
 
 __all__ = [
+    "P2",
+    "BoundTerms",
     "DenoisingLoss",
+    "DenoisingScoreMatching",
     "Distance",
     "Draw",
     "EdmLogNormal",
     "Elbo",
+    "Entropies",
+    "ExactScoreMatching",
     "Huber",
+    "Hybrid",
     "ImageError",
+    "LikelihoodWeight",
     "Losses",
     "Mae",
     "MinSnr",
@@ -29,8 +48,15 @@ __all__ = [
     "NoiseError",
     "Objective",
     "OutputError",
+    "Projections",
     "ScoreError",
     "SigmoidWeight",
+    "SlicedScoreMatching",
+    "SohlDicksteinBound",
+    "SoftMinSnr",
     "StepElbo",
+    "VariationalBound",
     "Weighting",
+    "entropies",
+    "score",
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.core import Cond, Denoiser, marginal
+from sfumato.core import Cond, Denoiser, Rates, marginal
 from sfumato.core.rates import spread
 from sfumato.errors import ConfigError
 from sfumato.objectives.weightings import OutputError, Weighting
@@ -120,9 +120,12 @@ class DenoisingLoss(Objective):
     def __call__(self, d: Denoiser, x0: Tensor, draw: Draw, cond: Cond | None = None) -> Losses:
         r = d.schedule.rates(draw.t)
         x_t = marginal(x0, r).sample(draw.eps)
-        output = d.output(x_t, r, cond)
-        target = d.parameterization.target(x0, draw.eps, r, d.data_std)
+        per_example = self.of_output(d, d.output(x_t, r, cond), x0, draw.eps, r)
+        return Losses(spread(draw.inv_density, per_example) * per_example)
+
+    def of_output(self, d: Denoiser, output: Tensor, x0: Tensor, eps: Tensor, r: Rates) -> Tensor:
+        """The mean of d(sqrt(w gain²) (F_hat - F)) over the elements of each example, for the F_hat given; (B,)."""
+        target = d.parameterization.target(x0, eps, r, d.data_std)
         factor = self.weighting.output_factor(r, d.schedule, d.parameterization, d.data_std)
         residual = spread(factor.sqrt(), x0) * (output - target)
-        per_example = self.distance(residual).flatten(1).mean(1)
-        return Losses(spread(draw.inv_density, per_example) * per_example)
+        return self.distance(residual).flatten(1).mean(1)

@@ -6,6 +6,7 @@ target. With s = exp(log_snr), up to constants:
 
     plain output loss   1/gain²        DDPM's L_simple   1           x0 loss   1/s
     min-SNR             min(s, γ)/s    score, λ = 1      1/sigma²    ELBO      -½ dlog_snr/dt
+    soft min-SNR        γ/(s + γ)      P2                1/(k + s)^γ
 
 Weights that papers give as w(log_snr) enter as -½ dlog_snr/dt · w (Kingma & Gao 2023, eq. 2).
 """
@@ -31,11 +32,14 @@ __all__ = [
     "EdmLogNormal",
     "Elbo",
     "ImageError",
+    "LikelihoodWeight",
     "MinSnr",
     "NoiseError",
     "OutputError",
+    "P2",
     "ScoreError",
     "SigmoidWeight",
+    "SoftMinSnr",
     "StepElbo",
     "Weighting",
 ]
@@ -66,6 +70,16 @@ class NoiseSpaceWeighting(Weighting):
         self, r: Rates, schedule: Schedule, parameterization: Parameterization, data_std: float
     ) -> Tensor:
         return self.noise_weight(r, schedule, data_std) * parameterization.gain(r, data_std) ** 2
+
+
+def require_above_zero(name: str, value: float, example: float) -> None:
+    """Raise ConfigError unless the field `name` of a weighting is a finite number above 0."""
+    if not 0 < value < float("inf"):
+        raise ConfigError(
+            f"objective.weighting.{name} is {value}",
+            expected="a number above 0",
+            fix=f"set objective.weighting.{name}: {example}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +118,53 @@ class MinSnr(NoiseSpaceWeighting):
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
-        if not self.gamma > 0:
-            raise ConfigError(
-                f"objective.weighting.gamma is {self.gamma}",
-                expected="a number above 0",
-                fix="set objective.weighting.gamma: 5",
-            )
+        require_above_zero("gamma", self.gamma, 5)
 
     def noise_weight(self, r: Rates, schedule: Schedule, data_std: float) -> Tensor:
         return (math.log(self.gamma) - r.log_snr).clamp(max=0.0).exp()
+
+
+@dataclass(frozen=True, slots=True)
+class SoftMinSnr(NoiseSpaceWeighting):
+    """w = gamma/(SNR + gamma): min-SNR without its corner, SNR gamma/(SNR + gamma) on x0 (Crowson et al. 2024).
+
+    It is half of `MinSnr` where SNR = gamma, the most that they differ by, and equal to it at both ends.
+
+    gamma: the SNR at which the weight on the noise error is one half; 4 is the paper's.
+    """
+
+    gamma: float = 4.0
+
+    def __post_init__(self) -> None:
+        require_above_zero("gamma", self.gamma, 4)
+
+    def noise_weight(self, r: Rates, schedule: Schedule, data_std: float) -> Tensor:
+        return (math.log(self.gamma) - r.log_snr).sigmoid()
+
+
+@dataclass(frozen=True, slots=True)
+class P2(NoiseSpaceWeighting):
+    """w = 1/(k + SNR)^gamma: less weight on the finest details, as multiples of L_simple (Choi et al. 2022, eq. 8).
+
+    k: keeps the weight finite towards noise; 1 is the paper's.
+    gamma: how steeply the weight falls towards the data; 1 or 0.5 in the paper, and 0 is L_simple.
+    """
+
+    k: float = 1.0
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_above_zero("k", self.k, 1)
+        if not 0 <= self.gamma < float("inf"):
+            raise ConfigError(
+                f"objective.weighting.gamma is {self.gamma}",
+                expected="a number of 0 or more",
+                fix="set objective.weighting.gamma: 1",
+            )
+
+    def noise_weight(self, r: Rates, schedule: Schedule, data_std: float) -> Tensor:
+        log_k = torch.full_like(r.log_snr, math.log(self.k))
+        return (-self.gamma * torch.logaddexp(log_k, r.log_snr)).exp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +177,17 @@ class ScoreError(NoiseSpaceWeighting):
 
 @dataclass(frozen=True, slots=True)
 class Elbo(NoiseSpaceWeighting):
-    """w = -½ dlog_snr/dt: the variational bound in continuous time, in nats (Kingma et al. 2021, eq. 17)."""
+    """w = -½ dlog_snr/dt: the variational bound in continuous time, in nats (Kingma et al. 2021, eq. 17).
+
+    It is the likelihood weighting too: Song, Durkan et al. 2021 (theorem 1) put g² on ½ |score_hat - score|², which is
+    ½ (g²/sigma²) |eps_hat - eps|² with g² = -sigma² dlog_snr/dt.
+    """
 
     def noise_weight(self, r: Rates, schedule: Schedule, data_std: float) -> Tensor:
         return -schedule.slope(r.t) / 2
+
+
+LikelihoodWeight = Elbo
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +195,9 @@ class StepElbo(NoiseSpaceWeighting):
     """w = T/2 expm1(log_snr_s - log_snr_t), s = t - 1/T: the bound of a T-step table with the small variance, in nats.
 
     Ho et al. 2020, eq. 12, in Kingma et al. 2021's form (eq. 14). The step that ends at data is scored by a Gaussian
-    decoder with the small variance of the step before: w = T/2 (sigma/alpha)²/var.
+    decoder with the small variance of the step before: w = T/2 (sigma/alpha)²/var. With `Mse` this is the exact
+    weighted eps loss: `VariationalBound(Small(), GaussianDecoder())` less what no network changes, the prior term and
+    ½ log(2 pi var) of the decoder.
     """
 
     def noise_weight(self, r: Rates, schedule: Schedule, data_std: float) -> Tensor:
