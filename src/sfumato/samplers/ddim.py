@@ -46,6 +46,10 @@ class Ddim(Sampler[None]):
                 fix="set sampling.sampler.eta: 1, or leave sampler.sigma_hat out",
             )
 
+    @property
+    def deterministic(self) -> bool:
+        return self.eta == 0
+
     def calls(self, steps: int) -> int:
         return steps
 
