@@ -181,8 +181,8 @@ class _BlockSums:
     def without(self, block: int) -> "_BlockSums":
         """The sums that remain when one block of both samples is left out."""
         kept = torch.arange(len(self.n)) != block
-        grids = [grid[kept][:, kept] for grid in (self.xx, self.yy, self.xy)]
-        return _BlockSums(*grids, self.n[kept], self.m[kept])
+        xx, yy, xy = (grid[kept][:, kept] for grid in (self.xx, self.yy, self.xy))
+        return _BlockSums(xx, yy, xy, self.n[kept], self.m[kept])
 
 
 class PairwiseDistance(PointDistance):
