@@ -59,7 +59,7 @@ def test_losses_of_nothing_leave_the_times_uniform() -> None:
 def test_one_batch_is_the_same_as_its_losses_one_by_one(history: int) -> None:
     """In their order, also where a batch brings more to a part than it remembers."""
     generator = derived_generator(0, "losses")
-    t = (torch.randint(1, 6, (200,), generator=generator) / 5).double()
+    t = torch.randint(1, 6, (200,), generator=generator).double() / 5
     losses = torch.rand(200, generator=generator, dtype=torch.float64)
     whole, each = (LossMemory(bins=5, history=history, start=0.0) for _ in range(2))
     for part in (slice(0, 7), slice(7, 120), slice(120, 200)):
@@ -81,13 +81,13 @@ def test_each_step_of_a_chain_is_its_own_part(steps: int) -> None:
 
 @pytest.mark.parametrize("spread", SPREADS)
 def test_the_expectation_is_that_of_uniform_steps(spread: Spread) -> None:
-    """Enumerated over a fine grid of uniform numbers: sum over steps of p_k · f_k/(T p_k) = mean of f, to rounding."""
+    """Enumerated: the sum over steps of p_k · f_k/(T p_k) = mean of f, to rounding."""
     times = LossAwareTimes(spread=spread, uniform=0.01)
     memory = filled(times, CHAIN)
     shares = memory.shares(times.uniform)
     drawn = times.draw(CHAIN, 200_000, derived_generator(0, "times"), memory)
     k = (drawn.t * 10).round().long()
-    torch.testing.assert_close(drawn.t, k / 10, rtol=0, atol=0)  # on the grid, to the bit
+    torch.testing.assert_close(drawn.t, k.double() / 10, rtol=0, atol=0)  # on the grid, to the bit
     weight = torch.zeros(10, dtype=torch.float64).index_put((k - 1,), drawn.inv_density)
     f = torch.linspace(3, -8, 10, dtype=torch.float64)
     assert float((shares * weight * f).sum()) == pytest.approx(float(f.mean()), rel=1e-12)

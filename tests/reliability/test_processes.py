@@ -42,11 +42,15 @@ def pairs(points: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
         np.save(folder / str(number) / "x.npy", values)
     file = {**points, "data.path": "x.npy"}
 
+    remembering = {key: value for key, value in points.items() if key != "times.steps"}
+    remembering |= {"times.kind": "LossAwareTimes", "times.history": 1}
+
     def job(act: str, place: str, first: Any = points, second: Any = None, **rest: Any) -> dict[str, Any]:
         return {"act": act, "place": str(folder / place), "settings": (first, second or first), **rest}
 
     jobs = {
         "whole": job("train", "whole"),
+        "remembering": job("train", "remembering", remembering),
         "one dies": job("train", "broken", die_at=6),
         "resumed": job("resume", "broken/swiss-roll-1"),
         "other settings": job("train", "settings", points, {**points, "training.learning_rate": 0.5}),
@@ -109,6 +113,20 @@ def test_two_processes_train_what_one_trains(pair: Path, one_finished: Path) -> 
         for name in {"loss", "grad_norm", "held_out_loss"} & set(other):
             assert mine[name] == pytest.approx(other[name], abs=1e-5), (name, other["step"])
         assert mine.get("learning_rate") == other.get("learning_rate")
+
+
+def test_two_processes_remember_what_one_remembers(pairs: Pairs, points: dict[str, Any], tmp_path: Path) -> None:
+    """Losses are gathered in the order of the global batch: the memory is that of one process, and so are its times."""
+    assert pairs.ended["remembering"]["codes"] == [0, 0], pairs.ended["remembering"]["texts"]
+    settings = {key: value for key, value in points.items() if key != "times.steps"}
+    settings |= {"times.kind": "LossAwareTimes", "times.history": 1}
+    alone = sfumato.train("swiss-roll", settings, runs=tmp_path).folder
+    one, two = (
+        CheckpointStore(folder).load(CheckpointStore(folder).find()).memory
+        for folder in (alone, pairs.folder / "remembering" / "swiss-roll-1")
+    )
+    assert two["seen"].equal(one["seen"])
+    torch.testing.assert_close(two["losses"], one["losses"], rtol=1e-4, atol=1e-5)  # weights differ by rounding
 
 
 def test_a_dead_process_stops_the_other(pairs: Pairs) -> None:

@@ -1,5 +1,6 @@
 """A run that was stopped, however and however often, ends as if it had never been: every bit of what it leaves."""
 
+import json
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -9,12 +10,20 @@ from typing import Any
 import pytest
 
 import sfumato
-from sfumato.errors import Interrupted
+from sfumato.core import LossAwareTimes
+from sfumato.errors import CheckpointError, Interrupted
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.step import StepResult, TrainStep
 
 STEPS = 10
 SAVED_EVERY = 4
+
+
+REMEMBERING = {"times.kind": "LossAwareTimes", "times.history": 2}  # warm after the fourth step of eight examples
+
+
+def without(settings: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in keys}
 
 
 class Crash(BaseException):
@@ -29,13 +38,14 @@ def ask_to_stop() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-@pytest.fixture(scope="module", params=["unet", "unet, accumulated", "points"])
+@pytest.fixture(scope="module", params=["unet", "unet, accumulated", "points", "times that remember"])
 def experiment(request: pytest.FixtureRequest, digits: dict[str, Any], points: dict[str, Any]) -> tuple[str, Any]:
     """A recipe with what makes it small. The U-Net has batch norm and, where the hardware has it, bfloat16."""
     return {
         "unet": ("digits", digits),
         "unet, accumulated": ("digits", {**digits, "training.accumulate": 2, "training.precision": "float32"}),
         "points": ("swiss-roll", points),
+        "times that remember": ("swiss-roll", {**without(points, "times.steps"), **REMEMBERING}),
     }[request.param]
 
 
@@ -134,3 +144,48 @@ def test_what_a_killed_save_left_is_swept(points: dict[str, Any], tmp_path: Path
     (left / "model.safetensors").write_bytes(b"half")
     sfumato.resume(tmp_path / "run")
     assert sorted(path.name for path in left.parent.iterdir()) == ["step-00000008", "step-00000010"]
+
+
+def test_times_that_remember_follow_the_losses(points: dict[str, Any], tmp_path: Path) -> None:
+    """What the other tests compare is there: a warm memory in its own file, and times that are no longer uniform."""
+    settings = {**without(points, "times.steps"), **REMEMBERING}
+    folder = sfumato.train("swiss-roll", settings, runs=tmp_path, name="run").folder
+    store = CheckpointStore(folder)
+    first, last = (store.load(store.folder / f"step-{step:08d}").memory for step in (8, 10))
+    assert {name: tuple(tensor.shape) for name, tensor in last.items()} == {"losses": (10, 2), "seen": (10,)}
+    assert int(last["seen"].sum()) == 80  # every example of every step, once
+    assert int(first["seen"].min()) >= 2
+    assert "times.safetensors" in (store.folder / "step-00000010" / "MANIFEST.json").read_text()
+
+
+def test_a_missing_memory_is_refused(points: dict[str, Any], tmp_path: Path, watcher: Any) -> None:
+    """A checkpoint without the file, whose manifest hides that; and one whose run had other times until now."""
+    settings = {**without(points, "times.steps"), **REMEMBERING}
+    with pytest.raises(Interrupted):
+        sfumato.train("swiss-roll", settings, runs=tmp_path, name="run", reporter=watcher({8: ask_to_stop}))
+    for folder in (tmp_path / "run" / "checkpoints").glob("step-*"):
+        (folder / "times.safetensors").unlink()
+        manifest = json.loads((folder / "MANIFEST.json").read_text())
+        del manifest["files"]["times.safetensors"]
+        (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"step 8 holds no memory of losses \(times.safetensors\)"):
+        sfumato.resume(tmp_path / "run")
+
+
+def test_a_run_may_turn_to_its_losses(points: dict[str, Any], tmp_path: Path, watcher: Any) -> None:
+    with pytest.raises(Interrupted):
+        sfumato.train("swiss-roll", points, runs=tmp_path, name="run", reporter=watcher({4: ask_to_stop}))
+    reporter = watcher()
+    run = sfumato.resume(tmp_path / "run", {"times": LossAwareTimes()}, allow_change=["times"], reporter=reporter)
+    assert run.steps == STEPS
+    assert any("remember no losses yet" in note for note in reporter.notes)
+    store = CheckpointStore(run.folder)
+    assert int(store.load(store.find()).memory["seen"].sum()) == 8 * (STEPS - 4)
+
+
+def test_another_history_does_not_fit(points: dict[str, Any], tmp_path: Path, watcher: Any) -> None:
+    settings = {**without(points, "times.steps"), **REMEMBERING}
+    with pytest.raises(Interrupted):
+        sfumato.train("swiss-roll", settings, runs=tmp_path, name="run", reporter=watcher({4: ask_to_stop}))
+    with pytest.raises(CheckpointError, match=r"memory of losses in the checkpoint does not fit .*: losses"):
+        sfumato.resume(tmp_path / "run", {"times.history": 5}, allow_change=["times"])
