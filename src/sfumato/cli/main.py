@@ -53,6 +53,7 @@ COMMANDS: dict[str, Command] = {
     "runs": Command("list runs and what became of them", "runs"),
     "recipes": Command("list the experiments that come with sfumato", "recipes"),
     "figures": Command("draw samples, noising, sampling, schedules and losses", "figures", takes_settings=True),
+    "verify": Command("check every formula against exact answers on this machine", "verify"),
     "export": Command("write the model of a run into one file", "export"),
     "completion": Command("print a completion script for bash, zsh or fish", "completion"),
 }

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-from sfumato.errors import SfumatoError, printable
+from sfumato.errors import NumericsError, SfumatoError, printable
 
 __all__ = [
+    "Findings",
     "error_document",
     "error_text",
     "is_fancy",
@@ -19,6 +20,14 @@ __all__ = [
     "table",
     "write_json",
 ]
+
+
+class Findings(NumericsError):
+    """A command did all its work and found something wrong: its whole `document` goes with the error (exit 5)."""
+
+    def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object]) -> None:
+        super().__init__(what, expected=expected, fix=fix)
+        self.document = document
 
 
 def is_fancy(stream: IO[str] | None) -> bool:
@@ -86,5 +95,8 @@ def error_text(error: SfumatoError) -> str:
 
 
 def error_document(error: SfumatoError) -> dict[str, object]:
-    """The JSON document of an error."""
-    return {"error": {"code": error.code, "what": error.what, "expected": error.expected, "fix": error.fix}}
+    """The JSON document of an error, with what was found where the command had finished."""
+    told: dict[str, object] = {
+        "error": {"code": error.code, "what": error.what, "expected": error.expected, "fix": error.fix}
+    }
+    return {**error.document, **told} if isinstance(error, Findings) else told

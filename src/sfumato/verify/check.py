@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["AtLeast", "AtMost", "Bound", "Check", "Near", "Outcome", "perform"]
+__all__ = ["AtLeast", "AtMost", "Bound", "Check", "Near", "Outcome", "perform", "proves"]
 
 
 class Bound(ABC):
@@ -102,6 +102,11 @@ class Outcome:
     passed: bool
     note: str
     seconds: float
+
+
+def proves(measure: Callable[..., float]) -> str:
+    """What a measure computes in its own words: its docstring, for the `about` of a check."""
+    return " ".join((measure.__doc__ or "").split()).rstrip(".")
 
 
 def perform(check: Check) -> Outcome:

@@ -31,7 +31,7 @@ from sfumato.core import (
 )
 from sfumato.samplers import Ancestral, Ddim, Sampler, Trailing, sample
 from sfumato.verify import oracles
-from sfumato.verify.check import AtMost, Check
+from sfumato.verify.check import AtMost, Check, proves
 from sfumato.verify.checks.material import SCHEDULES, largest, normals, rates_over, worst
 from sfumato.verify.ideal import MIXTURE, Ideal
 
@@ -159,13 +159,8 @@ def divergence() -> float:
     return largest(ours.numpy() - oracles.step_kl(1.0, np.exp(log_ratio), far**2))
 
 
-def one_line(function: Callable[..., float]) -> str:
-    """The docstring's sentence, which is what a check proves."""
-    return " ".join((function.__doc__ or "").split()).rstrip(".")
-
-
 def _check(name: str, function: Callable[..., float], *arguments: object, limit: float = 1e-10) -> Check:
-    return Check(name, one_line(function), AtMost(limit), partial(function, *arguments))
+    return Check(name, proves(function), AtMost(limit), partial(function, *arguments))
 
 
 CHECKS = (

@@ -29,7 +29,7 @@ from sfumato.core import (
 )
 from sfumato.core.denoiser import unit_variance
 from sfumato.verify import oracles
-from sfumato.verify.check import AtMost, Check
+from sfumato.verify.check import AtMost, Check, proves
 from sfumato.verify.checks.material import SCHEDULES, largest, normals, rates_over, worst
 from sfumato.verify.ideal import MIXTURE, Ideal
 
@@ -211,7 +211,7 @@ CHECKS = (
             ),
         )
     ),
-    Check("identity[v rotates x0 and eps]", rotation.__doc__ or "", AtMost(1e-12), rotation),
-    Check("parameterization[previous mean]", previous_mean.__doc__ or "", AtMost(1e-10), previous_mean),
-    Check("edm[noise input]", log_snr_input.__doc__ or "", AtMost(1e-12), log_snr_input),
+    Check("identity[v rotates x0 and eps]", proves(rotation), AtMost(1e-12), rotation),
+    Check("parameterization[previous mean]", proves(previous_mean), AtMost(1e-10), previous_mean),
+    Check("edm[noise input]", proves(log_snr_input), AtMost(1e-12), log_snr_input),
 )

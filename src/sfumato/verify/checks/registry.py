@@ -1,7 +1,7 @@
 """Every check, by subject, in the order in which they are run."""
 
 from sfumato.verify.check import Check
-from sfumato.verify.checks import kernels, parameterizations, schedules
+from sfumato.verify.checks import bounds, kernels, laws, noise, objectives, parameterizations, samplers, schedules
 
 __all__ = ["CHECKS"]
 
@@ -9,4 +9,9 @@ CHECKS: tuple[Check, ...] = (
     *schedules.CHECKS,
     *parameterizations.CHECKS,
     *kernels.CHECKS,
+    *samplers.CHECKS,
+    *laws.CHECKS,
+    *bounds.CHECKS,
+    *objectives.CHECKS,
+    *noise.CHECKS,
 )

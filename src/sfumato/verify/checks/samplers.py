@@ -1,0 +1,174 @@
+"""Samplers: order of convergence, declared calls, and what every method must do with data that are one point.
+
+Orders are slopes of the mean distance from the probability flow's endpoint, from the same start, on a mixture, in
+float64, over grids equally spaced in log-SNR that end at t_min: with a jump to data a second-order method looks as if
+it were of first order. Adding a sampler is one line of `METHODS`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfumato.core import NoiseSource, Schedule, Tabulated
+from sfumato.guidance import Counting
+from sfumato.samplers import Ancestral, Ddim, Sampler, Trailing, sample
+from sfumato.verify import oracles
+from sfumato.verify.check import AtMost, Bound, Check, Near
+from sfumato.verify.checks.material import SCHEDULES, largest, normals
+from sfumato.verify.ideal import MIXTURE, Ideal
+
+__all__ = ["CHECKS", "METHODS", "Method", "endpoint_error", "order"]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A sampler and what is asked of it.
+
+    sampler: the method with its settings.
+    paper: where it is defined.
+    order: the bound on its measured order; None for a method that adds noise, whose laws are measured elsewhere.
+    """
+
+    sampler: Sampler[Any]
+    paper: str
+    order: Bound | None = None
+
+
+# What each method must reach. The gate of ±0.1 is ten times tighter than the steps between orders.
+METHODS: dict[str, Method] = {
+    "ddim": Method(Ddim(), "Song, Meng & Ermon 2021", Near(1, 0.1)),
+    "ddim eta 1": Method(Ddim(eta=1.0), "Song, Meng & Ermon 2021"),
+    "ancestral small": Method(Ancestral(), "Ho et al. 2020"),
+}
+
+# Numbers of steps over which the slope is fitted: the flow spans 40 nats of log-SNR, three times the others.
+STEPS: dict[str, Sequence[int]] = {
+    "cosine": (64, 128, 256, 512),
+    "ve": (64, 128, 256, 512),
+    "flow": (128, 256, 512),
+    "linear table": (64, 128, 256, 512),
+}
+COUNT = 24  # starting points
+
+
+def log_snr_grid(schedule: Schedule, steps: int) -> list[float]:
+    """steps + 1 times from 1 to t_min, equally spaced in log-SNR."""
+    ends = schedule.log_snr(torch.tensor([1.0, schedule.t_min], dtype=torch.float64))
+    inner = schedule.time(torch.linspace(float(ends[0]), float(ends[1]), steps + 1, dtype=torch.float64)).tolist()
+    return [1.0, *inner[1:-1], schedule.t_min]
+
+
+def starts(schedule: Schedule) -> Tensor:
+    """Points of the schedule's own prior, (COUNT, 2)."""
+    return schedule.prior_std * normals(COUNT, 2, seed=1)
+
+
+@lru_cache(maxsize=8)
+def endpoints(schedule: Schedule) -> Tensor:
+    """Where the probability flow takes the starts, by Runge-Kutta in ln(sigma/alpha): error below 1e-8."""
+    start, stop = schedule.rates(1.0), schedule.rates(schedule.t_min)
+    levels = (float(start.noise_level), float(stop.noise_level))
+    steps = round(40 * abs(math.log(levels[1] / levels[0])))
+    y = oracles.probability_flow(
+        MIXTURE, (starts(schedule) / start.alpha).numpy(), start=levels[0], stop=levels[1], steps=steps
+    )
+    return stop.alpha * torch.from_numpy(y)
+
+
+def endpoint_error(sampler: Sampler[Any], schedule: Schedule, steps: int) -> float:
+    """Mean distance between where the sampler and where the probability flow take the starts."""
+    x, noise = starts(schedule), NoiseSource.of(seed=0, count=COUNT)
+    *_, end = sample(sampler, Ideal(MIXTURE, schedule), x, log_snr_grid(schedule, steps), noise=noise)
+    return float((end.x - endpoints(schedule)).norm(dim=1).mean())
+
+
+def order(sampler: Sampler[Any], where: str) -> float:
+    """Minus the slope of log(error) over log(steps)."""
+    errors = [endpoint_error(sampler, SCHEDULES[where], steps) for steps in STEPS[where]]
+    return -float(np.polyfit(np.log(STEPS[where]), np.log(errors), 1)[0])
+
+
+def calls(sampler: Sampler[Any]) -> float:
+    """Largest difference of declared, reported and counted calls over 1, 2, 3 and 12 steps that end at data."""
+    worst = 0
+    for steps in (1, 2, 3, 12):
+        counting = Counting(Ideal(MIXTURE, SCHEDULES["cosine"]))
+        times, noise = Trailing().times(counting.schedule, steps), NoiseSource.of(seed=0, count=2)
+        *_, end = sample(sampler, counting, normals(2, 2), times, noise=noise)
+        worst = max(worst, abs(counting.calls - sampler.calls(steps)), abs(counting.calls - end.calls))
+    return float(worst)
+
+
+def one_point(sampler: Sampler[Any]) -> float:
+    """Largest distance from the only point there is, after 12 steps on each family that end at data."""
+    point = np.array([[0.7, -0.4, 0.1]])
+    worst = 0.0
+    for where in ("cosine", "ve", "flow", "linear table"):
+        schedule = SCHEDULES[where]
+        d = Ideal(oracles.DatasetOracle(point), schedule)
+        x, noise = schedule.prior_std * normals(4, 3), NoiseSource.of(seed=0, count=4)
+        *_, end = sample(sampler, d, x, Trailing().times(schedule, 12), noise=noise)
+        worst = float(np.maximum(worst, largest(end.x.numpy() - point)))  # np.maximum passes a nan on
+    return worst
+
+
+def alone(sampler: Sampler[Any]) -> float:
+    """Largest difference between sample 2 of a batch of 4 and the same seed sampled alone."""
+    schedule = Tabulated(steps=100)
+    times, d = Trailing().times(schedule, 10), Ideal(MIXTURE, schedule)
+
+    def drawn(first: int, count: int) -> Tensor:
+        x, noise = normals(count, 2, seed=first), NoiseSource.of(seed=0, first=first, count=count)
+        *_, end = sample(sampler, d, x, times, noise=noise)
+        return end.x
+
+    return largest(drawn(0, 4)[2:3] - drawn(2, 1))
+
+
+def same_picture(sampler: Sampler[Any]) -> float:
+    """Mean distance between 50 and 400 steps over that between two seeds: one Brownian path, ever finer."""
+    schedule = SCHEDULES["cosine"]
+    x, d = normals(COUNT, 2, seed=1), Ideal(MIXTURE, schedule)
+
+    def drawn(steps: int, seed: int) -> Tensor:
+        noise = NoiseSource.of(seed=seed, count=COUNT)
+        *_, end = sample(sampler, d, x, log_snr_grid(schedule, steps), noise=noise)
+        return end.x
+
+    fine = drawn(400, 0)
+    return float((drawn(50, 0) - fine).norm(dim=1).mean() / (drawn(400, 1000) - fine).norm(dim=1).mean())
+
+
+def _orders() -> list[Check]:
+    found: list[Check] = []
+    for name, method in METHODS.items():
+        if method.order is None:
+            continue
+        for where in STEPS:
+            about = f"slope of the error over {STEPS[where][0]} to {STEPS[where][-1]} steps ({method.paper})"
+            measure = partial(order, method.sampler, where)
+            found.append(Check(f"order[{name}, {where}]", about, method.order, measure, quick=where == "cosine"))
+    return found
+
+
+def _every(kind: str, about: str, bound: Bound, measure: Callable[[Sampler[Any]], float]) -> list[Check]:
+    """A check of every method."""
+    return [
+        Check(f"{kind}[{name}]", f"{about} ({method.paper})", bound, partial(measure, method.sampler))
+        for name, method in METHODS.items()
+    ]
+
+
+CHECKS = (
+    *_orders(),
+    *_every("calls", "declared, reported and counted calls of the denoiser agree", Near(0, 0), calls),
+    # the denoiser's answer passes through coefficients that sum to 1, to rounding
+    *_every("one point", "data that are one point are returned from any noise", AtMost(1e-10), one_point),
+    *_every("batch independence", "a sample does not depend on the others of its batch", AtMost(1e-12), alone),
+)
