@@ -1,5 +1,6 @@
 """Samplers: methods that walk from noise to data, and the grids of times they walk on."""
 
+from sfumato.samplers.adaptive import DormandPrince
 from sfumato.samplers.ancestral import Ancestral
 from sfumato.samplers.base import Sampler, Step, Stepped, sample
 from sfumato.samplers.ddim import Ddim
@@ -15,6 +16,7 @@ __all__ = [
     "Ancestral",
     "Ddim",
     "Deis",
+    "DormandPrince",
     "Dpm2",
     "Dpmpp2M",
     "Dpmpp2S",
