@@ -13,7 +13,7 @@ import sfumato
 from sfumato.core import NoiseSource
 from sfumato.errors import NumericsError, UsageError
 from sfumato.guidance import Clipped, Counting
-from sfumato.samplers import Ancestral, Ddim, sample
+from sfumato.samplers import Ancestral, Ddim, DormandPrince, sample
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +198,31 @@ def test_a_model_prints_in_one_short_line(points_run: Path) -> None:
     model = sfumato.load(points_run)
     count = sum(p.numel() for p in model.denoiser.network.parameters())
     assert repr(model) == f"Model(swiss-roll: {count:,} parameters for 2, 6 steps of training)"
+
+
+def test_an_adaptive_sampler_takes_no_steps_and_says_its_calls(points: sfumato.Model) -> None:
+    """The steps of the run do not hinder it; steps asked for do."""
+    drawn = points.sample(20, sampler="dormandprince")
+    assert drawn.calls.shape == (20,)
+    assert drawn.calls.min() >= 2 + 6 + 1  # the start, at least one step, x0 at t_min
+    assert (points.sample(3, steps=7).calls == 7).all()
+    with pytest.raises(UsageError, match="steps 50 were asked of the sampler DormandPrince") as refused:
+        points.sample(4, sampler="dormandprince", steps=50)
+    assert refused.value.exit_code == 2
+    with pytest.raises(UsageError, match="chooses its own"):
+        points.sample(4, sampler=DormandPrince(), steps=50)
+
+
+def test_an_adaptive_sampler_does_not_care_for_its_batch(points: sfumato.Model) -> None:
+    many, few = points.sample(30, sampler="dormandprince"), points.sample(5, sampler="dormandprince")
+    assert array(many)[:5].tobytes() == array(few).tobytes()
+    assert many.calls[:5].tolist() == few.calls.tolist()
+
+
+def test_the_path_of_an_adaptive_sampler_is_seen_at_the_times_of_the_grid(points: sfumato.Model) -> None:
+    """It ends where the sampler does that goes all the way at once, within the tolerances."""
+    config = points.settings(sampler=DormandPrince(rtol=1e-5, atol=1e-5))
+    path = points.path(4, config=config)
+    assert len(path.states) == config.steps + 1
+    ends = array(points.sample(4, config=config))
+    assert np.allclose(path.states[-1], ends, atol=1e-2 * np.abs(ends).max())  # float32, 50 restarts

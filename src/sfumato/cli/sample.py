@@ -65,7 +65,12 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     seconds = time.perf_counter() - started
     about = {"run": str(args.run), "digest": model.digest, **settings_of(config)}
     written = write_samples(out, samples, about, force=args.force, folder=folder)
-    drawn, how = counted(len(samples), "sample"), f"{about['sampler']}, {counted(config.steps, 'step')}"
+    calls = {"mean": float(samples.calls.mean()), "max": int(samples.calls.max())}
+    if config.sampler.adaptive:
+        way = f"{calls['mean']:.1f} calls per sample, {calls['max']} at most"
+    else:
+        way = counted(config.steps, "step")
+    drawn, how = counted(len(samples), "sample"), f"{about['sampler']}, {way}"
     say(f"{drawn} in {printable(out)} ({how}, {seconds:.1f} s)")
     return {
         "out": str(out),
@@ -73,6 +78,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         "count": len(samples),
         "seed": args.seed,
         "seconds": seconds,
+        "calls": calls,
         **about,
     }
 

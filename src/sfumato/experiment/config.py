@@ -24,7 +24,7 @@ from sfumato.core import (
     Velocity,
 )
 from sfumato.data.settings import DataConfig
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, UsageError
 from sfumato.experiment.catalog import resolve_recipe
 from sfumato.experiment.schema import KIND_OPTIONAL, flatten, read, refuse_all, to_plain
 from sfumato.experiment.sections import EvaluationConfig, SamplingConfig
@@ -166,9 +166,22 @@ def sampling_with(sampling: SamplingConfig, overrides: Overrides) -> SamplingCon
     """`sampling` with settings laid over it, by keys below `sampling`: `sampler`, `sampler.eta`, `steps`, …"""
     base = Branch({"sampling": tree_of(to_plain(sampling), "sampling")})
     pairs = overrides_of(overrides, "overrides") if isinstance(overrides, Mapping) else flag_nodes(overrides)
-    for path, node in sorted(pairs, key=lambda pair: len(pair[0])):
+    pairs = sorted(pairs, key=lambda pair: len(pair[0]))
+    for path, node in pairs:
         base = assign(base, ("sampling", *path), node)
-    return read(SamplingConfig, base.items["sampling"], origin="sampling")
+    chosen = read(SamplingConfig, base.items["sampling"], origin="sampling")
+    if chosen.sampler.adaptive and any(path == ("steps",) for path, _ in pairs):
+        _refuse_steps(chosen)
+    return chosen
+
+
+def _refuse_steps(chosen: SamplingConfig) -> None:
+    name = type(chosen.sampler).__name__
+    raise UsageError(
+        f"steps {chosen.steps} were asked of the sampler {name}, which chooses its own",
+        expected="tolerances for an adaptive sampler (sampler.rtol, sampler.atol), or a sampler with steps",
+        fix="leave the steps out (--steps), or choose another sampler (--sampler ddim)",
+    )
 
 
 def experiment_yaml(experiment: Experiment) -> str:

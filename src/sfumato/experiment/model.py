@@ -6,7 +6,7 @@ so that the bytes of sample i depend on the model, the seed and i, and not on ho
 
 import numbers
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 import numpy as np
@@ -20,9 +20,19 @@ from sfumato.errors import UsageError
 from sfumato.experiment.build import DataRecord
 from sfumato.experiment.config import Experiment, SamplingConfig, sampling_with
 from sfumato.guidance import Clipped
-from sfumato.samplers import Step, sample
+from sfumato.samplers import Step, Trailing, sample
 
-__all__ = ["MOST_SAMPLES", "Model", "Samples", "Trajectory", "draw", "require_count", "walk"]
+__all__ = [
+    "MOST_SAMPLES",
+    "Drawn",
+    "Model",
+    "Samples",
+    "Trajectory",
+    "draw",
+    "draw_counted",
+    "require_count",
+    "walk",
+]
 
 MAX_SEED = 2**62
 MOST_SAMPLES = 10_000_000  # more are a slip of the finger; they would not fit into memory
@@ -30,12 +40,16 @@ MOST_SAMPLES = 10_000_000  # more are a slip of the finger; they would not fit i
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """A batch of samples: `images` uint8 (N, H, W, C) or `values` float32 (N, *), and the seed of each, (N,) int64."""
+    """A batch of samples: `images` uint8 (N, H, W, C) or `values` float32 (N, *), and the seed of each, (N,) int64.
+
+    calls: (N,) int64, the denoiser calls that each sample needed; they differ with an adaptive sampler only.
+    """
 
     images: NDArray[np.uint8] | None
     values: NDArray[np.float32] | None
     labels: NDArray[np.int64] | None
     seeds: NDArray[np.int64]
+    calls: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -54,10 +68,21 @@ class Trajectory:
     guesses: tuple[NDArray[np.generic], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Samples in data units, `values` (N, *), and the denoiser calls of each, `calls` (N,) int64; on the CPU."""
+
+    values: Tensor
+    calls: Tensor
+
+
 def walk(
     denoiser: Denoise, record: DataRecord, config: SamplingConfig, *, seed: int, first: int, like: Tensor
 ) -> Iterator[Step]:
-    """The steps of one micro-batch: samples first … first + micro_batch - 1 of the seed, in model units."""
+    """The steps of one micro-batch: samples first … first + micro_batch - 1 of the seed, in model units.
+
+    With an adaptive sampler the times of the grid are those at which its path is seen.
+    """
     noise = NoiseSource.of(seed=seed, count=config.micro_batch, first=first)
     start = noise.initial((config.micro_batch, *record.shape), like=like) * denoiser.schedule.prior_std
     if start.ndim == 4:
@@ -79,8 +104,25 @@ def draw(
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """`count` samples in data units, on the CPU; `progress(done, total)` counts sampler steps of all micro-batches."""
+    return draw_counted(denoiser, record, config, count=count, seed=seed, like=like, progress=progress).values
+
+
+def draw_counted(
+    denoiser: Denoise,
+    record: DataRecord,
+    config: SamplingConfig,
+    *,
+    count: int,
+    seed: int,
+    like: Tensor,
+    progress: Callable[[int, int], None] | None = None,
+) -> Drawn:
+    """The same as `draw`, with the calls of each sample. An adaptive sampler takes the whole way in one step."""
+    if config.sampler.adaptive:
+        config = replace(config, steps=1, grid=Trailing())
     batches = range(0, count, config.micro_batch)
-    done, total, found = 0, len(batches) * config.steps, []
+    done, total = 0, len(batches) * config.steps
+    values, calls = [], []
     for first in batches:
         last = None
         for last in walk(denoiser, record, config, seed=seed, first=first, like=like):  # noqa: B007
@@ -88,8 +130,9 @@ def draw(
             if progress is not None:
                 progress(done, total)
         assert last is not None  # a grid has at least one interval
-        found.append(record.normalization.to_data(last.x[: count - first]).cpu())
-    return torch.cat(found)
+        values.append(record.normalization.to_data(last.x[: count - first]).cpu())
+        calls.append(last.calls_each[: count - first])
+    return Drawn(torch.cat(values), torch.cat(calls))
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -153,13 +196,13 @@ class Model:
         self._require_sampling(n, seed, labels, config)
         denoiser = self._chosen(config)
         with torch.no_grad(), self._precision(denoiser, config):
-            drawn = draw(
+            drawn = draw_counted(
                 denoiser, self.record, config, count=n, seed=seed, like=self._like(denoiser), progress=progress
-            ).numpy()
-        seeds = seed + np.arange(n, dtype=np.int64)
+            )
+        seeds, values, calls = seed + np.arange(n, dtype=np.int64), drawn.values.numpy(), drawn.calls.numpy()
         if self.record.is_image:
-            return Samples(drawn, None, None, seeds)
-        return Samples(None, drawn, None, seeds)
+            return Samples(values, None, None, seeds, calls)
+        return Samples(None, values, None, seeds, calls)
 
     def path(self, n: int, *, seed: int = 0, config: SamplingConfig | None = None) -> Trajectory:
         """The whole way of n samples (at most one micro-batch) from noise to data, in data units."""

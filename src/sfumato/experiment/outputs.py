@@ -29,8 +29,13 @@ _FILES_BY_HABIT = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".npy", ".zip", ".p
 
 
 def settings_of(sampling: SamplingConfig) -> dict[str, object]:
-    """Every setting of the sampling under the key that `sfumato sample` takes: `sampler` Ddim, `sampler.eta` 0.5 …"""
-    return {key.removesuffix(".kind"): value for key, value in flatten(to_plain(sampling)).items()}
+    """Every setting of the sampling under the key that `sfumato sample` takes: `sampler` Ddim, `sampler.eta` 0.5 …
+
+    Without steps and grid where the sampler is adaptive: they say nothing of its samples, and it would refuse them.
+    """
+    said = {key.removesuffix(".kind"): value for key, value in flatten(to_plain(sampling)).items()}
+    unused = ("steps", "grid") if sampling.sampler.adaptive else ()
+    return {key: value for key, value in said.items() if key.split(".")[0] not in unused}
 
 
 def require_free_target(out: Path, count: int, *, force: bool, folder: bool = False) -> None:

@@ -5,7 +5,7 @@ where the prediction of x0 is the sample. Easy samples arrive in few steps and h
 becomes does not depend on the others in its batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -80,6 +80,7 @@ class DormandPrince(Sampler[None]):
             place=flow.place,
         )
         x = spread(flow.power(d.schedule.rates(end)), x_t) * solution.state[0]
+        first = replace(said[0], rates=d.schedule.rates(t))  # one time for all, as every sampler's predictions have
         if s > 0:
-            return Stepped(x, None, said[0], solution.evaluations, solution.calls)
-        return Stepped(predict(d, x, end, cond).x0, None, said[0], solution.evaluations + 1, solution.calls + 1)
+            return Stepped(x, None, first, solution.evaluations, solution.calls)
+        return Stepped(predict(d, x, end, cond).x0, None, first, solution.evaluations + 1, solution.calls + 1)
