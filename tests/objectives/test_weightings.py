@@ -32,14 +32,17 @@ from sfumato.core import (
 )
 from sfumato.errors import ConfigError
 from sfumato.objectives import (
+    P2,
     EdmLogNormal,
     Elbo,
     ImageError,
+    LikelihoodWeight,
     MinSnr,
     NoiseError,
     OutputError,
     ScoreError,
     SigmoidWeight,
+    SoftMinSnr,
     StepElbo,
     Weighting,
 )
@@ -65,6 +68,9 @@ NOISE_SPACE = {
     "image": (ImageError(), lambda a, s, dl: (s / a) ** 2),
     "min-snr": (MinSnr(5.0), lambda a, s, dl: np.minimum((a / s) ** 2, 5.0) / (a / s) ** 2),
     "min-snr-1": (MinSnr(1.0), lambda a, s, dl: np.minimum((a / s) ** 2, 1.0) / (a / s) ** 2),
+    "soft-min-snr": (SoftMinSnr(4.0), lambda a, s, dl: 4 / (4 + (a / s) ** 2)),
+    "p2": (P2(), lambda a, s, dl: 1 / (1 + (a / s) ** 2)),
+    "p2-half": (P2(0.3, 0.5), lambda a, s, dl: 1 / np.sqrt(0.3 + (a / s) ** 2)),
     "score": (ScoreError(), lambda a, s, dl: 1 / s**2),
     "elbo": (Elbo(), lambda a, s, dl: -dl / 2),
     "sigmoid": (SigmoidWeight(-1.0), lambda a, s, dl: -dl / 2 / (1 + np.exp(1.0 + 2 * np.log(a / s)))),
@@ -235,3 +241,44 @@ def test_settings_out_of_range_are_refused(make: object) -> None:
 def test_step_elbo_needs_steps() -> None:
     with pytest.raises(ConfigError, match="CosineAngle, which has no steps"):
         StepElbo().output_factor(CosineAngle().rates(0.5), CosineAngle(), Noise(), 1.0)
+
+
+def test_soft_min_snr_is_min_snr_at_both_ends_and_half_of_it_at_the_corner(schedule: Schedule) -> None:
+    r = schedule.rates(torch.linspace(schedule.t_min, 1, 101, dtype=torch.float64))
+    soft, hard = (w.noise_weight(r, schedule, STD) for w in (SoftMinSnr(2.0), MinSnr(2.0)))
+    snr, share = (r.alpha / r.sigma) ** 2, soft / hard
+    assert ((share >= 0.5) & (share <= 1)).all()
+    # min(s, γ)(1/s + 1/γ) is 1 + the smaller of the two ratios of s and γ
+    expected = 1 / (1 + torch.minimum(snr / 2, 2 / snr))
+    torch.testing.assert_close(share, expected, rtol=1e-12, atol=0)
+
+
+def test_p2_is_l_simple_without_gamma_and_the_noise_variance_with_its_defaults(schedule: Schedule) -> None:
+    r = schedule.rates(torch.linspace(schedule.t_min, 1, 101, dtype=torch.float64))
+    assert torch.equal(P2(gamma=0.0).noise_weight(r, schedule, STD), torch.ones_like(r.t))
+    share = r.sigma**2 / (r.alpha**2 + r.sigma**2)  # 1/(1 + SNR); sigma² where variance is preserved
+    torch.testing.assert_close(P2().noise_weight(r, schedule, STD), share, rtol=1e-12, atol=0)
+    torch.testing.assert_close(SoftMinSnr(1.0).noise_weight(r, schedule, STD), share, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("schedule", [VpSde(), Ve(), RectifiedFlow(), CosineAngle()], ids=repr)
+def test_likelihood_weighting_is_half_of_g_squared_on_the_score(schedule: Schedule) -> None:
+    """½ g² |score error|² with g² = dsigma²/dt - 2 sigma² dlog(alpha)/dt by differences: the weight of the ELBO."""
+    t, h = torch.linspace(0.05, 0.95, 19, dtype=torch.float64), 1e-6
+    low, r, high = (schedule.rates(t + step) for step in (-h, 0.0, h))
+    g_squared = ((high.sigma**2 - low.sigma**2) - 2 * r.sigma**2 * (high.alpha.log() - low.alpha.log())) / (2 * h)
+    w = LikelihoodWeight().noise_weight(r, schedule, STD)
+    torch.testing.assert_close(w, g_squared / (2 * r.sigma**2), rtol=1e-7, atol=0)  # central differences
+    assert LikelihoodWeight is Elbo
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_weights_need_positive_numbers(value: float) -> None:
+    for make in (MinSnr, SoftMinSnr):
+        with pytest.raises(ConfigError, match=r"objective\.weighting\.gamma is"):
+            make(value)
+    with pytest.raises(ConfigError, match=r"objective\.weighting\.k is"):
+        P2(k=value)
+    if value != 0:
+        with pytest.raises(ConfigError, match=r"objective\.weighting\.gamma is"):
+            P2(gamma=value)

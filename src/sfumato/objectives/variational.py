@@ -6,8 +6,8 @@
     L_0     = -log p(x_0 | x_1), by a decoder
 
 One t is drawn per example: T times its term, plus L_T, has the bound as its expectation. Losses are means over
-elements, so the unit is **nats per element**: times D it is the bound in nats, divided by log 2 it is bits per dimension
-of the scaled data (for a discretised decoder, of the data themselves).
+elements, so the unit is **nats per element**: times D it is the bound in nats, divided by log 2 it is bits per
+dimension of the scaled data (for a discretised decoder, of the data themselves).
 
 With the small variance and a Gaussian decoder the same gradient comes from one weighted error of eps:
 `DenoisingLoss(weighting=StepElbo())`, which needs no kernels. What is here learns variances, takes decoders of
