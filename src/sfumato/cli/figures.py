@@ -6,15 +6,22 @@ reverse RUN              samples on their way from noise; an animation when --ou
 schedules NAME …         alpha, sigma and log-SNR of schedules, recipes or runs, side by side
 embedding                the sinusoidal embedding of the noise level
 losses RUN …             training and held-out loss of runs
+score RUN                learned and exact score of 2-D points as arrows, and their difference, at several times
+langevin RUN             Langevin paths over the score of 2-D points; an animation as reverse
+density RUN              log-density of a model of 2-D points beside the true one
+gamma RUN                log-SNR of a run's schedule and its slope, learned and at the start, and the loss of each level
 """
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sfumato.cli import plane
 from sfumato.cli.arguments import Parser, Settings
-from sfumato.cli.output import note, say
+from sfumato.cli.naming import one, trained
+from sfumato.cli.output import say
 from sfumato.cli.sample import whole
 from sfumato.errors import DataError, UsageError, printable
 
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "arguments", "run"]
 
 _POINTS = 2000  # of a 2-D set, where nobody says how many
+MOST_SIDE = 512
 _USUAL = ("CosineAngle", "VpSde", "Tabulated", "RectifiedFlow", "Ve")
 
 
@@ -43,18 +51,23 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("kind", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("what", metavar="WHAT", nargs="*", default=[], help="what to draw, as above")
     parser.add_argument(
-        "--out", metavar="FILE", help=".png, .pdf or .svg; reverse also .gif, .webp (default: KIND.png)"
+        "--out", metavar="FILE", help=".png, .pdf or .svg; reverse, langevin also .gif, .webp (default: KIND.png)"
     )
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
     parser.add_argument("-n", "--count", type=whole, metavar="N", help="examples (grid, forward, reverse)")
     parser.add_argument("--columns", type=whole, metavar="C", help="columns (grid) or moments (reverse)")
     parser.add_argument("--seed", type=whole, default=0, metavar="K", help="seed of samples and noise (default: 0)")
-    parser.add_argument("--device", default="auto", metavar="D", help="where to sample (grid, reverse)")
+    parser.add_argument("--device", default="auto", metavar="D", help="where to compute (default: auto)")
     parser.add_argument("--compare", metavar="NAME", action="append", default=[], help="another schedule (forward)")
     parser.add_argument("--channels", type=whole, default=32, metavar="C", help="of the embedding (default: 32)")
+    parser.add_argument("--at", metavar="T[,T…]", help="times from 0 (data) to 1 (score, langevin)")
+    parser.add_argument("--log-snr", metavar="L[,L…]", help="log-SNRs instead of times (score, langevin)")
+    parser.add_argument("--start", metavar="X,Y", action="append", default=[], help="start of a path (langevin)")
+    parser.add_argument("--side", type=whole, metavar="N", help="N x N arrows (score, langevin) or cells (density)")
     parser.epilog = (
-        "grid and reverse take sampler settings (--steps 25 --sampler.eta 1), forward those of an experiment."
+        "grid and reverse take sampler settings (--steps 25 --sampler.eta 1), forward those of an experiment,\n"
+        "langevin its own: --steps 10 --step_size 1e-3 --decay 0.9 --temperature 1"
     )
 
 
@@ -67,17 +80,14 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         near = nearest(args.kind, list(KINDS))
         fix = f"did you mean {near}?" if near else "run `sfumato figures --help`"
         raise UsageError(f"there is no figure {args.kind!r}", expected="one of " + ", ".join(KINDS), fix=fix)
-    suffixes = (*STILL, *MOVING) if args.kind == "reverse" else STILL
-    target = check_target(args.out or f"{args.kind}.png", suffixes=suffixes, force=args.force)
-    if settings and args.kind not in ("grid", "forward", "reverse"):
-        raise UsageError(
-            f"figures {args.kind}: unknown option --{settings[0][0]}",
-            expected="settings only with grid, forward and reverse",
-            fix="run `sfumato figures --help`",
-        )
+    kind = KINDS[args.kind]
+    target = check_target(
+        args.out or f"{args.kind}.png", suffixes=(*STILL, *MOVING) if kind.moves else STILL, force=args.force
+    )
+    _require_taken(args, settings, kind)
     if args.count is not None and args.count < 1:
         raise UsageError(f"-n is {args.count}", expected="1 or more examples", fix="-n 36")
-    path = save(KINDS[args.kind](args, settings, target), target, force=args.force)
+    path = save(kind.draw(args, settings, target), target, force=args.force)
     size = path.stat().st_size
     say(f"{printable(path)} ({size:,} bytes)")
     return {"out": str(path), "kind": args.kind, "bytes": size}
@@ -86,11 +96,11 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
 def _grid(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
     from sfumato.figures import grid
 
-    what = _one(args, "RUN or FILE.npz")
+    what = one(args, "RUN or FILE.npz")
     if what.endswith(".npz"):
         values, labels = _arrays(Path(what), args.count)
         return grid(values, labels=labels, columns=args.columns)
-    model = _model(what, args)
+    model = trained(what, args)
     config = _sampling(model, settings)
     count = args.count if args.count is not None else 36 if model.record.is_image else _POINTS
     samples = model.sample(count, seed=args.seed, config=config)
@@ -126,7 +136,7 @@ def _forward(args: argparse.Namespace, settings: Settings, target: Path) -> "Dra
     from sfumato.experiment.build import prepare_data
     from sfumato.figures import forward
 
-    experiment = _experiment(_one(args, "RECIPE or RUN"), args.runs, settings)
+    experiment = _experiment(one(args, "RECIPE or RUN"), args.runs, settings)
     data = prepare_data(experiment)
     total = len(data.parts.train)
     count = args.count if args.count is not None else 3 if data.record.is_image else _POINTS
@@ -138,7 +148,7 @@ def _forward(args: argparse.Namespace, settings: Settings, target: Path) -> "Dra
 def _reverse(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
     from sfumato.figures import animation, is_moving, reverse
 
-    model = _model(_one(args, "RUN"), args)
+    model = trained(one(args, "RUN"), args)
     config = _sampling(model, settings)
     usual = (25 if is_moving(target) else 3) if model.record.is_image else _POINTS
     count = min(usual, config.micro_batch) if args.count is None else args.count
@@ -176,30 +186,48 @@ def _losses(args: argparse.Namespace, settings: Settings, target: Path) -> "Draw
     return losses({folder.name: MetricsLog.read(folder / "metrics.jsonl") for folder in folders})
 
 
-KINDS: dict[str, Callable[[argparse.Namespace, Settings, Path], "Drawing"]] = {
-    "grid": _grid,
-    "forward": _forward,
-    "reverse": _reverse,
-    "schedules": _schedules,
-    "embedding": _embedding,
-    "losses": _losses,
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of figure: what draws it, the options that it takes, whether settings may follow, whether it can move."""
+
+    draw: Callable[[argparse.Namespace, Settings, Path], "Drawing"]
+    options: tuple[str, ...] = ()
+    settings: bool = False
+    moves: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "grid": Kind(_grid, ("count", "columns"), settings=True),
+    "forward": Kind(_forward, ("count", "compare"), settings=True),
+    "reverse": Kind(_reverse, ("count", "columns"), settings=True, moves=True),
+    "schedules": Kind(_schedules),
+    "embedding": Kind(_embedding),
+    "losses": Kind(_losses),
+    "score": Kind(plane.score, ("at", "log_snr", "side")),
+    "langevin": Kind(plane.langevin, ("at", "log_snr", "start", "side"), settings=True, moves=True),
+    "density": Kind(plane.density, ("side",)),
+    "gamma": Kind(plane.gamma),
 }
+OPTIONS = ("count", "columns", "compare", "at", "log_snr", "start", "side")
 
 
-def _one(args: argparse.Namespace, what: str) -> str:
-    """The one thing to draw."""
-    if len(args.what) != 1:
-        given = "nothing" if not args.what else " ".join(args.what)
+def _require_taken(args: argparse.Namespace, settings: Settings, kind: Kind) -> None:
+    """Refuse options and settings that the kind of figure would pass over."""
+    given = [name for name in OPTIONS if getattr(args, name) not in (None, []) and name not in kind.options]
+    unknown = [settings[0][0]] if settings and not kind.settings else [name.replace("_", "-") for name in given]
+    if unknown:
+        taking = [name for name, other in KINDS.items() if other.settings]
+        if not settings:
+            taking = [name for name, other in KINDS.items() if given[0] in other.options]
         raise UsageError(
-            f"figures {args.kind}: {given} was named", expected=f"one {what}", fix=f"sfumato figures {args.kind} NAME"
+            f"figures {args.kind}: unknown option --{unknown[0]}",
+            expected=f"settings only with {', '.join(taking)}" if settings else f"it with {', '.join(taking)}",
+            fix="run `sfumato figures --help`",
         )
-    return str(args.what[0])
-
-
-def _model(what: str, args: argparse.Namespace) -> "Model":
-    from sfumato.experiment.load import load
-
-    return load(what, runs=args.runs, device=args.device, report=note)
+    if args.at is not None and args.log_snr is not None:
+        raise UsageError("--at and --log-snr were both given", expected="one of them", fix="leave one out")
+    if args.side is not None and not 2 <= args.side <= MOST_SIDE:
+        raise UsageError(f"--side is {args.side}", expected=f"from 2 to {MOST_SIDE}", fix="--side 24")
 
 
 def _sampling(model: "Model", settings: Settings) -> "SamplingConfig":

@@ -1,9 +1,13 @@
 """Figures: arrays and objects become matplotlib figures, sheets of pictures and animations; `save` writes them."""
 
 from sfumato.figures.curves import schedules
+from sfumato.figures.density import Densities, densities
+from sfumato.figures.field import ScoreField, score_fields
 from sfumato.figures.files import MOVING, STILL, check_target, is_moving, save
+from sfumato.figures.gamma import gamma
 from sfumato.figures.heatmap import embedding
 from sfumato.figures.history import losses
+from sfumato.figures.langevin import LangevinWalk, langevin_animation, langevin_paths, usual_starts
 from sfumato.figures.noising import forward
 from sfumato.figures.reversing import Animation, animation, reverse
 from sfumato.figures.sheets import grid
@@ -12,14 +16,23 @@ __all__ = [
     "MOVING",
     "STILL",
     "Animation",
+    "Densities",
+    "LangevinWalk",
+    "ScoreField",
     "animation",
     "check_target",
+    "densities",
     "embedding",
     "forward",
+    "gamma",
     "grid",
     "is_moving",
+    "langevin_animation",
+    "langevin_paths",
     "losses",
     "reverse",
     "save",
     "schedules",
+    "score_fields",
+    "usual_starts",
 ]

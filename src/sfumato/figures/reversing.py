@@ -23,7 +23,7 @@ from sfumato.figures.style import PALETTE, house_style, new_figure, number, pane
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Animation", "animation", "moments", "reverse"]
+__all__ = ["Animation", "animation", "moments", "pauses", "reverse"]
 
 STATES, GUESSES = "$x_t$", r"predicted $x_0$"
 
@@ -89,8 +89,7 @@ def animation(
         raise UsageError(f"columns is {columns}", expected="1 or more", fix="leave it out")
     chosen = moments(len(path.states), frames)
     shown = [material(path.states[index]) for index in chosen]
-    pause = 10 * round(min(200.0, max(30.0, 1000 * seconds / len(shown))) / 10)  # GIF counts in hundredths of a second
-    lasting = (*[pause] * (len(shown) - 1), max(10, 10 * round(100 * hold)))
+    lasting = pauses(len(shown), seconds=seconds, hold=hold)
     clouds = [found for found in shown if isinstance(found, Points)]
     if clouds:
         return Animation(tuple(_scenes(clouds, [path.times[index] for index in chosen])), lasting)
@@ -99,6 +98,12 @@ def animation(
     scale = fitting_scale(height, width, tile=TILE)
     sheets = [image_sheet(found, columns=columns, scale=scale) for found in pictures]
     return Animation(tuple(sheets), lasting)
+
+
+def pauses(count: int, *, seconds: float, hold: float) -> tuple[int, ...]:
+    """Milliseconds for each of `count` frames: about `seconds` in all, and `hold` seconds for the last."""
+    pause = 10 * round(min(200.0, max(30.0, 1000 * seconds / count)) / 10)  # GIF counts in hundredths of a second
+    return (*[pause] * (count - 1), max(10, 10 * round(100 * hold)))
 
 
 def _scenes(clouds: Sequence[Points], times: Sequence[float]) -> list[Image.Image]:
