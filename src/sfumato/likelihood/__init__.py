@@ -10,7 +10,7 @@ from sfumato.likelihood.bound import (
 )
 from sfumato.likelihood.divergence import Divergence, Exact, GaussianProbes, Rademacher
 from sfumato.likelihood.flow import FlowLikelihood, LogDensity, flow_log_prob
-from sfumato.likelihood.units import Levels, bits_per_dim, nats_per_dim, to_bits, to_nats
+from sfumato.likelihood.units import LevelDecoder, Levels, bits_per_dim, nats_per_dim, to_bits, to_nats
 
 __all__ = [
     "Bound",
@@ -18,6 +18,7 @@ __all__ = [
     "Exact",
     "FlowLikelihood",
     "GaussianProbes",
+    "LevelDecoder",
     "Levels",
     "LogDensity",
     "Rademacher",

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.core import NoiseSource
+from sfumato.core import Decoder, DiscretizedGaussian, Gaussian, NoiseSource
 from sfumato.errors import ConfigError, DataError
 
-__all__ = ["Levels", "bits_per_dim", "nats_per_dim", "to_bits", "to_nats"]
+__all__ = ["LevelDecoder", "Levels", "bits_per_dim", "nats_per_dim", "to_bits", "to_nats"]
 
 SLACK = 1e-2  # of a level: float32 data lie within 1e-5 of theirs
 
@@ -87,7 +87,7 @@ class Levels:
 
     def numbers(self, x: Tensor) -> Tensor:
         """(x - low)/width: the number of the level that each value of x (B, C, *) is, 0 … num_levels - 1, float64."""
-        low, width = (self._per_channel(values, x) for values in (self.low, self.width))
+        low, width = (self.per_channel(values, x) for values in (self.low, self.width))
         return (x.to(torch.float64) - low) / width
 
     def require(self, x: Tensor) -> None:
@@ -106,9 +106,27 @@ class Levels:
         """x + width (U - ½), U uniform per value of x (B, C, *): spread over the level that each value is."""
         normal = noise.normal(torch.empty(x.shape, dtype=torch.float64), draw=draw)
         offsets = torch.special.ndtr(normal).to(x) - 0.5
-        return x + self._per_channel(self.width, x).to(x.dtype) * offsets
+        return x + self.per_channel(self.width, x).to(x.dtype) * offsets
 
-    def _per_channel(self, values: tuple[float, ...], x: Tensor) -> Tensor:
-        """One number per channel as (C, 1, …), or (1,) for a single one; on the device of x."""
+    def per_channel(self, values: tuple[float, ...], x: Tensor) -> Tensor:
+        """One number per channel as (C, 1, …), or (1,) for a single one; float64, on the device of x (B, C, *)."""
         numbers = torch.tensor(values, dtype=torch.float64, device=x.device)
         return numbers if len(values) == 1 else numbers.reshape(-1, *[1] * (x.ndim - 2))
+
+
+class LevelDecoder(Decoder):
+    """Mass of the bin around each level, where every channel has levels of its own (standardised data).
+
+    `DiscretizedGaussian` in units of a level: x and the mean become (x - low)/width, the variance var/width².
+    """
+
+    def __init__(self, levels: Levels) -> None:
+        self.levels = levels
+
+    def log_prob(self, x0: Tensor, kernel: Gaussian) -> Tensor:
+        numbers, width = self.levels.numbers, self.levels.per_channel(self.levels.width, x0)
+        in_levels = DiscretizedGaussian(self.levels.num_levels, 0.0, self.levels.num_levels - 1.0)
+        return in_levels.log_prob(numbers(x0), Gaussian(numbers(kernel.mean), kernel.log_var - 2 * width.log()))
+
+    def require(self, x0: Tensor) -> None:
+        self.levels.require(x0)
