@@ -1,5 +1,6 @@
 """What training minimises: denoising losses with their weights, variational bounds, score matching."""
 
+from sfumato.objectives.attainable import AttainableLoss, attainable_loss, attainable_noise_loss
 from sfumato.objectives.denoising import DenoisingLoss, Distance, Draw, Huber, Losses, Mae, Mse, Objective
 from sfumato.objectives.score_matching import (
     DenoisingScoreMatching,
@@ -27,6 +28,9 @@ from sfumato.objectives.weightings import (
 )
 
 __all__ = [
+    "AttainableLoss",
+    "attainable_loss",
+    "attainable_noise_loss",
     "P2",
     "BoundTerms",
     "DenoisingLoss",
