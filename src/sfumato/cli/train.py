@@ -81,12 +81,16 @@ def _dry_run(recipe: str, settings: Settings) -> Mapping[str, object]:
 def finished(result: "Run") -> dict[str, object]:
     """Say how a run went and what to do with it; returns its document."""
     from sfumato.data.wording import counted
+    from sfumato.experiment.published import compare_with_source
 
     loss = "" if result.held_out_loss is None else f", held-out loss {result.held_out_loss:.4f}"
     size = f"{counted(result.steps, 'step')}, {counted(result.parameters, 'parameter')}"
     say(f"{printable(result.folder)}: {size}{loss}")
     run = shlex.quote(printable(result.folder))
     out = shlex.quote(printable(result.folder / "samples" / ("final" if result.is_image else "final.npz")))
+    comparison = compare_with_source(result)
+    for line in comparison.lines() if comparison is not None else ():
+        say(line)
     say(f"look at it: sfumato sample {run} -n {36 if result.is_image else 1000} --out {out}")
     return {
         "run": str(result.folder),
@@ -95,6 +99,7 @@ def finished(result: "Run") -> dict[str, object]:
         "images_per_second": result.images_per_second,
         "seconds": result.seconds,
         "held_out_loss": result.held_out_loss,
+        **({"published": comparison.document()} if comparison is not None else {}),
     }
 
 

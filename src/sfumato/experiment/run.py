@@ -52,6 +52,7 @@ class Run:
     images_per_second: float
     seconds: float
     held_out_loss: float | None
+    held_out_std_error: float | None
     is_image: bool
 
 
@@ -167,6 +168,7 @@ def run_session(session: Session, snapshot: Snapshot | None) -> Run:
         images_per_second=images / max(trainer.seconds_training, 1e-9),
         seconds=trainer.seconds_training,
         held_out_loss=latest(session.folder, "held_out_loss"),
+        held_out_std_error=latest(session.folder, "held_out_std_error"),
         is_image=session.data.record.is_image,
     )
 
@@ -334,5 +336,5 @@ def finished_run(store: CheckpointStore, experiment: Experiment, reporter: Repor
         f"{store.run_folder} is already at {done:,}/{done:,} steps; extend it with --training.steps {2 * done}"
     )
     parameters = sum(p.numel() for p in model.denoiser.network.parameters())
-    loss = latest(store.run_folder, "held_out_loss")
-    return Run(store.run_folder, experiment, parameters, done, 0.0, 0.0, loss, model.record.is_image)
+    loss, error = (latest(store.run_folder, key) for key in ("held_out_loss", "held_out_std_error"))
+    return Run(store.run_folder, experiment, parameters, done, 0.0, 0.0, loss, error, model.record.is_image)
