@@ -1,6 +1,7 @@
 """The schedules, targets and chains that every statement about the core is held against."""
 
 import pytest
+import torch
 
 from sfumato.core import (
     ConstantBetas,
@@ -10,9 +11,11 @@ from sfumato.core import (
     Flow,
     Image,
     JsdBetas,
+    LearnedLogSnr,
     LogSnrLinear,
     Noise,
     Parameterization,
+    PiecewiseLogSnr,
     PreviousMean,
     QuadraticBetas,
     RectifiedFlow,
@@ -28,6 +31,14 @@ from sfumato.core import (
     ZeroTerminalSnr,
 )
 
+
+def trained(schedule: LearnedLogSnr) -> PiecewiseLogSnr:
+    """A schedule as training may leave it: parts of very different slopes."""
+    clock = schedule.clock().requires_grad_(False)
+    clock.logits.copy_(2 * torch.sin(5 * torch.arange(schedule.knots)))
+    return clock.schedule()
+
+
 SCHEDULES = {
     "linear-1000": Tabulated(),
     "linear-100": Tabulated(steps=100),  # k/100·100 is not always k in floating point
@@ -42,6 +53,8 @@ SCHEDULES = {
     "ve": Ve(),
     "flow": RectifiedFlow(),
     "log-snr-linear": LogSnrLinear(),
+    "learned": LearnedLogSnr(),
+    "learned-trained": trained(LearnedLogSnr(7)),
     "shifted-angle": Shifted(256),
     "shifted-vp-up": Shifted(4, base=VpSde()),  # towards more signal: leaves the bounds at the clean end
     "shifted-flow": Shifted(256, base=RectifiedFlow()),  # leaves the bounds at the noisy end

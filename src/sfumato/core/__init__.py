@@ -27,6 +27,7 @@ from sfumato.core.kernels import (
     posterior,
     reverse,
 )
+from sfumato.core.learned import LearnedClock, LearnedLogSnr, PiecewiseLogSnr
 from sfumato.core.levels import OneLevel
 from sfumato.core.loss_memory import LossMemory
 from sfumato.core.noise import NoiseSource, batch_noise, derived_generator, derived_seed
@@ -86,6 +87,8 @@ __all__ = [
     "JsdBetas",
     "Large",
     "Learned",
+    "LearnedClock",
+    "LearnedLogSnr",
     "LearnedRange",
     "LinearBetas",
     "LogNormalTimes",
@@ -101,6 +104,7 @@ __all__ = [
     "OneLevel",
     "Optimal",
     "Parameterization",
+    "PiecewiseLogSnr",
     "Prediction",
     "PreviousMean",
     "QuadraticBetas",

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from sfumato.core.learned import NAME, LearnedClock
 from sfumato.core.parameterization import Parameterization
 from sfumato.core.prediction import Prediction
 from sfumato.core.rates import Rates, spread
@@ -150,11 +151,23 @@ class Said:
     var_output: Tensor | None
 
 
+def _joined(clock: LearnedClock | None, network: nn.Module) -> LearnedClock | None:
+    """The clock as a part of the network: the one that it has already, or this one, which it gets."""
+    if clock is None:
+        return None
+    there = dict(network.named_children()).get(NAME)
+    if isinstance(there, LearnedClock) and there.settings == clock.settings:
+        return there
+    network.add_module(NAME, clock)
+    return clock
+
+
 class Denoiser(nn.Module):
     """The trained denoiser: x0 = c_skip x_t + c_out F(c_in x_t, time), computed in float32 around the network.
 
     With `learn_variance` the network gives twice the channels; the second half is the prediction's `var_output`, which
-    `LearnedRange` or `Learned` turns into a variance.
+    `LearnedRange` or `Learned` turns into a variance. A schedule that is trained has its module `clock` among those of
+    the network, so that optimizers, averages and files hold it; `schedule` is then what the clock says now.
     """
 
     def __init__(
@@ -178,11 +191,17 @@ class Denoiser(nn.Module):
         if not allow_terminal_signal:
             check_terminal_signal(schedule, data_std)
         self.network = network
-        self.schedule = schedule
+        self.clock = _joined(schedule.clock(), network)
+        self._fixed = schedule
         self.parameterization = parameterization
         self.time_input = time_input
         self.data_std = data_std
         self.learn_variance = learn_variance
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule: that of the settings, or the trained one with its present weights."""
+        return self._fixed if self.clock is None else self.clock.schedule()
 
     def output(self, x_t: Tensor, r: Rates, cond: Cond | None = None) -> Tensor:
         """The network's F (B, C, *) in the dtype of x_t, whatever precision the network ran in, less the variance."""

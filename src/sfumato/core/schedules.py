@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ from sfumato.core.gaussian import Gaussian
 from sfumato.core.rates import Rates
 from sfumato.core.tables import Betas, LinearBetas
 from sfumato.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sfumato.core.learned import LearnedClock
 
 __all__ = [
     "FIRST_TIME",
@@ -106,6 +110,10 @@ class Schedule(ABC):
             moment = t.detach().to(device="cpu", dtype=torch.float64).requires_grad_(True)
             (slope,) = torch.autograd.grad(self.log_snr(moment).sum(), moment)
         return slope
+
+    def clock(self) -> "LearnedClock | None":
+        """What of it is trained with the network: a fresh module, which a denoiser adds to it; None for most."""
+        return None
 
     def remedy(self, log_snr: float, key: str = "schedule") -> str:
         """What to set so that log_snr(1) falls to the given value; `key` names the place of this schedule in settings.

@@ -95,6 +95,8 @@ class Session:
                 x0, self.experiment.objective, self.experiment.evaluation.noise_levels, self.experiment.seed
             )
             hooks.append(Hook(settings.evaluate_every, lambda done: self._evaluate(scorer), "held-out loss"))
+        if self.denoiser.clock is not None:
+            hooks.append(Hook(settings.evaluate_every, self._knots, "schedule"))
         hooks.append(Hook(settings.preview_every, self._preview, "preview"))
         return hooks
 
@@ -107,6 +109,12 @@ class Session:
         precise = self.experiment.training.precision == "float32"
         with torch.autocast(self.engine.device.type, dtype=torch.bfloat16, enabled=not precise):
             return scorer(self._with_averages())
+
+    @torch.no_grad()
+    def _knots(self, done: int) -> dict[str, Any]:
+        """log_snr of the averaged clock at t = 0, 1/K … 1."""
+        clock = self._with_averages().clock
+        return {} if clock is None else {"log_snr_knots": clock.values().tolist()}
 
     @torch.no_grad()
     def _preview(self, done: int) -> None:

@@ -11,11 +11,12 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sfumato.core import Denoiser, TimeDraw, Times, batch_noise, derived_generator, derived_seed
+from sfumato.core import Denoiser, LearnedClock, TimeDraw, Times, batch_noise, derived_generator, derived_seed
 from sfumato.data import Batch, Batches
 from sfumato.errors import ConfigError, NumericsError
 from sfumato.objectives import Draw, Objective
@@ -35,9 +36,13 @@ class StepResult:
 
 
 def make_optimizer(network: nn.Module, settings: TrainingConfig, device: torch.device) -> torch.optim.AdamW:
-    """Fused AdamW over all parameters."""
+    """Fused AdamW over all parameters; a trained clock has no weight decay, which would pull it to a straight line."""
+    clocks = [module for module in network.modules() if isinstance(module, LearnedClock)]
+    own = [parameter for clock in clocks for parameter in clock.parameters()]
+    weights = [p for p in network.parameters() if all(p is not mine for mine in own)]
+    groups: list[dict[str, Any]] = [{"params": weights}]
     return torch.optim.AdamW(
-        network.parameters(),
+        [*groups, {"params": own, "weight_decay": 0.0}] if own else groups,
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=device.type in ("cpu", "cuda"),
@@ -51,6 +56,11 @@ def learning_rate(settings: TrainingConfig, step: int) -> float:
         past_warmup = max(0, step - settings.warmup_steps)
         rate *= 0.5 * (1 + math.cos(math.pi * past_warmup / max(1, settings.steps - settings.warmup_steps)))
     return rate
+
+
+def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
+    """The length of all their gradients together; () on the device."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
 
 
 class TrainStep:
@@ -82,6 +92,8 @@ class TrainStep:
         self.optimizer, self.ema, self.engine, self.settings, self.seed = optimizer, ema, engine, settings, seed
         self.shape = shape
         self.parameters = [p for p in denoiser.network.parameters() if p.requires_grad]
+        self.clock = [] if denoiser.clock is None else list(denoiser.clock.parameters())
+        self.weights = [p for p in self.parameters if all(p is not knots for knots in self.clock)]
         self.memory = times.memory(denoiser.schedule)
         self.on_host = engine.device.type == "cpu"
         self.skipped = torch.zeros((), device=engine.device)  # steps that the device flag has skipped
@@ -97,7 +109,8 @@ class TrainStep:
             with nullcontext() if last else self.engine.accelerator.no_sync(self.denoiser.network):
                 values = self.objective(self.denoiser, batch.x0, draw).values
                 mean = values.mean() / self.settings.accumulate
-                mean.backward()
+                with nullcontext() if self.denoiser.clock is None else self.denoiser.clock.judged(values):
+                    mean.backward()
             loss += mean.detach()
             judged.append(values.detach())
         result = self._update(step, loss)
@@ -125,16 +138,19 @@ class TrainStep:
             torch.cuda.manual_seed(seed)
 
     def _update(self, step: int, loss: Tensor) -> StepResult:
-        """Clip, step the optimizer and the EMA; nothing moves when the gradient is not finite."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        if self.on_host and not math.isfinite(norm):
-            raise self._not_finite(step, loss, norm)
+        """Clip, step the optimizer and the EMA; nothing moves when the gradient is not finite.
+
+        A trained clock has a gradient in other units, squares of losses: it neither counts for clipping nor is clipped.
+        """
+        norm = gradient_norm(self.weights)
+        whole = norm + gradient_norm(self.clock) if self.clock else norm
+        if self.on_host and not math.isfinite(whole):
+            raise self._not_finite(step, loss, whole)
         if self.settings.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip_norm, norm, foreach=True)
+            torch.nn.utils.clip_grads_with_norm_(self.weights, self.settings.clip_norm, norm, foreach=True)
         skip = None
         if not self.on_host:
-            skip = ~norm.isfinite()
+            skip = ~whole.isfinite()
             self.skipped += skip
             self.optimizer.grad_scale, self.optimizer.found_inf = None, skip.float()  # type: ignore[attr-defined]
         self.optimizer.step()
