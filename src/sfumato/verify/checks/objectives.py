@@ -17,6 +17,7 @@ from sfumato.core import (
     GridTimes,
     Image,
     LogNormalTimes,
+    LossAwareTimes,
     Noise,
     NoiseVarianceInput,
     Parameterization,
@@ -28,6 +29,7 @@ from sfumato.core import (
     derived_generator,
 )
 from sfumato.objectives import (
+    P2,
     DenoisingLoss,
     Draw,
     EdmLogNormal,
@@ -38,6 +40,7 @@ from sfumato.objectives import (
     OutputError,
     ScoreError,
     SigmoidWeight,
+    SoftMinSnr,
     StepElbo,
     Weighting,
 )
@@ -56,6 +59,8 @@ WEIGHTS: dict[str, tuple[Weighting, Callable[[Array, Array, Array], Array]]] = {
     "noise": (NoiseError(), lambda a, s, slope: np.ones_like(a)),
     "image": (ImageError(), lambda a, s, slope: (s / a) ** 2),
     "min-snr": (MinSnr(5.0), lambda a, s, slope: np.minimum((a / s) ** 2, 5.0) / (a / s) ** 2),
+    "soft min-snr": (SoftMinSnr(4.0), lambda a, s, slope: 4 / ((a / s) ** 2 + 4)),
+    "p2": (P2(1.0, 0.5), lambda a, s, slope: (1 + (a / s) ** 2) ** -0.5),
     "score": (ScoreError(), lambda a, s, slope: 1 / s**2),
     "elbo": (Elbo(), lambda a, s, slope: -slope / 2),
     "sigmoid": (SigmoidWeight(-1.0), lambda a, s, slope: -slope / 2 / (1 + math.e * (a / s) ** 2)),
@@ -73,6 +78,7 @@ TIMES: dict[str, Times] = {
     "uniform": UniformTimes(),
     "log-normal": LogNormalTimes(-0.4, 1.5),
     "uniform antithetic": UniformTimes("antithetic"),
+    "loss-aware": LossAwareTimes(bins=20),
 }
 
 
@@ -152,7 +158,11 @@ def continuous_elbo() -> float:
 def unbiased(times: Times) -> float:
     """E[inv_density f(t)] over 65,536 stratified times against ∫ f, f = 1 + log_snr²; relative."""
     schedule = SCHEDULES["cosine"]
-    drawn = times.draw(schedule, 65536, derived_generator(0, "verify"))
+    memory = times.memory(schedule)
+    if memory is not None:  # losses that grow with t, so that the density is far from uniform
+        t = times_over(schedule, 4001)
+        memory.add(t, 0.1 + t**4)
+    drawn = times.draw(schedule, 65536, derived_generator(0, "verify"), memory)
     grid = schedule.t_min + (1 - schedule.t_min) * (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
     exact = float((1 + schedule.log_snr(grid) ** 2).mean())
     return abs(float((drawn.inv_density * (1 + schedule.log_snr(drawn.t) ** 2)).mean()) / exact - 1)

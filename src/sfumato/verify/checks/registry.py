@@ -1,7 +1,19 @@
 """Every check, by subject, in the order in which they are run."""
 
 from sfumato.verify.check import Check
-from sfumato.verify.checks import bounds, kernels, laws, noise, objectives, parameterizations, samplers, schedules
+from sfumato.verify.checks import (
+    bounds,
+    flows,
+    kernels,
+    laws,
+    learning,
+    likelihoods,
+    noise,
+    objectives,
+    parameterizations,
+    samplers,
+    schedules,
+)
 
 __all__ = ["CHECKS"]
 
@@ -12,6 +24,9 @@ CHECKS: tuple[Check, ...] = (
     *samplers.CHECKS,
     *laws.CHECKS,
     *bounds.CHECKS,
+    *likelihoods.CHECKS,
+    *flows.CHECKS,
     *objectives.CHECKS,
+    *learning.CHECKS,
     *noise.CHECKS,
 )

@@ -6,7 +6,7 @@ it were of first order. Adding a sampler is one line of `METHODS`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -17,10 +17,24 @@ from torch import Tensor
 
 from sfumato.core import NoiseSource, Schedule, Tabulated
 from sfumato.guidance import Counting
-from sfumato.samplers import Ancestral, Ddim, Sampler, Trailing, sample
+from sfumato.samplers import (
+    Ancestral,
+    Ddim,
+    Deis,
+    Dpm2,
+    Dpmpp2M,
+    Dpmpp2S,
+    Dpmpp3M,
+    Heun,
+    Sampler,
+    Trailing,
+    UniformLogSnr,
+    UniPc,
+    sample,
+)
 from sfumato.verify import oracles
-from sfumato.verify.check import AtMost, Bound, Check, Near
-from sfumato.verify.checks.material import SCHEDULES, largest, normals
+from sfumato.verify.check import AtLeast, AtMost, Bound, Check, Near
+from sfumato.verify.checks.material import SCHEDULES, largest, normals, worst
 from sfumato.verify.ideal import MIXTURE, Ideal
 
 __all__ = ["CHECKS", "METHODS", "Method", "endpoint_error", "order"]
@@ -45,6 +59,16 @@ METHODS: dict[str, Method] = {
     "ddim": Method(Ddim(), "Song, Meng & Ermon 2021", Near(1, 0.1)),
     "ddim eta 1": Method(Ddim(eta=1.0), "Song, Meng & Ermon 2021"),
     "ancestral small": Method(Ancestral(), "Ho et al. 2020"),
+    "heun": Method(Heun(), "Karras et al. 2022, alg. 1", Near(2, 0.1)),
+    "heun churn": Method(Heun(churn=0.5), "Karras et al. 2022, alg. 2"),
+    "dpm2": Method(Dpm2(), "Lu et al. 2022a", Near(2, 0.1)),
+    "dpmpp 2s": Method(Dpmpp2S(), "Lu et al. 2022b", Near(2, 0.1)),
+    "dpmpp 2m": Method(Dpmpp2M(), "Lu et al. 2022b", Near(2, 0.1)),
+    # the first step has one value: order 2 as a whole, whose h² is small enough to look like 3 for a while
+    "dpmpp 3m": Method(Dpmpp3M(), "Lu et al. 2022b", AtLeast(1.85)),
+    "deis": Method(Deis(), "Zhang & Chen 2023", Near(2, 0.1)),
+    "deis 3": Method(Deis(points=3), "Zhang & Chen 2023", AtLeast(1.85)),
+    "unipc": Method(UniPc(), "Zhao et al. 2023", Near(3, 0.1)),
 }
 
 # Numbers of steps over which the slope is fitted: the flow spans 40 nats of log-SNR, three times the others.
@@ -71,10 +95,10 @@ def starts(schedule: Schedule) -> Tensor:
 
 @lru_cache(maxsize=8)
 def endpoints(schedule: Schedule) -> Tensor:
-    """Where the probability flow takes the starts, by Runge-Kutta in ln(sigma/alpha): error below 1e-8."""
+    """Where the probability flow takes the starts, by Runge-Kutta in ln(sigma/alpha): error below 1e-9."""
     start, stop = schedule.rates(1.0), schedule.rates(schedule.t_min)
     levels = (float(start.noise_level), float(stop.noise_level))
-    steps = round(40 * abs(math.log(levels[1] / levels[0])))
+    steps = round(100 * abs(math.log(levels[1] / levels[0])))
     y = oracles.probability_flow(
         MIXTURE, (starts(schedule) / start.alpha).numpy(), start=levels[0], stop=levels[1], steps=steps
     )
@@ -96,26 +120,41 @@ def order(sampler: Sampler[Any], where: str) -> float:
 
 def calls(sampler: Sampler[Any]) -> float:
     """Largest difference of declared, reported and counted calls over 1, 2, 3 and 12 steps that end at data."""
-    worst = 0
+    errors: list[int] = []
     for steps in (1, 2, 3, 12):
         counting = Counting(Ideal(MIXTURE, SCHEDULES["cosine"]))
         times, noise = Trailing().times(counting.schedule, steps), NoiseSource.of(seed=0, count=2)
         *_, end = sample(sampler, counting, normals(2, 2), times, noise=noise)
-        worst = max(worst, abs(counting.calls - sampler.calls(steps)), abs(counting.calls - end.calls))
-    return float(worst)
+        errors += [abs(counting.calls - sampler.calls(steps)), abs(counting.calls - end.calls)]
+    return float(max(errors))
 
 
 def one_point(sampler: Sampler[Any]) -> float:
     """Largest distance from the only point there is, after 12 steps on each family that end at data."""
     point = np.array([[0.7, -0.4, 0.1]])
-    worst = 0.0
+    errors: list[float] = []
     for where in ("cosine", "ve", "flow", "linear table"):
         schedule = SCHEDULES[where]
         d = Ideal(oracles.DatasetOracle(point), schedule)
         x, noise = schedule.prior_std * normals(4, 3), NoiseSource.of(seed=0, count=4)
         *_, end = sample(sampler, d, x, Trailing().times(schedule, 12), noise=noise)
-        worst = float(np.maximum(worst, largest(end.x.numpy() - point)))  # np.maximum passes a nan on
-    return worst
+        errors.append(largest(end.x.numpy() - point))
+    return worst(*errors)
+
+
+def straight(sampler: Sampler[Any]) -> float:
+    """Largest error after 5 steps to t_min for data that are one point, where x0 and eps are constant along a path."""
+    point = np.array([[0.7, -0.4, 0.1]])
+    errors: list[float] = []
+    for where in ("cosine", "ve", "linear table"):
+        schedule = SCHEDULES[where]
+        x, noise = schedule.prior_std * normals(4, 3), NoiseSource.of(seed=0, count=4)
+        d = Ideal(oracles.DatasetOracle(point), schedule)
+        *_, end = sample(sampler, d, x, UniformLogSnr().times_to_t_min(schedule, 5), noise=noise)
+        start, stop = schedule.rates(1.0), schedule.rates(schedule.t_min)
+        noise_left = float(stop.sigma / start.sigma) * (x - start.alpha * torch.from_numpy(point))
+        errors.append(largest(end.x - stop.alpha * torch.from_numpy(point) - noise_left))
+    return worst(*errors)
 
 
 def alone(sampler: Sampler[Any]) -> float:
@@ -157,18 +196,23 @@ def _orders() -> list[Check]:
     return found
 
 
-def _every(kind: str, about: str, bound: Bound, measure: Callable[[Sampler[Any]], float]) -> list[Check]:
-    """A check of every method."""
+def _every(
+    kind: str, about: str, bound: Bound, measure: Callable[[Sampler[Any]], float], *, methods: Mapping[str, Method]
+) -> list[Check]:
+    """A check of every one of some methods."""
     return [
         Check(f"{kind}[{name}]", f"{about} ({method.paper})", bound, partial(measure, method.sampler))
-        for name, method in METHODS.items()
+        for name, method in methods.items()
     ]
 
 
+DETERMINISTIC = {name: method for name, method in METHODS.items() if method.sampler.deterministic}
+
 CHECKS = (
     *_orders(),
-    *_every("calls", "declared, reported and counted calls of the denoiser agree", Near(0, 0), calls),
-    # the denoiser's answer passes through coefficients that sum to 1, to rounding
-    *_every("one point", "data that are one point are returned from any noise", AtMost(1e-10), one_point),
-    *_every("batch independence", "a sample does not depend on the others of its batch", AtMost(1e-12), alone),
+    *_every("calls", "declared, reported and counted calls of the denoiser agree", Near(0, 0), calls, methods=METHODS),
+    *_every("one point", "data that are one point are returned", AtMost(1e-10), one_point, methods=METHODS),
+    # coefficients of up to 80 times the noise level's start, which cancel
+    *_every("straight path", "constant x0 and eps: no error of method", AtMost(1e-10), straight, methods=DETERMINISTIC),
+    *_every("batch independence", "a sample does not see the others", AtMost(1e-12), alone, methods=METHODS),
 )
