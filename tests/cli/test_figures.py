@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sfumato.cli import main as cli
@@ -37,6 +38,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["schedules"], "x.pdf"),
         (["embedding", "--channels", "16"], "x.png"),
         (["losses", "digits", "points"], "x.png"),
+        (["score", "points", "--at", "0.1,0.5", "--side", "8"], "x.png"),
+        (["score", "points", "--log-snr", "2"], "x.svg"),
+        (["langevin", "points", "--steps", "5", "--side", "8", "--start=1.5,-1.5", "--start", "0,1"], "x.pdf"),
+        (["langevin", "points", "--steps", "4", "--temperature", "0", "--side", "8"], "x.gif"),
+        (["density", "points", "--side", "6"], "x.png"),
+        (["gamma", "points"], "x.png"),
+        (["gamma", "digits"], "x.svg"),
     ],
     ids=" ".join,
 )
@@ -57,6 +65,58 @@ def test_every_kind_writes_a_figure(
     assert cli.main(command) == 2
     assert "exists already" in capsys.readouterr().err
     assert target.read_bytes() == before
+
+
+def test_without_a_known_law_the_points_are_the_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Points from a file are compared with themselves, and the command says so."""
+    np.save(tmp_path / "points.npy", np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32))
+    common = ["--runs", str(tmp_path), "--training.steps", "2", "--training.batch_size", "4", *TINY]
+    assert (
+        cli.main(["train", "swiss-roll", "--name", "file", "--data.path", str(tmp_path / "points.npy"), *common]) == 0
+    )
+    capsys.readouterr()
+    for kind in ("score", "density"):
+        words = [
+            "figures",
+            kind,
+            "file",
+            "--runs",
+            str(tmp_path),
+            "--side",
+            "6",
+            "--out",
+            str(tmp_path / f"{kind}.png"),
+        ]
+        assert cli.main(words) == 0
+        assert "law of these data is not known" in capsys.readouterr().err
+
+
+def test_langevin_walks_are_the_samplers(runs: Path, tmp_path: Path) -> None:
+    """Without noise a step is step_size/2 times the learned score, in the units of the axes."""
+    from sfumato.cli import plane
+    from sfumato.core import NoiseSource
+    from sfumato.experiment.load import load
+    from sfumato.figures import LangevinWalk
+    from sfumato.figures.plane import Plane, roomy
+    from sfumato.figures.truth import PointsTruth
+
+    model, view = load("points", runs=runs), torch.tensor([[1.5, -1.5], [0.2, 0.7]], dtype=torch.float64)
+    normalization = model.record.normalization
+    limits = roomy(view.numpy())
+    toy = plane.Toy(model, Plane(normalization), PointsTruth(view), limits)
+    walk = LangevinWalk(steps=3, decay=0.5, temperature=0)
+    states = plane.walked(toy, view, 0.1, walk, 0.01, seed=0)
+    place, scale = view, torch.tensor(normalization.scale, dtype=torch.float64)
+    for k in range(3):
+        x = (place - torch.tensor(normalization.mean, dtype=torch.float64)) / scale
+        with torch.no_grad():
+            score = model.denoiser(x.float(), torch.tensor(0.1, dtype=torch.float64)).score.double() / scale
+        place = place + 0.01 * 0.5**k / 2 * score
+        assert torch.allclose(torch.from_numpy(states[k + 1]), place, atol=1e-5)  # a network in float32
+    noisy = plane.walked(toy, view, 0.1, LangevinWalk(steps=1), 0.01, seed=3)
+    still = plane.walked(toy, view, 0.1, LangevinWalk(steps=1, temperature=0), 0.01, seed=3)
+    z = NoiseSource.of(seed=3, count=2).normal(view, draw=0)
+    assert np.allclose(noisy[1] - still[1], 0.1 * z.numpy())
 
 
 def test_a_grid_of_an_array_file(tmp_path: Path) -> None:
@@ -84,6 +144,20 @@ def test_a_grid_of_an_array_file(tmp_path: Path) -> None:
         (["embedding", "--channels", "7"], 2, "even"),
         (["embedding", "--channels", "1000000000"], 2, "from 2 to 4096"),
         (["forward", "digits", "--compare", "nothing-like-it"], 2, "nothing-like-it"),
+        (["score", "digits"], 2, "the data are pictures"),
+        (["langevin", "digits"], 2, "the data are pictures"),
+        (["density", "digits"], 2, "the data are pictures"),
+        (["score", "points", "--at", "0.1,x"], 2, "--at 0.1,x"),
+        (["score", "points", "--at", "1.5"], 2, "times from 0.01"),
+        (["score", "points", "--log-snr", "90"], 2, "log-SNRs of the schedule"),
+        (["score", "points", "--at", "0.1", "--log-snr", "1"], 2, "both"),
+        (["score", "points", "--side", "1"], 2, "--side is 1"),
+        (["score", "points", "--steps", "3"], 2, "unknown option --steps"),
+        (["grid", "points", "--at", "0.1"], 2, "it with score, langevin"),
+        (["langevin", "points", "--at", "0.1,0.2"], 2, "one noise level"),
+        (["langevin", "points", "--start", "1"], 2, "X,Y"),
+        (["langevin", "points", "--decay", "2"], 2, "decay is 2"),
+        (["langevin", "points", "--step_sise", "2"], 2, "did you mean --step_size?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["density", "gamma", "langevin", "score"]
+__all__ = ["Toy", "density", "gamma", "langevin", "score", "walked"]
 
 CLEANEST, NOISIEST = 5.0, -0.5  # log-SNR in nats between which scores are shown
 LANGEVIN_LEVEL = 3.0  # log-SNR: the data can be recognised, and the score is smooth enough to walk on
@@ -101,10 +101,10 @@ def langevin(args: argparse.Namespace, settings: Settings, target: Path) -> "Fig
     )
     starts = usual_starts(toy.limits) if not args.start else np.array([_place(text) for text in args.start])
     first = walk.first_step(float(r.sigma) * sum(toy.plane.normalization.scale) / 2)
-    paths = _walked(toy, torch.from_numpy(starts), t, walk, first, seed=args.seed)
+    paths = walked(toy, torch.from_numpy(starts), t, walk, first, seed=args.seed)
     level = f"log SNR {tenths(float(r.log_snr))}"
     if is_moving(target):
-        swarm = _walked(toy, lattice(toy.limits, SWARM), t, walk, first, seed=args.seed + len(starts))
+        swarm = walked(toy, lattice(toy.limits, SWARM), t, walk, first, seed=args.seed + len(starts))
         return langevin_animation(paths, swarm, field, title=level)
     title = f"Langevin at t = {number(t)}, {level}: {walk.steps} steps"
     sizes = f"step size {number(first, 2)}" + ("" if walk.decay == 1 else f" × {number(walk.decay)}ᵏ")
@@ -119,6 +119,12 @@ def density(args: argparse.Namespace, settings: Settings, target: Path) -> "Figu
     from sfumato.figures.plane import lattice
 
     toy = _toy(args)
+    if toy.schedule.num_steps == 1:
+        raise UsageError(
+            f"{args.what[0]} knows one noise level: its probability flow has no length, and so no density",
+            expected="a model of many noise levels",
+            fix=f"look at its score: sfumato figures score {args.what[0]}",
+        )
     side = DENSITY_SIDE if args.side is None else args.side
     data = Rates.data()
     x = toy.plane.inside(lattice(toy.limits, side), data)
@@ -137,7 +143,11 @@ def _blur(toy: Toy) -> str:
 
     left = float(toy.schedule.rates(toy.schedule.t_min).noise_level) * max(toy.plane.normalization.scale)
     visible = left > 0.003 * (toy.limits.x[1] - toy.limits.x[0])
-    return f"the model's holds noise of standard deviation {number(left, 2)}, its schedule's least" if visible else ""
+    return (
+        f"the model's density holds noise of standard deviation {number(left, 2)}, its schedule's least"
+        if visible
+        else ""
+    )
 
 
 def gamma(args: argparse.Namespace, settings: Settings, target: Path) -> "Figure":
@@ -233,7 +243,7 @@ def _walk(settings: Settings) -> "LangevinWalk":
     return read(LangevinWalk, tree, origin="langevin")
 
 
-def _walked(toy: Toy, starts: "Tensor", t: float, walk: "LangevinWalk", first: float, *, seed: int) -> "Array":
+def walked(toy: Toy, starts: "Tensor", t: float, walk: "LangevinWalk", first: float, *, seed: int) -> "Array":
     """The states (steps + 1, K, 2) of a walk from starts (K, 2) along the score of the points as they are shown.
 
     `first` is the first step size.

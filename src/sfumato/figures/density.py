@@ -132,6 +132,7 @@ def _contours(axes: "Axes", limits: Limits, heights: Array, levels: Array) -> "Q
     middles = (np.arange(len(heights)) + 0.5) / len(heights)
     x, y = (low + (high - low) * middles for low, high in (limits.x, limits.y))
     shown = np.maximum(heights, levels[0] - 1e3)  # -inf would leave holes
+    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))  # between the outermost centres: beyond them nothing is known
     filled = axes.contourf(x, y, shown, levels=levels, cmap=_ramp(), extend="max")
     axes.contour(x, y, shown, levels=levels, colors="white", linewidths=0.3, linestyles="solid")
     return filled

@@ -38,7 +38,8 @@ def gamma(schedule: Schedule, *, start: Schedule | None = None, losses: Levels |
         slopes: list[float] = []
         for item, name, colour, dashes in shown:
             t = _times(item)
-            panels[0].plot(t, item.log_snr(t).detach().numpy(), dashes, color=colour, label=name)
+            marked = dashes if len(t) > 1 else "o"
+            panels[0].plot(t, item.log_snr(t).detach().numpy(), marked, color=colour, label=name, clip_on=len(t) > 1)
             if len(t) > 1:
                 steep = -item.slope(t).detach().numpy()
                 panels[1].plot(t, steep, dashes, color=colour, label=name)
