@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sfumato.errors import SfumatoError as SfumatoError
     from sfumato.experiment.config import Experiment as Experiment
     from sfumato.experiment.config import load_experiment as load_experiment
+    from sfumato.experiment.evaluation import Evaluation as Evaluation
+    from sfumato.experiment.evaluation import evaluate as evaluate
     from sfumato.experiment.load import export as export
     from sfumato.experiment.load import load as load
     from sfumato.experiment.model import Model as Model
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
     from sfumato.experiment.run import train as train
 
 __all__ = [
+    "Evaluation",
     "Experiment",
     "Model",
     "Run",
     "Samples",
     "SfumatoError",
+    "evaluate",
     "export",
     "load",
     "load_experiment",
@@ -38,11 +42,13 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Evaluation": "sfumato.experiment.evaluation",
     "Experiment": "sfumato.experiment.config",
     "Model": "sfumato.experiment.model",
     "Run": "sfumato.experiment.run",
     "Samples": "sfumato.experiment.model",
     "SfumatoError": "sfumato.errors",
+    "evaluate": "sfumato.experiment.evaluation",
     "export": "sfumato.experiment.load",
     "load": "sfumato.experiment.load",
     "load_experiment": "sfumato.experiment.config",

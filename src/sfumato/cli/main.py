@@ -50,6 +50,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("train a model from a recipe or a YAML file", "train", takes_settings=True),
     "resume": Command("continue a run exactly where it stopped, or extend it", "resume", takes_settings=True),
     "sample": Command("draw samples from a run or an exported model", "sample", takes_settings=True),
+    "evaluate": Command("measure likelihoods, distances and losses of a run, with errors", "evaluate"),
     "runs": Command("list runs and what became of them", "runs"),
     "recipes": Command("list the experiments that come with sfumato", "recipes"),
     "figures": Command("draw samples, noising, sampling, schedules and losses", "figures", takes_settings=True),

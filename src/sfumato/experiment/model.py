@@ -4,10 +4,11 @@ Sampling runs in micro-batches of the size stored in the run, the last one padde
 so that the bytes of sample i depend on the model, the seed and i, and not on how many samples are asked for.
 """
 
+import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from sfumato.core import Denoise, Denoiser, NoiseSource
 from sfumato.data.wording import counted
-from sfumato.errors import UsageError
+from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import DataRecord
 from sfumato.experiment.config import Experiment, SamplingConfig, sampling_with
 from sfumato.guidance import Clipped
@@ -203,6 +204,39 @@ class Model:
         if self.record.is_image:
             return Samples(values, None, None, seeds, calls)
         return Samples(None, values, None, seeds, calls)
+
+    def log_prob(
+        self, x: NDArray[Any], *, method: str = "flow", seed: int = 0, weights: str = "ema"
+    ) -> NDArray[np.float64]:
+        """log p(x) in nats per example, (n,), for raw data x (n, *): points in their units, pictures as uint8.
+
+        Of points a density; of pictures a lower bound on the log-probability of their 8-bit levels. `flow` integrates
+        the probability-flow ODE, `bound` gives minus the variational bound of the ancestral chain (it reads the run's
+        data, unless the variance was learned). Raises DataError for data that have no such number (padded pictures,
+        floats that are not 8-bit), NumericsError where the solver does not arrive.
+        """
+        from sfumato.experiment.likelihoods import METHODS, nll_of
+
+        if method not in METHODS:
+            expected = " or ".join(METHODS)
+            raise UsageError(f"method is {method!r}", expected=expected, fix="leave it out: the flow is taken")
+        if weights not in self.weights:
+            raise UsageError(f"weights {weights!r}", expected=" or ".join(sorted(self.weights)), fix="leave them out")
+        found: NDArray[np.float64] = -nll_of(self, x, method=METHODS[method], seed=seed, weights=weights).numpy()
+        return found
+
+    def bits_per_dim(
+        self, x: NDArray[Any], *, method: str = "flow", seed: int = 0, weights: str = "ema"
+    ) -> NDArray[np.float64]:
+        """-log2 p(x)/D per picture, (n,): uint8 (n, H, W, C). See `log_prob`. Raises DataError for points."""
+        if not self.record.is_image:
+            raise DataError(
+                "bits/dim counts the levels of 8-bit pictures, and these data are continuous",
+                expected="pictures",
+                fix="use log_prob, in nats",
+            )
+        dim = math.prod(self.record.shape)
+        return -self.log_prob(x, method=method, seed=seed, weights=weights) / (dim * math.log(2))
 
     def path(self, n: int, *, seed: int = 0, config: SamplingConfig | None = None) -> Trajectory:
         """The whole way of n samples (at most one micro-batch) from noise to data, in data units."""

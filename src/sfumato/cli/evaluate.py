@@ -1,0 +1,92 @@
+"""`sfumato evaluate`: likelihoods, distances and losses of a run, each with its error and its convention."""
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sfumato.cli.arguments import Parser, Settings
+from sfumato.cli.output import note, say, table
+from sfumato.cli.sample import whole
+from sfumato.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from sfumato.experiment.evaluation import Evaluation
+
+__all__ = ["arguments", "run"]
+
+
+def arguments(parser: Parser) -> None:
+    """Declare what to measure, on what, and how exactly."""
+    parser.add_argument("run", metavar="RUN", help="a run folder, the name of a run, or an exported file")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
+    parser.add_argument(
+        "--metrics", metavar="A,B", help="bits_per_dim, nll, loss, sliced_wasserstein, … (default: all that fit)"
+    )
+    parser.add_argument("-n", "--count", type=whole, metavar="N", help="examples, samples (default: up to 1000)")
+    parser.add_argument("--seed", type=whole, default=0, metavar="K", help="of everything drawn (default: 0)")
+    parser.add_argument("--weights", default="ema", metavar="ema|live", help="averaged or last weights (default: ema)")
+    parser.add_argument("--part", default="held-out", metavar="held-out|training", help="which examples are measured")
+    parser.add_argument("--device", default="auto", metavar="D", help="where to compute (default: auto)")
+    parser.add_argument("--tolerance", metavar="TOL", help="of the ODE solver (default: 1e-5 for points, 1e-3 else)")
+    parser.add_argument("--max-steps", type=whole, default=1000, metavar="S", help="of the ODE solver (default: 1000)")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
+    """Measure, print, and write the numbers beside the run; returns them."""
+    from sfumato.experiment.evaluation import evaluate
+    from sfumato.experiment.evaluation_files import write_evaluation
+    from sfumato.experiment.load import load
+
+    metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",")]
+    tolerance = None if args.tolerance is None else _tolerance(args.tolerance)
+    if args.part not in ("held-out", "training"):
+        what = f"--part is {args.part!r}"
+        raise UsageError(what, expected="held-out or training", fix="leave it out: the held-out part is measured")
+    found = evaluate(
+        load(args.run, runs=args.runs, device=args.device, report=note),
+        metrics,
+        n=args.count,
+        seed=args.seed,
+        weights=args.weights,
+        part=args.part,
+        tolerance=tolerance,
+        max_steps=args.max_steps,
+        report=note,
+    )
+    document = {**found.to_plain(), "run": str(args.run)}
+    folder = _folder(args.run, args.runs)
+    _print(found)
+    if folder is not None:
+        file = write_evaluation(folder, f"{args.weights}-{args.part}-seed{args.seed}", document)
+        say(f"written to {printable(file)}")
+        return {**document, "file": str(file)}
+    return document
+
+
+def _tolerance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise UsageError(f"--tolerance is {text!r}", expected="a number between 0 and 1", fix="--tolerance 1e-5")
+    return value
+
+
+def _folder(run: str, runs: str) -> Path | None:
+    """The run's folder; None for an exported file, beside which nothing is written."""
+    from sfumato.experiment.load import find_run
+
+    return None if Path(run).suffix == ".safetensors" or Path(run).is_file() else find_run(run, Path(runs))
+
+
+def _print(found: "Evaluation") -> None:
+    rows = [
+        [name, f"{e.value:.5g}", f"± {e.std_error:.2g}", str(e.provenance.get("unit", "")), f"{e.n:,}"]
+        for name, e in found.metrics.items()
+    ]
+    table(["metric", "value", "std. error", "unit", "n"], rows)
+    for text in found.notes:
+        say(f"- {printable(text)}")

@@ -1,0 +1,90 @@
+"""The run's own objective, held out and on the training part, and the smallest value that it can have.
+
+Each example meets `ROUNDS` draws of (t, eps) like those of training, times stratified over all examples: an unbiased
+estimate of what training minimises, with the spread over examples as its error.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from sfumato.core import batch_noise, derived_generator, derived_seed
+from sfumato.experiment.subject import Part, Subject
+from sfumato.metrics import Estimate, mean_of
+from sfumato.objectives import DenoisingLoss, Draw, Mse, attainable_loss
+
+__all__ = ["loss_entries", "losses_of"]
+
+ROUNDS = 16
+BATCH = 64
+MOST_POINTS, MOST_VALUES = 20_000, 4_000_000  # of a data set whose posterior is cheap
+Entry = tuple[str, Estimate]
+
+
+def loss_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entry]:
+    """loss[held-out], loss[training], and loss[attainable] beside the latter where it is known."""
+    parts: list[Part] = ["held-out", "training"] if len(subject.data.parts.held_out) >= 2 else ["training"]
+    objective = type(subject.model.experiment.objective).__name__
+    for part in parts:
+        x0 = subject.part_values(part, max(subject.n, 2))
+        facts = subject.facts(objective=objective, draws_per_example=ROUNDS)
+        yield f"loss[{part}]", mean_of(losses_of(subject, x0, part), {**facts, "part": part})
+    yield from attainable_entries(subject, note)
+
+
+def losses_of(subject: Subject, x0: Tensor, part: str) -> Tensor:
+    """The mean of `ROUNDS` losses of each example, (n,) float64."""
+    experiment, d = subject.model.experiment, subject.denoiser
+    rounds = []
+    for index in range(ROUNDS):
+        seed = derived_seed(subject.seed, f"evaluate loss {part}", index)
+        drawn = experiment.times.draw(d.schedule, len(x0), derived_generator(seed, "times"))
+        noise = [
+            batch_noise(tuple(x0.shape), seed, "noise", k).to(x0) for k in range(1 + experiment.objective.num_probes)
+        ]
+        found = []
+        for start in range(0, len(x0), size_of(subject)):
+            cut = slice(start, start + size_of(subject))
+            draw = Draw(drawn.t[cut], noise[0][cut], drawn.inv_density[cut], tuple(v[cut] for v in noise[1:]))
+            found.append(experiment.objective(d, x0[cut], draw).values.detach().to("cpu", torch.float64))
+        rounds.append(torch.cat(found))
+    return torch.stack(rounds).mean(0)
+
+
+def size_of(subject: Subject) -> int:
+    """Examples in memory at once."""
+    return BATCH if subject.model.record.is_image else 50 * BATCH
+
+
+def attainable_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entry]:
+    """loss[attainable]: the smallest loss of any network on the training part, for a squared error and few points."""
+    experiment, count = subject.model.experiment, len(subject.data.parts.train)
+    objective = experiment.objective
+    if not isinstance(objective, DenoisingLoss) or not isinstance(objective.distance, Mse):
+        note("no attainable loss: only that of a squared error is known in closed form")
+        return
+    if count > MOST_POINTS or count * subject.dim > MOST_VALUES:
+        note(f"no attainable loss: {count:,} training examples are too many for an exact posterior")
+        return
+    points = subject.training_values(count)
+    if experiment.data.flip:
+        points = torch.cat([points, points.flip(-1)])
+    schedule = subject.denoiser.schedule
+    found = attainable_loss(
+        points,
+        objective,
+        schedule=schedule,
+        parameterization=subject.denoiser.parameterization,
+        times=experiment.times,
+        data_std=subject.denoiser.data_std,
+        seed=subject.seed,
+        draws=max(16, math.ceil(6400 / (schedule.num_steps or 128))),
+    )
+    facts = subject.facts(method="posterior mean of the training points", part="training", points=len(points))
+    yield "loss[attainable]", Estimate(found.value, found.std_error, found.draws, facts)
+    note(
+        "loss[attainable] is the smallest that any network can reach on the training part; it would have learned the "
+        "points by heart"
+    )

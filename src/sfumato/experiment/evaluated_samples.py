@@ -1,0 +1,109 @@
+"""Samples against real points: distances, each beside its two-sample floor, and the coverage of modes.
+
+Where the law of the data is known the reference is drawn from it, as many points as samples; otherwise it is the
+held-out part, and the floor compares disjoint pieces of the training part. All in the units of the data.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfumato.core import derived_seed
+from sfumato.data.laws import Law, law_of
+from sfumato.errors import DataError
+from sfumato.experiment.config import sampling_with
+from sfumato.experiment.subject import Subject
+from sfumato.metrics import Estimate, PointDistance, floor, mode_coverage, require_enough
+
+__all__ = ["Compared", "compared_of", "mode_entries", "sample_entries"]
+
+FLOOR_PAIRS = 8
+Entry = tuple[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """Samples (n, D), real points of the same number, pairs of real samples for the floor, and where they are from."""
+
+    samples: Tensor
+    real: Tensor
+    pairs: tuple[tuple[Tensor, Tensor], ...]
+    reference: str
+
+
+def sample_entries(
+    name: str, distance: PointDistance, subject: Subject, shared: Callable[[], Compared], note: Callable[[str], None]
+) -> Iterator[Entry]:
+    """name and name[floor]."""
+    compared = shared()
+    facts = subject.facts(reference=compared.reference, **sampling_facts(subject))
+    yield name, distance(compared.samples, compared.real, facts)
+    if len(compared.pairs) >= 2:
+        yield f"{name}[floor]", floor(distance, compared.pairs, {"reference": compared.reference})
+        note("name[floor] is the same distance between two independent real samples of the same sizes")
+    else:
+        note(f"{name} has no floor beside it: the training part is too small for two pairs of {len(compared.real)}")
+
+
+def mode_entries(subject: Subject, shared: Callable[[], Compared], note: Callable[[str], None]) -> Iterator[Entry]:
+    """mode_coverage and mode_coverage[floor], nothing for a law in one piece or an unknown one."""
+    law = raw_law(subject)
+    if law is None or law.mode_shares is None:
+        note("mode_coverage was left out: the law of the data has no modes that are known")
+        return
+    compared = shared()
+    facts = subject.facts(reference=compared.reference, **sampling_facts(subject))
+    yield "mode_coverage", mode_coverage(law.mode_of(compared.samples), law.mode_shares, facts)
+    real = mode_coverage(law.mode_of(compared.real), law.mode_shares, {"reference": compared.reference})
+    yield "mode_coverage[floor]", real
+
+
+def compared_of(subject: Subject, count: int) -> Compared:
+    """Samples, at most `count`, and what they are compared with: all sample metrics of one evaluation share them.
+
+    Raises DataError where too few points are held out, UsageError for fewer than 4 samples.
+    """
+    law = raw_law(subject)
+    if law is not None:
+        seed = subject.seed
+        real = law.draw(count, seed, "evaluate reference")
+        seeds = [derived_seed(seed, "floor", k) for k in range(FLOOR_PAIRS)]
+        pairs = tuple((law.draw(count, k, "first"), law.draw(count, k, "second")) for k in seeds)
+        return Compared(samples_of(subject, count), real, pairs, "fresh points of the exact law")
+    values, parts = subject.data.packed.values.double().flatten(1), subject.data.parts
+    if len(parts.held_out) < 4:
+        raise DataError(
+            f"{len(parts.held_out)} points are held out",
+            expected="at least 4 to compare samples with",
+            fix="train with a larger data.held_out",
+        )
+    real = values[parts.held_out[:count]]
+    size = len(real)
+    pieces = values[parts.train].split(size)[: len(parts.train) // size]
+    pairs = tuple(zip(pieces[0::2], pieces[1::2], strict=False))[:FLOOR_PAIRS]
+    return Compared(samples_of(subject, size), real, pairs, "the held-out part")
+
+
+def samples_of(subject: Subject, count: int) -> Tensor:
+    """`count` samples as the run draws them, in data units, (count, D) float64."""
+    require_enough(count, 4)
+    config = sampling_with(subject.model.experiment.sampling, {"weights": subject.weights})
+    drawn = subject.model.sample(count, seed=subject.seed, config=config).values
+    assert drawn is not None  # points, not pictures
+    values = torch.from_numpy(drawn).double().flatten(1)
+    if not bool(values.isfinite().all()):
+        raise DataError("some samples are not finite", expected="finite samples", fix="train on, or take more steps")
+    return values
+
+
+def sampling_facts(subject: Subject) -> dict[str, str | int]:
+    """How the samples were drawn."""
+    sampling = subject.model.experiment.sampling
+    return {"sampler": repr(sampling.sampler), "steps": sampling.steps, "sampling_seed": subject.seed}
+
+
+def raw_law(subject: Subject) -> Law | None:
+    """The law in the units of the data."""
+    return law_of(subject.model.experiment.data)

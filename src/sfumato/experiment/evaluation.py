@@ -1,0 +1,266 @@
+"""`evaluate`: what a trained model is worth, in numbers with errors.
+
+    bits_per_dim          pictures: bits_per_dim[bound], bits_per_dim[flow], and the same in nats as nll[…]
+    nll                   the same for points, in nats per dimension: nll[bound], nll[flow], beside nll[true] where the
+                          law of the data is known, and the paired differences from it
+    sliced_wasserstein, energy_distance, mmd
+                          points: samples against real ones, each beside its two-sample floor
+    mode_coverage         points of a law with modes
+    loss                  the run's objective, held out and on the training part, beside the smallest attainable loss
+
+Every number is an `Estimate`; what a person must know to read them is in `notes`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from sfumato.errors import DataError, UsageError
+from sfumato.experiment.build import DataRecord
+from sfumato.experiment.conventions import Measure, convention_of
+from sfumato.experiment.evaluated_losses import loss_entries
+from sfumato.experiment.evaluated_samples import Compared, compared_of, mode_entries, sample_entries
+from sfumato.experiment.likelihoods import (
+    BoundMethod,
+    FlowMethod,
+    Likelihood,
+    require_likelihood,
+    true_nll,
+)
+from sfumato.experiment.load import load
+from sfumato.experiment.model import Model
+from sfumato.experiment.subject import Part, Subject, subject_of
+from sfumato.metrics import EnergyDistance, Estimate, Fact, Mmd, SlicedWasserstein, mean_of, paired_difference
+from sfumato.objectives import DenoisingLoss, Huber, Mae
+
+__all__ = ["METRICS", "Evaluation", "default_metrics", "evaluate"]
+
+NATS_TO_BITS = 1.4426950408889634
+Entry = tuple[str, Estimate]
+TWO_MODELS = "the ancestral chain (bound) and the probability-flow ODE (flow) are two models: they need not agree"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """Numbers by name, and what one must know to read them.
+
+    metrics: name -> estimate, in the order measured.
+    notes: sentences.
+    run: the name of the experiment.
+    """
+
+    metrics: Mapping[str, Estimate]
+    notes: tuple[str, ...]
+    run: str = ""
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON data."""
+        metrics = {name: estimate.to_plain() for name, estimate in self.metrics.items()}
+        return {"run": self.run, "metrics": metrics, "notes": list(self.notes)}
+
+
+@dataclass(slots=True)
+class Notebook:
+    """Notes as they come, each once."""
+
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to measure, beside the examples.
+
+    bound, flow: the two likelihoods.
+    compared: the samples and what they are compared with, drawn once, when first asked for.
+    """
+
+    bound: BoundMethod
+    flow: FlowMethod
+    compared: Callable[[], Compared]
+
+
+Metric = Callable[[Subject, Settings, Notebook], Iterable[Entry]]
+
+
+def evaluate(
+    run: object,
+    metrics: Sequence[str] | None = None,
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    weights: str = "ema",
+    part: Part = "held-out",
+    device: str = "auto",
+    runs: str = "runs",
+    tolerance: float | None = None,
+    max_steps: int = 1000,
+    report: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Measure a run (a folder, a name, a `Run`), an exported file or a `Model`; deterministic given the seed.
+
+    metrics: names out of METRICS; None: all that fit the data. n: examples and samples; None: all held-out examples up
+    to 1,000. tolerance, max_steps: of the ODE solver. report hears forecasts of what is slow, before it is.
+
+    Raises UsageError for names and numbers that cannot be meant, DataError for metrics that mean nothing for the data,
+    NumericsError where the ODE solver does not arrive: then no number is given.
+    """
+    model = run if isinstance(run, Model) else load(run, runs=runs, device=device)
+    book = Notebook()
+    chosen = default_metrics(model, book) if metrics is None else tuple(metrics)
+    for name in chosen:
+        require_known(name)
+        require_fitting(name, model.record)
+    quiet = report if report is not None else lambda text: None
+    subject = subject_of(model, weights=weights, part=part, n=n, seed=seed, report=quiet)
+    compared = cache(lambda: compared_of(subject, 1000 if n is None else n))
+    settings = Settings(BoundMethod(), FlowMethod(tolerance, max_steps), compared)
+    book.add(f"{weights} weights on {subject.n:,} examples of the {part} part, seed {seed}")
+    found: dict[str, Estimate] = {}
+    for name in chosen:
+        found.update(METRICS[name](subject, settings, book))
+    return Evaluation(found, tuple(book.notes), model.experiment.name)
+
+
+def default_metrics(model: Model, book: Notebook) -> tuple[str, ...]:
+    """All that means something for a model's data; what is left out is noted."""
+    record = model.record
+    names = ("bits_per_dim", "loss") if record.is_image else tuple(n for n in METRICS if n != "bits_per_dim")
+    kept = []
+    for name in names:
+        try:
+            require_fitting(name, record)
+            if name in ("bits_per_dim", "nll"):
+                require_likelihood(model.denoiser)
+            kept.append(name)
+        except DataError as error:
+            book.add(f"{name} was left out: {error.what}")
+    return tuple(kept)
+
+
+def require_known(name: str) -> None:
+    """Refuse a metric that there is not, naming the nearest. Raises UsageError."""
+    if name not in METRICS:
+        near = get_close_matches(name.replace("-", "_"), METRICS, n=1, cutoff=0.5)
+        raise UsageError(
+            f"there is no metric {name!r}",
+            expected="some of " + ", ".join(METRICS),
+            fix=f"did you mean {near[0]}?" if near else "--metrics loss",
+        )
+
+
+def require_fitting(name: str, record: DataRecord) -> None:
+    """Refuse a metric that means nothing for the data. Raises DataError."""
+    if name == "bits_per_dim" and not record.is_image:
+        raise DataError(
+            "bits/dim counts the levels of 8-bit pictures, and these data are continuous: it means nothing for them",
+            expected="8-bit pictures",
+            fix="measure the density in nats per dimension (--metrics nll)",
+        )
+    if name in ("bits_per_dim", "nll"):
+        rounded = [text for text in record.report if "rounded to 8 bits" in text]
+        if rounded:
+            raise DataError(
+                f"the pictures were not 8-bit ({rounded[0]}): bits/dim of rounded pictures is not that of the data",
+                expected="8-bit pictures",
+                fix="measure the loss (--metrics loss), or train on 8-bit pictures",
+            )
+        convention_of(record.normalization, 0.0)
+    if name in SAMPLE_METRICS and record.is_image:
+        raise DataError(
+            f"{name} compares points, and these data are pictures",
+            expected="points",
+            fix="--metrics bits_per_dim,loss",
+        )
+
+
+def likelihood_entries(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    """nll[bound] and nll[flow] (and bits/dim for pictures), then nll[true] and the differences from it."""
+    require_likelihood(subject.denoiser)
+    measure = convention_of(subject.model.record.normalization, subject.log_scale)
+    likelihood_notes(subject, measure, book)
+    truth = true_nll(subject)
+    found = {"bound": settings.bound(subject, measure), "flow": settings.flow(subject, measure)}
+    for name, likelihood in found.items():
+        yield from of_likelihood(name, likelihood, subject, measure)
+    if truth is not None:
+        yield "nll[true]", mean_of(truth / subject.dim, subject.facts(unit="nats/dim", law="exact"))
+        for name, likelihood in found.items():
+            facts = subject.facts(unit="nats/dim")
+            yield f"nll[{name}-true]", paired_difference(likelihood.nll / subject.dim, truth / subject.dim, facts)
+        book.add("nll[true] is the negative log-density of the same examples under the law that they were drawn from")
+
+
+def of_likelihood(name: str, found: Likelihood, subject: Subject, measure: Measure) -> Iterator[Entry]:
+    """The numbers of one likelihood, in each unit that means something."""
+    more: dict[str, Fact] = {**found.facts, "calls_per_example": round(found.calls, 1)}
+    if found.probe_std_error is not None:
+        more["probe_std_error"] = found.probe_std_error / subject.dim
+        more["std_error"] = "over examples, the scatter of the probes included"
+    nats = mean_of(found.nll / subject.dim, subject.facts(**more))
+    if measure.levels is not None:
+        in_bits = {} if found.probe_std_error is None else {"probe_std_error": found.probe_std_error / subject.dim}
+        factor = {key: value * NATS_TO_BITS for key, value in in_bits.items()}
+        yield f"bits_per_dim[{name}]", nats.scaled(NATS_TO_BITS, unit="bits/dim", **factor)
+    total = nats.value * subject.dim
+    yield f"nll[{name}]", nats.scaled(1.0, unit="nats/dim", nats_per_example=total, dim=subject.dim)
+
+
+def likelihood_notes(subject: Subject, measure: Measure, book: Notebook) -> None:
+    """How the numbers are to be read."""
+    book.add(TWO_MODELS)
+    if measure.levels is None:
+        book.add("nll is in nats per dimension of the density of continuous data, in the units of the data")
+    else:
+        how = "the discretised Gaussian decoder, no dequantisation" if measure.on_levels else measure.levels.describe()
+        book.add(f"bound: {how}; flow: {measure.levels.describe()}")
+    objective = subject.model.experiment.objective
+    if isinstance(objective, DenoisingLoss) and isinstance(objective.distance, Mae | Huber):
+        book.add(
+            f"trained with {type(objective.distance).__name__}, whose optimum is not the conditional mean: the bound "
+            "is valid but loose, and the training loss is no bound"
+        )
+    schedule = subject.denoiser.schedule
+    left = float(schedule.rates(schedule.t_min).noise_level)
+    if left > 0.05:
+        book.add(
+            f"the schedule keeps noise of {left:.2g} model units at its clean end: both likelihoods are those of data "
+            "blurred by it, and a schedule that starts cleaner reads lower"
+        )
+
+
+def _losses(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return loss_entries(subject, book.add)
+
+
+def _modes(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return mode_entries(subject, settings.compared, book.add)
+
+
+def _sliced(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return sample_entries("sliced_wasserstein", SlicedWasserstein(), subject, settings.compared, book.add)
+
+
+def _energy(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return sample_entries("energy_distance", EnergyDistance(), subject, settings.compared, book.add)
+
+
+def _mmd(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return sample_entries("mmd", Mmd(), subject, settings.compared, book.add)
+
+
+METRICS: dict[str, Metric] = {
+    "bits_per_dim": likelihood_entries,
+    "nll": likelihood_entries,
+    "sliced_wasserstein": _sliced,
+    "energy_distance": _energy,
+    "mmd": _mmd,
+    "mode_coverage": _modes,
+    "loss": _losses,
+}
+SAMPLE_METRICS = ("sliced_wasserstein", "energy_distance", "mmd", "mode_coverage")

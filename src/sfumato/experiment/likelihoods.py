@@ -1,0 +1,302 @@
+"""Likelihoods of a trained model with the convention spelled out: by the variational bound, and by the flow.
+
+    nll         nats per dimension of -log p(x), x in the units of the data (points), or of the levels (8-bit pictures)
+    bits/dim    nll / log 2 for pictures
+
+A density p(z) of prepared data z = (x - mean)/scale is p(z)/Π scale of x. For pictures the bound gives a probability of
+levels through the discretised decoder (Ho et al. 2020, eq. 13); the flow gives a density, of which uniform
+dequantisation makes a bound on that of the levels (Theis et al. 2016). Where channels are scaled differently, the bound
+too is taken of dequantised data, with a Gaussian decoder.
+
+A schedule whose clean end keeps noise u = sigma/alpha gives a chain whose last step is that wide, and a flow whose
+density is that of data blurred by u: both are honest likelihoods of what would be sampled, and not small.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sfumato.core import (
+    Decoder,
+    Denoiser,
+    Large,
+    NoiseSource,
+    Small,
+    Variance,
+    derived_seed,
+)
+from sfumato.core.optimal import Optimal, fit_optimal
+from sfumato.errors import DataError
+from sfumato.experiment.build import prepare_data
+from sfumato.experiment.conventions import Measure, convention_of, raw_values
+from sfumato.experiment.model import Model
+from sfumato.experiment.subject import Subject, pieces, precise
+from sfumato.likelihood import (
+    Bound,
+    Divergence,
+    Exact,
+    Rademacher,
+    continuous_bound,
+    flow_log_prob,
+    variational_bound,
+)
+from sfumato.metrics import Fact
+from sfumato.objectives import Hybrid, Objective, SohlDicksteinBound, VariationalBound
+from sfumato.samplers import Trailing
+
+__all__ = [
+    "BoundMethod",
+    "METHODS",
+    "FlowMethod",
+    "Likelihood",
+    "choose_variance",
+    "nll_of",
+    "require_likelihood",
+    "true_nll",
+]
+
+FEW_DIMENSIONS = 50  # up to which the divergence is taken exactly
+DRAWS = 64  # noise levels per example, where a chain has more
+LONG_CHAIN = 1000  # steps of the chain of a continuous schedule whose variance was learned
+PILOTS = 64  # training examples on which variances are compared
+FITTED_ON = 512  # training examples on which the optimal variance is measured
+MICRO_BATCH = 64  # pictures in memory at once; points come 50-fold
+
+
+def require_likelihood(denoiser: Denoiser) -> None:
+    """Refuse a model that saw one noise level only: it has a score there and no likelihood. Raises DataError."""
+    schedule = denoiser.schedule
+    if schedule.t_min >= 1:
+        raise DataError(
+            f"the schedule {type(schedule).__name__} has one noise level: a score there, and no likelihood",
+            expected="a schedule from data to noise",
+            fix="measure samples instead (--metrics sliced_wasserstein,energy_distance)",
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Likelihood:
+    """-log p per example, nats (n,) in the measure's units, and how it was found.
+
+    probe_std_error: standard error of the mean that random probes cause, nats per example; None without probes.
+    calls: network calls per example, on average.
+    """
+
+    nll: Tensor
+    facts: dict[str, Fact]
+    probe_std_error: float | None
+    calls: float
+
+
+class Method(Protocol):
+    """A way to a likelihood."""
+
+    def __call__(self, subject: Subject, measure: Measure) -> Likelihood:
+        """-log p of the subject's examples."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BoundMethod:
+    """The variational bound: every step of a short chain, `draws` of a long or an infinite one."""
+
+    draws: int = DRAWS
+
+    def __call__(self, subject: Subject, measure: Measure) -> Likelihood:
+        """-log p <= L_T + Σ L_(t-1) + L_0 for each example."""
+        variance, how = choose_variance(subject, measure)
+        chain = Chain(subject.denoiser, variance, self.draws)
+        found = []
+        for part in pieces(subject, "variational bound", batch_size(subject)):
+            noise = noise_of(subject, "bound", part)
+            x = measure.prepared(subject.x0[part], noise, on_levels=measure.on_levels)
+            found.append(chain.bound(x, measure.decoder, noise).total)
+        nll = torch.cat(found) + (0.0 if measure.on_levels else measure.from_density(subject.dim))
+        return Likelihood(
+            nll, {"variance": how, "chain": chain.describe(), **_wording(measure, True)}, None, chain.calls
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FlowMethod:
+    """The probability-flow ODE, its divergence exact in few dimensions, by random signs otherwise.
+
+    tolerance: relative and absolute, of the solver; None: 1e-5 in few dimensions, 1e-3 otherwise.
+    max_steps: after which the solver gives up.
+    num_probes: of the divergence.
+    """
+
+    tolerance: float | None = None
+    max_steps: int = 1000
+    num_probes: int = 4
+
+    def __call__(self, subject: Subject, measure: Measure) -> Likelihood:
+        """-log p by the change of variables. Raises NumericsError where the solver does not arrive."""
+        few = subject.dim <= FEW_DIMENSIONS
+        divergence: Divergence = Exact() if few else Rademacher(self.num_probes)
+        tolerance = (1e-5 if few else 1e-3) if self.tolerance is None else self.tolerance
+        nll, squares, calls = [], [], []
+        for part in pieces(subject, "probability-flow likelihood", batch_size(subject)):
+            noise = noise_of(subject, "flow", part)
+            x = measure.prepared(subject.x0[part], noise, on_levels=False)
+            solved = flow_log_prob(
+                subject.denoiser,
+                x,
+                divergence=divergence,
+                noise=noise,
+                rtol=tolerance,
+                atol=tolerance,
+                max_steps=self.max_steps,
+            )
+            nll.append(-solved.log_prob)
+            calls.append(solved.calls.double())
+            if solved.probe_std_error is not None:
+                squares.append(solved.probe_std_error.square())
+        facts: dict[str, Fact] = {
+            "solver": f"Dormand-Prince, tolerances {tolerance:g}",
+            "divergence": "exact" if few else f"{self.num_probes} random signs per example",
+            "clean_end": clean_end(subject.denoiser),
+            **_wording(measure, False),
+        }
+        probes = float(torch.cat(squares).sum().sqrt()) / subject.n if squares else None
+        total = torch.cat(nll) + measure.from_density(subject.dim)
+        return Likelihood(total, facts, probes, float(torch.cat(calls).mean()))
+
+
+METHODS: dict[str, Method] = {"flow": FlowMethod(), "bound": BoundMethod()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chain:
+    """The ancestral chain of a denoiser: that of its table, or one of infinitely many steps."""
+
+    denoiser: Denoiser
+    variance: Variance
+    draws: int
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of the chain; None where there are infinitely many."""
+        table = self.denoiser.schedule.num_steps
+        return LONG_CHAIN if table is None and self.variance.learned else table
+
+    @property
+    def visited(self) -> int:
+        """Noise levels that an example sees: all of a chain of up to twice `draws` steps."""
+        return self.draws if self.steps is None or self.steps > 2 * self.draws else self.steps
+
+    @property
+    def calls(self) -> float:
+        """Network calls per example."""
+        return float(self.visited + 1) if self.steps is None else float(min(self.visited, self.steps - 1) + 1)
+
+    def describe(self) -> str:
+        """In words."""
+        if self.steps is None:
+            return f"infinitely many steps, {self.visited} noise levels per example"
+        seen = "all" if self.visited == self.steps else f"{self.visited}"
+        return f"{self.steps} steps, {seen} visited per example"
+
+    def bound(self, x0: Tensor, decoder: Decoder, noise: NoiseSource) -> Bound:
+        """The bound for x0 (B, *)."""
+        if self.steps is None:
+            return continuous_bound(
+                self.denoiser, x0, variance=self.variance, decoder=decoder, noise=noise, draws=self.visited
+            )
+        times = Trailing().times(self.denoiser.schedule, self.steps)
+        sampled = None if self.visited == self.steps else self.visited
+        return variational_bound(
+            self.denoiser, x0, times, variance=self.variance, decoder=decoder, noise=noise, sampled=sampled
+        )
+
+
+def choose_variance(subject: Subject, measure: Measure) -> tuple[Variance, str]:
+    """The variance of the run where it trains one; otherwise the best of small, large and optimal on training examples.
+
+    Chosen on the training part, so that the choice does not flatter the held-out number.
+    """
+    own = variance_of(subject.model.experiment.objective)
+    if own is not None:
+        return own, f"{type(own).__name__}, the run's own"
+    d, fitted = subject.denoiser, subject.training_values(FITTED_ON)
+    noise = NoiseSource.of(seed=_seed(subject, "fit"), count=len(fitted))
+    steps = d.schedule.num_steps
+    inner = [] if steps is None else Trailing().times(d.schedule, min(steps, 32))[:-1]
+    times = sorted({d.schedule.t_min, *inner}, reverse=True)
+    candidates: list[Variance] = [Large(), fit_optimal(d, fitted, times, noise, batch_size=batch_size(subject))]
+    candidates += [] if steps is None else [Small()]
+    x0 = subject.training_values(PILOTS)
+    scores = []
+    for variance in candidates:
+        source = NoiseSource.of(seed=_seed(subject, "pilot"), count=len(x0))
+        x = measure.prepared(x0, source, on_levels=measure.on_levels)
+        scores.append(float(Chain(d, variance, 16).bound(x, measure.decoder, source).total.mean()))
+    best = candidates[scores.index(min(scores))]
+    detail = ", measured on training examples" if isinstance(best, Optimal) else ""
+    names = ", ".join(type(c).__name__ for c in candidates)
+    return best, f"{type(best).__name__}{detail}: the best of {names} on {len(x0)} training examples"
+
+
+def variance_of(objective: Objective) -> Variance | None:
+    """The variance that an objective trains or states; None for objectives without one."""
+    return objective.variance if isinstance(objective, VariationalBound | Hybrid | SohlDicksteinBound) else None
+
+
+def clean_end(denoiser: Denoiser) -> str:
+    """The noise that is left at the clean end of the schedule."""
+    r = denoiser.schedule.rates(denoiser.schedule.t_min)
+    return f"t_min {denoiser.schedule.t_min:.3g}, density of data blurred by {float(r.noise_level):.3g} model units"
+
+
+def _wording(measure: Measure, bound: bool) -> dict[str, Fact]:
+    if measure.levels is None:
+        return {"convention": "density of continuous data, in the units of the data"}
+    if bound and measure.on_levels:
+        return {
+            "convention": "probability of 256 levels by the discretised Gaussian decoder, no dequantisation, offset 0"
+        }
+    return {"convention": measure.levels.describe()}
+
+
+def nll_of(model: Model, x: NDArray[Any], *, method: Method, seed: int, weights: str) -> Tensor:
+    """-log p of raw examples x (n, *), nats per example, (n,) float64: in data units, or of levels for pictures.
+
+    Raises DataError for values that are none of the data's kind.
+    """
+    raw = raw_values(model.record, x)
+    denoiser = precise(model, weights)
+    x0 = model.record.normalization.to_model(raw).to(next(denoiser.network.parameters()))
+    given = None if isinstance(method, FlowMethod) else prepare_data(model.experiment)
+    subject = Subject(model, denoiser, given, None, x0, "held-out", weights, seed, lambda text: None)
+    require_likelihood(denoiser)
+    return method(subject, convention_of(model.record.normalization, subject.log_scale)).nll
+
+
+def true_nll(subject: Subject) -> Tensor | None:
+    """-log p of the examples under the exact law, nats in the units of the data, (n,); None where it is not known.
+
+    Also None for a law without a density.
+    """
+    if subject.law is None:
+        return None
+    try:
+        return -subject.law.log_density(subject.x0) + subject.log_scale
+    except DataError:
+        return None
+
+
+def batch_size(subject: Subject) -> int:
+    """Examples in memory at once."""
+    return MICRO_BATCH if subject.model.record.is_image else 50 * MICRO_BATCH
+
+
+def noise_of(subject: Subject, purpose: str, part: slice) -> NoiseSource:
+    """Noise of the examples of one piece: a function of (seed, purpose, place of the example)."""
+    return NoiseSource.of(seed=_seed(subject, purpose), count=part.stop - part.start, first=part.start)
+
+
+def _seed(subject: Subject, purpose: str) -> int:
+    return derived_seed(subject.seed, f"evaluate {purpose}") >> 1  # room for the places of the examples
