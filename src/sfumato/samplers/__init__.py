@@ -4,27 +4,38 @@ from sfumato.samplers.adaptive import DormandPrince
 from sfumato.samplers.ancestral import Ancestral
 from sfumato.samplers.base import Sampler, Step, Stepped, sample
 from sfumato.samplers.ddim import Ddim
+from sfumato.samplers.dpmpp_sde import Dpmpp2MSde, Dpmpp3MSde, DpmppSde
+from sfumato.samplers.euler_maruyama import EulerMaruyama
 from sfumato.samplers.grids import Karras, Leading, Linspace, Quadratic, TimeGrid, Trailing, UniformLogSnr
 from sfumato.samplers.heun import Dpm2, Heun
 from sfumato.samplers.interpolation import slerp
 from sfumato.samplers.inversion import RoundTrip, decode, encode, round_trip
+from sfumato.samplers.langevin import AnnealedLangevin, Langevin, langevin, score_at
 from sfumato.samplers.multistep import Deis, Dpmpp2M, Dpmpp3M
+from sfumato.samplers.predictor_corrector import PredictorCorrector
 from sfumato.samplers.singlestep import Dpmpp2S
 from sfumato.samplers.unipc import UniPc
 
 __all__ = [
     "Ancestral",
+    "AnnealedLangevin",
     "Ddim",
     "Deis",
     "DormandPrince",
     "Dpm2",
     "Dpmpp2M",
+    "Dpmpp2MSde",
     "Dpmpp2S",
     "Dpmpp3M",
+    "Dpmpp3MSde",
+    "DpmppSde",
+    "EulerMaruyama",
     "Heun",
     "Karras",
+    "Langevin",
     "Leading",
     "Linspace",
+    "PredictorCorrector",
     "Quadratic",
     "RoundTrip",
     "Sampler",
@@ -36,7 +47,9 @@ __all__ = [
     "UniformLogSnr",
     "decode",
     "encode",
+    "langevin",
     "round_trip",
     "sample",
+    "score_at",
     "slerp",
 ]
