@@ -22,7 +22,7 @@ from sfumato.objectives import DenoisingLoss, attainable_loss, entropies
 
 __all__ = ["PUBLISHED", "Comparison", "Published", "Truth", "compare_with_source"]
 
-DRAWS = 50_000  # of the law, for its expectations
+DRAWS = 20_000  # of the law, for its expectations
 
 
 @dataclass(frozen=True, slots=True)
