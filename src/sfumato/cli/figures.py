@@ -156,7 +156,7 @@ def _reverse(args: argparse.Namespace, settings: Settings, target: Path) -> "Dra
     if is_moving(target):
         return animation(path, columns=args.columns)
     columns = {} if args.columns is None else {"columns": args.columns}
-    return reverse(path, schedule=model.experiment.schedule, examples=count, **columns)
+    return reverse(path, schedule=model.denoiser.schedule, examples=count, **columns)
 
 
 def _schedules(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
