@@ -4,7 +4,7 @@
 the data are gone (shape, normalisation, class names) is a `DataRecord`, which every checkpoint carries.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from sfumato.core import Denoiser, derived_seed
 from sfumato.data import Normalization, Packed, Split, data_std, load_data, measure, split
 from sfumato.errors import CheckpointError
 from sfumato.experiment.config import Experiment
+from sfumato.experiment.objective_misfits import differentiates_input
+from sfumato.training.engine import resolve
 
-__all__ = ["DataRecord", "PreparedData", "build_denoiser", "build_network", "prepare_data"]
+__all__ = ["DataRecord", "PreparedData", "build_denoiser", "build_network", "prepare_data", "resolved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,12 @@ def prepare_data(experiment: Experiment) -> PreparedData:
         report=packed.report,
     )
     return PreparedData(packed, parts, record)
+
+
+def resolved(experiment: Experiment, *, is_image: bool) -> Experiment:
+    """The experiment without `auto` in its training."""
+    compilable = not differentiates_input(experiment.objective)
+    return replace(experiment, training=resolve(experiment.training, is_image=is_image, compilable=compilable))
 
 
 def build_network(experiment: Experiment, shape: tuple[int, ...]) -> nn.Module:

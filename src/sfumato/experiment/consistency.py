@@ -2,17 +2,17 @@
 
 Discrete and continuous models differ in three values that belong together: a T-step chain is (`Tabulated` schedule,
 `GridTimes(T)`, `StepInput(T)`), a continuous model is (any schedule, `UniformTimes` or `LogNormalTimes`, `LogSnrInput`
-or `NoiseVarianceInput`).
+or `NoiseVarianceInput`). `LossAwareTimes` fit both. What objectives need stands in `objective_misfits`.
 """
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sfumato.core import GridTimes, LogNormalTimes, PreviousMean, Schedule, Shifted, StepInput, ZeroTerminalSnr
+from sfumato.core import GridTimes, PreviousMean, Schedule, Shifted, StepInput, ZeroTerminalSnr
 from sfumato.data import declared_shape
 from sfumato.errors import ConfigError, UsageError
+from sfumato.experiment.objective_misfits import objective_misfits, on_grid
 from sfumato.nn import StepMlpConfig
-from sfumato.objectives import DenoisingLoss, EdmLogNormal, StepElbo
 
 if TYPE_CHECKING:
     from sfumato.experiment.config import Experiment
@@ -27,6 +27,7 @@ def misfits(e: "Experiment") -> Iterator[UsageError]:
     yield from _network_misfits(e)
     yield from _clock_misfits(e)
     yield from _target_misfits(e)
+    yield from objective_misfits(e)
     yield from _sampling_misfits(e)
 
 
@@ -79,7 +80,7 @@ def _clock_misfits(e: "Experiment") -> Iterator[ConfigError]:
 
 
 def _target_misfits(e: "Experiment") -> Iterator[ConfigError]:
-    """Targets and weights that are defined on the grid of a chain."""
+    """Targets that are defined on the grid of a chain."""
     if isinstance(e.parameterization, PreviousMean):
         if e.parameterization.schedule != e.schedule:
             yield ConfigError(
@@ -87,33 +88,12 @@ def _target_misfits(e: "Experiment") -> Iterator[ConfigError]:
                 expected="the same schedule in both places",
                 fix="write the schedule's settings under parameterization.schedule too",
             )
-        if not isinstance(e.times, GridTimes):
+        if not on_grid(e.times, e.schedule):
             yield ConfigError(
                 f"parameterization is PreviousMean and times is {type(e.times).__name__}, which leaves the grid",
                 expected="parameterization: PreviousMean with times: GridTimes",
                 fix="set times: GridTimes, or parameterization: Velocity",
             )
-    weighting = e.objective.weighting if isinstance(e.objective, DenoisingLoss) else None
-    if isinstance(weighting, StepElbo) and e.schedule.num_steps is None:
-        yield ConfigError(
-            f"objective.weighting is StepElbo and schedule is {type(e.schedule).__name__}, which has no steps",
-            expected="objective.weighting: StepElbo with schedule: Tabulated, or objective.weighting: Elbo",
-            fix="set objective.weighting: Elbo",
-        )
-    if isinstance(weighting, StepElbo) and not isinstance(e.times, GridTimes):
-        yield ConfigError(
-            f"objective.weighting is StepElbo and times is {type(e.times).__name__}, which leaves the grid",
-            expected="objective.weighting: StepElbo with times: GridTimes, or objective.weighting: Elbo",
-            fix="set times: GridTimes with the schedule's steps",
-        )
-    densities = [e.times] if isinstance(e.times, LogNormalTimes) else []
-    if isinstance(weighting, EdmLogNormal):
-        densities.append(LogNormalTimes(weighting.mean, weighting.std))
-    for density in densities:
-        try:
-            density.quantiles(e.schedule)
-        except ConfigError as error:
-            yield error
 
 
 def _sampling_misfits(e: "Experiment") -> Iterator[ConfigError]:

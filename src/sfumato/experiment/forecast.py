@@ -6,7 +6,7 @@ their shape.
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,12 @@ from sfumato.core import batch_noise
 from sfumato.data import Normalization, Split, declared_shape, fingerprint_of, load_data, pack
 from sfumato.data.wording import counted
 from sfumato.errors import ConfigError
-from sfumato.experiment.build import DataRecord, PreparedData
+from sfumato.experiment.build import DataRecord, PreparedData, resolved
 from sfumato.experiment.config import Experiment, Overrides, experiment_yaml, load_experiment
 from sfumato.experiment.memory import require_memory
 from sfumato.experiment.reporting import Silent
 from sfumato.experiment.schema import to_plain
 from sfumato.experiment.session import Session
-from sfumato.training.engine import resolve
 from sfumato.training.storage import human_bytes
 
 __all__ = ["Forecast", "forecast"]
@@ -94,7 +93,7 @@ def forecast(recipe: str | Path | Experiment, overrides: Overrides | None = None
     """
     experiment = load_experiment(recipe, overrides)
     data = stand_in(experiment)
-    experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
+    experiment = resolved(experiment, is_image=data.record.is_image)
     require_memory(experiment, data.record.shape)
     session = Session(experiment, data, folder=Path("forecast"), reporter=Silent())
     parameters = session.num_parameters()

@@ -10,13 +10,13 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from sfumato.errors import CheckpointError, ConfigError, ResourceError
-from sfumato.experiment.build import prepare_data
+from sfumato.experiment.build import prepare_data, resolved
 from sfumato.experiment.changes import require_allowed, warn_of_differences, with_record_of
 from sfumato.experiment.config import Experiment, Overrides, can_name_a_folder, experiment_yaml, load_experiment
 from sfumato.experiment.environment import environment
@@ -29,7 +29,7 @@ from sfumato.experiment.session import Session
 from sfumato.experiment.stored import RESUMED, require_state
 from sfumato.training.checkpoint import CheckpointStore, Snapshot
 from sfumato.training.ema import bare_state
-from sfumato.training.engine import launch_line, launched_processes, resolve, threads
+from sfumato.training.engine import launch_line, launched_processes, threads
 from sfumato.training.lock import RunLock
 from sfumato.training.manifest import silent
 from sfumato.training.record import METRICS, MetricsLog
@@ -72,7 +72,7 @@ def train(
     experiment = load_experiment(recipe, overrides)
     with threads(experiment.training.threads):
         data = prepare_data(experiment)
-        experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
+        experiment = resolved(experiment, is_image=data.record.is_image)
         require_memory(experiment, data.record.shape)
         for note in (*data.record.report, *starting_notes(experiment, data)):
             reporter.note(note)
@@ -115,7 +115,7 @@ def resume(
             require_state(snapshot, RESUMED)
             require_allowed(snapshot.state["experiment"], experiment, ("",))
             data = with_record_of(snapshot, data, allow_change)
-        experiment = replace(experiment, training=resolve(experiment.training, is_image=data.record.is_image))
+        experiment = resolved(experiment, is_image=data.record.is_image)
         require_memory(experiment, data.record.shape)
         session = Session(experiment, data, folder=folder, reporter=reporter)
         if snapshot is not None:

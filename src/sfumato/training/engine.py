@@ -83,8 +83,8 @@ def launch_line(command: str) -> str:
     return "torchrun " + (f"--nnodes {machines} " if machines > 1 else "") + f"--nproc_per_node {here} -m {command}"
 
 
-def resolve(settings: TrainingConfig, *, is_image: bool) -> TrainingConfig:
-    """The same settings without `auto`.
+def resolve(settings: TrainingConfig, *, is_image: bool, compilable: bool = True) -> TrainingConfig:
+    """The same settings without `auto`; `compilable`: whether the loss can be, that is, needs no second derivatives.
 
     bfloat16 where the hardware multiplies it and the data are images (points need their digits and gain no speed);
     compile on CUDA for runs of at least 5,000 steps, never on CPUs, where 75 s of compilation repay themselves only
@@ -95,7 +95,7 @@ def resolve(settings: TrainingConfig, *, is_image: bool) -> TrainingConfig:
     if precision == "auto":
         precision = "bfloat16" if is_image and multiplies_bfloat16(device) else "float32"
     if compiled == "auto":
-        compiled = "on" if device.type == "cuda" and settings.steps >= 5000 else "off"
+        compiled = "on" if device.type == "cuda" and settings.steps >= 5000 and compilable else "off"
     threads = torch.get_num_threads() if settings.threads is None else settings.threads
     return replace(settings, device=str(device), precision=precision, compile=compiled, threads=threads)
 
