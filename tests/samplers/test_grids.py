@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from sfumato.core import (
     CosineAngle,
@@ -19,9 +20,10 @@ from sfumato.core import (
     ZeroTerminalSnr,
 )
 from sfumato.errors import UsageError
-from sfumato.samplers import Leading, Linspace, Quadratic, TimeGrid, Trailing
+from sfumato.samplers import Karras, Leading, Linspace, Quadratic, TimeGrid, Trailing, UniformLogSnr
 
 GRIDS = [Trailing(), Leading(), Linspace(), Quadratic(), Quadratic(0.8)]
+IN_NOISE = [UniformLogSnr(), Karras(), Karras(1.0), Karras(3.0)]
 SCHEDULES = [
     Tabulated(),
     Tabulated(CosineBetas(), 100),
@@ -103,7 +105,7 @@ def test_quadratic_is_the_square_of_a_linspace(steps: int) -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-@pytest.mark.parametrize("grid", GRIDS, ids=repr)
+@pytest.mark.parametrize("grid", [*GRIDS, *IN_NOISE], ids=repr)
 def test_any_number_of_steps(grid: TimeGrid, schedule: Schedule) -> None:
     """1, 2, 3, primes that divide nothing, T - 1 and T: exactly S distinct, strictly decreasing times, then 0."""
     most = schedule.num_steps or 1000
@@ -117,7 +119,7 @@ def test_any_number_of_steps(grid: TimeGrid, schedule: Schedule) -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-@pytest.mark.parametrize("grid", [Trailing(), Linspace(), Quadratic()], ids=repr)
+@pytest.mark.parametrize("grid", [Trailing(), Linspace(), Quadratic(), *IN_NOISE], ids=repr)
 @pytest.mark.parametrize("steps", [1, 10, 73])
 def test_sampling_starts_at_the_noisy_end(grid: TimeGrid, schedule: Schedule, steps: int) -> None:
     """`Leading` is the exception and says so."""
@@ -161,3 +163,68 @@ def test_continuous_time_takes_any_positive_number() -> None:
 def test_quadratic_end_is_a_fraction(end: float) -> None:
     with pytest.raises(UsageError, match=f"end is {end}"):
         Quadratic(end)
+
+
+# --- grids in noise --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("grid", [*GRIDS, *IN_NOISE], ids=repr)
+@pytest.mark.parametrize("steps", [1, 2, 9, 60])
+def test_a_grid_to_t_min_ends_there(grid: TimeGrid, schedule: Schedule, steps: int) -> None:
+    """S intervals as well, none of them to data; from t = 1 where the rule starts there."""
+    times = grid.times_to_t_min(schedule, steps)
+    assert len(times) == steps + 1
+    assert all(t > s for t, s in pairwise(times))
+    assert times[-1] == schedule.t_min
+    if not isinstance(grid, Leading) and grid != Quadratic(0.8):
+        assert times[0] == 1
+
+
+def test_trailing_to_t_min_is_trailing_without_the_step_to_data() -> None:
+    """The step to data is where t_min takes its place, at equal distances on a continuous schedule."""
+    schedule = CosineAngle()
+    assert Trailing().times_to_t_min(schedule, 5) == [*Trailing().times(schedule, 5)[:-1], schedule.t_min]
+    assert Linspace().times_to_t_min(schedule, 5) == Linspace().times(schedule, 6)[:-1]
+
+
+def test_a_table_has_only_so_many_times_to_t_min() -> None:
+    table = Tabulated(steps=10)
+    assert Trailing().times_to_t_min(table, 9) == [k / 10 for k in range(10, 0, -1)]
+    with pytest.raises(UsageError, match="in 11 steps with a schedule of 10"):
+        Trailing().times_to_t_min(table, 10)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_uniform_log_snr(schedule: Schedule) -> None:
+    """Equal steps of log-SNR to the precision of t, on tables as well: times there lie between its steps."""
+    times = torch.tensor(UniformLogSnr().times(schedule, 12)[:-1], dtype=torch.float64)
+    steps = schedule.log_snr(times).diff().numpy()
+    assert steps == pytest.approx(np.full(11, steps.mean()), rel=1e-6)  # near t_min log-SNR of a flow is steep in t
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("rho", [1.0, 3.0, 7.0, 1000.0])
+def test_karras(schedule: Schedule, rho: float) -> None:
+    """Karras et al. 2022, eq. 5: (u_max^(1/rho) + i/(N - 1) (u_min^(1/rho) - u_max^(1/rho)))^rho."""
+    times = Karras(rho).times(schedule, 12)[:-1]
+    levels = np.array([float(schedule.rates(t).noise_level) for t in times])
+    high, low = (float(schedule.rates(t).noise_level) for t in (1.0, schedule.t_min))
+    expected = (high ** (1 / rho) + np.arange(12) / 11 * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    # t resolves 1e-16, which is 1e-11 of a noise level of 5e-5, and of 1/u of the flow's 2e4
+    assert levels == pytest.approx(expected, rel=1e-7)
+
+
+def test_grids_in_noise_may_have_more_steps_than_a_table() -> None:
+    for grid in (UniformLogSnr(), Karras()):
+        times = grid.times(Tabulated(steps=10), 35)
+        assert len(set(times)) == 36
+        with pytest.raises(UsageError, match="in 0 steps"):
+            grid.times(Tabulated(steps=10), 0)
+        assert grid.times(Tabulated(CosineBetas(), 1), 1) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("rho", [0.0, -7.0, float("nan")])
+def test_rho_out_of_range_is_refused(rho: float) -> None:
+    with pytest.raises(UsageError, match=f"rho is {rho}"):
+        Karras(rho)
