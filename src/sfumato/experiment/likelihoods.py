@@ -60,6 +60,7 @@ __all__ = [
 
 FEW_DIMENSIONS = 50  # up to which the divergence is taken exactly
 DRAWS = 64  # noise levels per example, where a chain has more
+CHEAP_DRAWS = 256  # the same in few dimensions
 LONG_CHAIN = 1000  # steps of the chain of a continuous schedule whose variance was learned
 PILOTS = 64  # training examples on which variances are compared
 FITTED_ON = 512  # training examples on which the optimal variance is measured
@@ -101,14 +102,18 @@ class Method(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BoundMethod:
-    """The variational bound: every step of a short chain, `draws` of a long or an infinite one."""
+    """The variational bound: every step of a short chain, some of a long or an infinite one.
 
-    draws: int = DRAWS
+    draws: noise levels that an example sees then; None: 256 in few dimensions, 64 otherwise.
+    """
+
+    draws: int | None = None
 
     def __call__(self, subject: Subject, measure: Measure) -> Likelihood:
         """-log p <= L_T + Σ L_(t-1) + L_0 for each example."""
         variance, how = choose_variance(subject, measure)
-        chain = Chain(subject.denoiser, variance, self.draws)
+        usual = CHEAP_DRAWS if subject.dim <= FEW_DIMENSIONS else DRAWS
+        chain = Chain(subject.denoiser, variance, usual if self.draws is None else self.draws)
         found = []
         for part in pieces(subject, "variational bound", batch_size(subject)):
             noise = noise_of(subject, "bound", part)
