@@ -3,12 +3,15 @@
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 
+from sfumato.core import Denoiser
 from sfumato.experiment.session import Session
+from sfumato.objectives import Draw, Losses, Objective
 from sfumato.training.held_out import HeldOut
 
 Make = Callable[..., Session]
@@ -111,3 +114,28 @@ def test_training_reports_it_for_the_averages(session: Make) -> None:
     assert found["held_out_loss"] != scorer(made.denoiser.eval())["held_out_loss"]
     made.ema.copy_to(made.denoiser.network)
     assert found == scorer(made.denoiser.eval())
+
+
+@dataclass(frozen=True, slots=True)
+class StepSquared(Objective):
+    """k² of the step drawn, k = t T: a term that a few levels cannot stand for."""
+
+    @property
+    def whole_chain(self) -> bool:
+        return True
+
+    def __call__(self, d: Denoiser, x0: torch.Tensor, draw: Draw, cond: torch.Tensor | None = None) -> Losses:
+        return Losses((draw.t * 50).round() ** 2)
+
+
+@pytest.mark.parametrize("levels", [1, 3, 8, 80])
+def test_a_bound_is_looked_at_in_every_step(session: Make, levels: int) -> None:
+    chain = {"schedule": "Tabulated", "schedule.steps": 50, "times": "GridTimes", "times.steps": 50}
+    made = session("digits", {**chain, "time_input": "StepInput", "time_input.steps": 50})
+    x0 = torch.zeros(400, *made.data.record.shape)
+    scorer = HeldOut(x0, StepSquared(), levels, 0)
+    steps = scorer.times_of_examples(made.denoiser.schedule) * 50
+    assert set(steps.round().long().flatten().tolist()) == set(range(1, 51))
+    found = scorer(made.denoiser)["held_out_loss"]
+    mean = sum(k**2 for k in range(1, 51)) / 50
+    assert found == pytest.approx(mean, rel=1e-9 if levels == 1 else 0.02)  # parts of T/K steps are not whole for K = 3

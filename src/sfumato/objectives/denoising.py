@@ -97,6 +97,11 @@ class Objective(ABC):
         return False
 
     @property
+    def whole_chain(self) -> bool:
+        """Whether the mean over every step of a chain is meant, and a few fixed noise levels would not show it."""
+        return False
+
+    @property
     def num_probes(self) -> int:
         """How many further N(0, I) like eps one draw holds."""
         return 0

@@ -73,6 +73,10 @@ class SohlDicksteinBound(Objective):
     variance: Variance = LearnedRange()
 
     @property
+    def whole_chain(self) -> bool:
+        return True
+
+    @property
     def learns_variance(self) -> bool:
         return self.variance.learned
 

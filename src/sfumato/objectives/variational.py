@@ -65,6 +65,10 @@ class VariationalBound(Objective):
     decoder: Decoder = GaussianDecoder()
 
     @property
+    def whole_chain(self) -> bool:
+        return True
+
+    @property
     def learns_variance(self) -> bool:
         return self.variance.learned
 
@@ -115,6 +119,10 @@ class Hybrid(Objective):
                 expected="LearnedRange or Learned: the bound in it trains the variance alone",
                 fix="set objective.variance: LearnedRange, or objective: DenoisingLoss",
             )
+
+    @property
+    def whole_chain(self) -> bool:
+        return True
 
     @property
     def learns_variance(self) -> bool:

@@ -1,7 +1,9 @@
 """Held-out loss: always the same examples, noise and noise levels, so that it moves only with the model.
 
 The K levels are the midpoints of K equal parts of [t_min, 1], on the grid for a table; the loss is the objective's own
-under times uniform in t, and is shown per level with its log_snr.
+under times uniform in t, and is shown per level with its log_snr. A bound is a sum over every step of a chain, of which
+a few can be most: for such an objective (`whole_chain`) example i of N looks at the place (i + ½)/N of each part, so
+that all steps are seen by some example, always the same one.
 """
 
 import math
@@ -34,10 +36,19 @@ class HeldOut:
             return schedule.t_min + (1 - schedule.t_min) * middles
         return ((middles * schedule.num_steps).floor() + 1).unique() / schedule.num_steps
 
+    def times_of_examples(self, schedule: Schedule) -> Tensor:
+        """The K times of each of the N examples, (K, N) float64: the same for all, or spread over every step."""
+        times, count = self.times(schedule), len(self.x0)
+        if not self.objective.whole_chain or schedule.num_steps is None:
+            return times[:, None].expand(-1, count)
+        places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+        parts = torch.arange(len(times), dtype=torch.float64)[:, None]
+        return (((parts + places) / len(times) * schedule.num_steps).floor() + 1) / schedule.num_steps
+
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser) -> dict[str, Any]:
         """The mean loss with its standard error over examples, and per noise level: plain numbers for the log."""
-        times = self.times(denoiser.schedule)
+        times = self.times_of_examples(denoiser.schedule)
         losses = torch.stack([self._losses(denoiser, t, level) for level, t in enumerate(times)])  # (K, N)
         per_example = losses.mean(0)
         return {
@@ -46,13 +57,13 @@ class HeldOut:
             if len(per_example) > 1
             else None,
             "held_out_by_level": {
-                "log_snr": denoiser.schedule.log_snr(times).tolist(),
+                "log_snr": denoiser.schedule.log_snr(self.times(denoiser.schedule)).tolist(),
                 "loss": losses.mean(1).tolist(),
             },
         }
 
     def _losses(self, denoiser: Denoiser, t: Tensor, level: int) -> Tensor:
-        """The loss of every example at one time, (N,) float64 on the CPU; its noise depends on (seed, level) alone."""
+        """The loss of every example at its time (N,), (N,) float64 on the CPU; the noise depends on (seed, level)."""
         shape, device = tuple(self.x0.shape), self.x0.device
         eps = batch_noise(shape, self.seed, "held-out", level).to(device)
         probes = [
@@ -64,6 +75,6 @@ class HeldOut:
             part = slice(start, start + self.batch_size)
             x0 = self.x0[part]
             ones = torch.ones(len(x0), dtype=torch.float64)
-            draw = Draw(t.expand(len(x0)), eps[part], ones, tuple(probe[part] for probe in probes))
+            draw = Draw(t[part], eps[part], ones, tuple(probe[part] for probe in probes))
             found.append(self.objective(denoiser, x0, draw).values.detach())  # score matching leaves a graph
         return torch.cat(found).to("cpu", torch.float64)
