@@ -2,15 +2,30 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from sfumato.core import CosineAngle, NoiseSource, RectifiedFlow, Schedule, Tabulated, Ve, VpSde
+from sfumato.core import (
+    CosineAngle,
+    GaussianDecoder,
+    Large,
+    LogVariances,
+    NoiseSource,
+    Prediction,
+    RectifiedFlow,
+    Schedule,
+    Tabulated,
+    Variance,
+    Ve,
+    VpSde,
+)
+from sfumato.core.rates import spread
 from sfumato.errors import ConfigError, NumericsError, UsageError
-from sfumato.likelihood import Divergence, Exact, GaussianProbes, Rademacher, flow_log_prob, to_bits
+from sfumato.likelihood import Divergence, Exact, GaussianProbes, Rademacher, flow_bound, flow_log_prob, to_bits
 
 SCHEDULES = {"table": Tabulated(), "angle": CosineAngle(), "vp": VpSde(), "ve": Ve(), "flow": RectifiedFlow()}
 MakeLaw = Callable[[Schedule], Any]
@@ -69,6 +84,45 @@ def test_what_is_measured_is_the_law_blurred_by_the_noise_at_t_min(schedule: Sch
     found = flow_log_prob(law, x0, **tight)
     blurred = law.log_p(x0, 1.0, float(r.noise_level) ** 2)
     torch.testing.assert_close(found.log_prob, blurred, rtol=0, atol=1e-6)
+
+
+class Left(Variance):
+    """What x_t leaves open of x_0, for data of one variance: the ideal last step."""
+
+    def __init__(self, data_var: float) -> None:
+        self.data_var = data_var
+
+    def log_var(self, bounds: LogVariances, p: Prediction) -> Tensor:
+        r = p.rates
+        mmse = r.sigma**2 * self.data_var / (r.alpha**2 * self.data_var + r.sigma**2)
+        return spread(mmse.log(), p.x_t)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
+def test_the_flow_and_an_ideal_last_step_are_the_law_itself(schedule: Schedule, eight: MakeLaw) -> None:
+    """log p(x) + log p(x_0 | x) - log q(x | x_0) = log p(x_0) for every eps, by Bayes: nothing is blurred."""
+    law = replace(eight(schedule), eigenvalues=torch.full((8,), 0.3, dtype=torch.float64))
+    x0 = examples(law, 20)
+    found = flow_bound(
+        law, x0, variance=Left(0.3), decoder=GaussianDecoder(), divergence=Exact(), noise=noise(20),
+        rtol=1e-9, atol=1e-9, terminal=terminal(law),
+    )  # fmt: skip
+    torch.testing.assert_close(found.log_prob, law.log_p(x0), rtol=0, atol=1e-6)
+
+
+def test_the_flow_bound_falls_short_by_its_last_step(eight: MakeLaw) -> None:
+    """By KL(q(x_0 | x) || N(x0_hat, sigma²)), a last step of one variance for all axes; 5 standard errors."""
+    law = eight(CosineAngle())
+    x0, r = examples(law, 1600), CosineAngle().rates(CosineAngle().t_min)
+    found = flow_bound(
+        law, x0, variance=Large(), decoder=GaussianDecoder(), divergence=Exact(), noise=noise(1600),
+        rtol=1e-4, atol=1e-4, terminal=terminal(law),
+    )  # fmt: skip
+    ratio = law.eigenvalues / (r.alpha**2 * law.eigenvalues + r.sigma**2)  # mmse over the variance of the step
+    kl = 0.5 * float((ratio - 1 - ratio.log()).sum())
+    shortfall = law.log_p(x0) - found.log_prob
+    error = float(shortfall.std()) / 40
+    assert abs(float(shortfall.mean()) - kl) < 5 * error < kl
 
 
 @pytest.mark.parametrize("divergence", [Rademacher(3), GaussianProbes(3)], ids=repr)

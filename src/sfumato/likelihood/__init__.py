@@ -9,7 +9,7 @@ from sfumato.likelihood.bound import (
     variational_bound,
 )
 from sfumato.likelihood.divergence import Divergence, Exact, GaussianProbes, Rademacher
-from sfumato.likelihood.flow import FlowLikelihood, LogDensity, flow_log_prob
+from sfumato.likelihood.flow import FlowLikelihood, LogDensity, flow_bound, flow_log_prob
 from sfumato.likelihood.units import LevelDecoder, Levels, bits_per_dim, nats_per_dim, to_bits, to_nats
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Rademacher",
     "bits_per_dim",
     "continuous_bound",
+    "flow_bound",
     "flow_log_prob",
     "nats_per_dim",
     "prior_term",

@@ -16,7 +16,9 @@ from sfumato.core import NoiseSource
 from sfumato.errors import ConfigError, UsageError
 from sfumato.likelihood.totals import total
 
-__all__ = ["Divergence", "Exact", "GaussianProbes", "Rademacher"]
+__all__ = ["PROBE_DRAW", "Divergence", "Exact", "GaussianProbes", "Rademacher"]
+
+PROBE_DRAW = 1 << 20  # the first draw of the probes: those below are left to noise on the data, which must not match
 
 
 class Divergence(ABC):
@@ -103,7 +105,7 @@ class GaussianProbes(Divergence):
 
 def normals(count: int, z: Tensor, noise: NoiseSource) -> tuple[Tensor, ...]:
     """`count` draws of N(0, I) like z (B, *)."""
-    return tuple(noise.normal(z, draw=k) for k in range(count))
+    return tuple(noise.normal(z, draw=PROBE_DRAW + k) for k in range(count))
 
 
 def projections(output: Tensor, z: Tensor, probes: tuple[Tensor, ...]) -> Tensor:

@@ -6,30 +6,34 @@ In the coordinates of `core.probability_flow` (z at unit power, clock w)
 
 (Chen et al. 2018, theorem 1; Song et al. 2021, eq. 39), and for what becomes of data, y = x/alpha at t_min,
 
-    log p(y) = log p(z) - D log(power/alpha),        log p(z at 1) = log p(x at 1) + D log(power at 1).
+    log p(y) = log p(x) + D log alpha,      log p(x) = log p(z) - D log power      for x = alpha y = power z.
 
 The path starts at y = x_0, that is at x = alpha x_0, with no noise added: what is evaluated is the density of the law
 of y at t_min, a proper density of x_0. For an ideal denoiser that is the law of the data blurred by N(0, u² I), with
 u = sigma/alpha at t_min. It exceeds the data's own density by about ½ u² ∇²p/p: nothing to speak of at the default
 t_min of 1e-5, a lot where a schedule keeps noise at its clean end (`CosineAngle`: u = 0.33). The terminal density is
 the schedule's prior, whatever the data left there; give the exact one to judge the integration alone.
+
+`flow_bound` is for schedules of that kind, and for levels: it starts from noised data and undoes the noise by the last
+step of the chain, at the price of a bound.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from sfumato.core import Cond, Denoise, Gaussian, NoiseSource
+from sfumato.core import Cond, Decoder, Denoise, Gaussian, NoiseSource, Variance, marginal
 from sfumato.core.ode import State, Tolerances, solve
 from sfumato.core.probability_flow import MAX_STEP, ProbabilityFlow
 from sfumato.core.rates import spread
-from sfumato.likelihood.divergence import Divergence
+from sfumato.likelihood.bound import reconstruction_term
+from sfumato.likelihood.divergence import PROBE_DRAW, Divergence
 from sfumato.likelihood.totals import total, wide
 
-__all__ = ["FlowLikelihood", "LogDensity", "flow_log_prob"]
+__all__ = ["FlowLikelihood", "LogDensity", "flow_bound", "flow_log_prob"]
 
 LogDensity = Callable[[Tensor], Tensor]
 
@@ -68,34 +72,87 @@ def flow_log_prob(
 
     Raises NumericsError when the solver does not arrive within max_steps.
     """
-    flow, start, end = ProbabilityFlow(d, cond), d.schedule.rates(d.schedule.t_min), d.schedule.rates(1.0)
-    dim = x0[0].numel()
-    z = spread(flow.signal(start), x0) * x0
-    probes = divergence.probes(z, noise)
+    start = d.schedule.rates(d.schedule.t_min)
+    y = spread(start.alpha, x0) * x0
+    path = Path(d, divergence, Tolerances(rtol, atol, max_steps), terminal, cond)
+    found = path.log_prob(y, noise)
+    return replace(found, log_prob=found.log_prob + x0[0].numel() * start.alpha.log())
 
-    def field(state: State, w: Tensor) -> State:
-        with torch.enable_grad():
-            place = state[0].detach().requires_grad_(True)
-            slope = flow.slope(place, flow.predict(place, w))
-            traces = divergence.traces(slope, place, probes)
-        return slope.detach(), traces / dim
 
-    columns = max(len(probes), 1)
-    solution = solve(
-        field,
-        (z, torch.zeros(len(x0), columns, dtype=torch.float64)),
-        start=flow.clock(d.schedule.t_min),
-        end=flow.clock(1.0),
-        tolerances=Tolerances(rtol, atol, max_steps),
-        max_step=MAX_STEP,
-        place=flow.place,
-    )
-    arrived, thinned = solution.state[0], dim * solution.state[1]
-    density = gaussian_log_density(d.schedule.prior) if terminal is None else terminal
-    at_end = density(spread(flow.power(end), arrived) * arrived) + dim * flow.power(end).log()
-    log_prob = at_end + thinned.mean(1) + dim * flow.signal(start).log()
-    error = thinned.std(1) / math.sqrt(columns) if columns > 1 else None
-    return FlowLikelihood(log_prob, error, solution.calls)
+def flow_bound(
+    d: Denoise,
+    x0: Tensor,
+    *,
+    variance: Variance,
+    decoder: Decoder,
+    divergence: Divergence,
+    noise: NoiseSource,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_steps: int = 1000,
+    terminal: LogDensity | None = None,
+    cond: Cond | None = None,
+) -> FlowLikelihood:
+    """A lower bound on log p(x0) in nats, x0 (B, *), of the flow down to t_min followed by one step to data.
+
+        log p(x_0) >= E_q [log p(x at t_min) + log p(x_0 | x) - log q(x | x_0)],     x = alpha x_0 + sigma eps
+
+    with one eps per example. The last step is that of the ancestral chain, scored by the decoder: nothing is blurred,
+    however much noise the schedule keeps at its clean end, and levels need no dequantisation. With the ideal last step
+    it is tight. Arguments and errors as in `flow_log_prob` and `variational_bound`.
+    """
+    decoder.require(x0)
+    start = d.schedule.rates(d.schedule.t_min)
+    q = marginal(x0, start)
+    x = q.sample(noise.normal(x0, draw=PROBE_DRAW - 1))
+    path = Path(d, divergence, Tolerances(rtol, atol, max_steps), terminal, cond)
+    found = path.log_prob(x, noise)
+    with torch.no_grad():
+        reconstruction = reconstruction_term(d(x, start.t, cond), x0, variance, decoder)
+    log_q = total(Gaussian(wide(q.mean), wide(q.log_var)).log_prob(wide(x)))
+    return replace(found, log_prob=found.log_prob - reconstruction - log_q, calls=found.calls + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The way from t_min to 1: how it is integrated and what density it ends in."""
+
+    denoiser: Denoise
+    divergence: Divergence
+    tolerances: Tolerances
+    terminal: LogDensity | None
+    cond: Cond | None
+
+    def log_prob(self, x: Tensor, noise: NoiseSource) -> FlowLikelihood:
+        """log p(x) of the state x (B, *) at t_min, nats."""
+        d, dim = self.denoiser, x[0].numel()
+        flow, start, end = ProbabilityFlow(d, self.cond), d.schedule.rates(d.schedule.t_min), d.schedule.rates(1.0)
+        z = x / spread(flow.power(start), x)
+        probes = self.divergence.probes(z, noise)
+
+        def field(state: State, w: Tensor) -> State:
+            with torch.enable_grad():
+                place = state[0].detach().requires_grad_(True)
+                slope = flow.slope(place, flow.predict(place, w))
+                traces = self.divergence.traces(slope, place, probes)
+            return slope.detach(), traces / dim
+
+        columns = max(len(probes), 1)
+        solution = solve(
+            field,
+            (z, torch.zeros(len(x), columns, dtype=torch.float64)),
+            start=flow.clock(d.schedule.t_min),
+            end=flow.clock(1.0),
+            tolerances=self.tolerances,
+            max_step=MAX_STEP,
+            place=flow.place,
+        )
+        arrived, thinned = solution.state[0], dim * solution.state[1]
+        density = gaussian_log_density(d.schedule.prior) if self.terminal is None else self.terminal
+        at_end = density(spread(flow.power(end), arrived) * arrived) + dim * flow.power(end).log()
+        log_prob = at_end + thinned.mean(1) - dim * flow.power(start).log()
+        error = thinned.std(1) / math.sqrt(columns) if columns > 1 else None
+        return FlowLikelihood(log_prob, error, solution.calls)
 
 
 def gaussian_log_density(law: Gaussian) -> LogDensity:
