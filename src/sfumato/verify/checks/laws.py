@@ -10,11 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.core import CosineBetas, Large, LinearBetas, Small, Tabulated, Variance
-from sfumato.samplers import Ancestral, Ddim, Sampler, Trailing
+from sfumato.core import CosineBetas, Large, LinearBetas, OneLevel, Small, Tabulated, Variance
+from sfumato.samplers import (
+    Ancestral,
+    Ddim,
+    Dpmpp2MSde,
+    Dpmpp3MSde,
+    DpmppSde,
+    EulerMaruyama,
+    Heun,
+    Langevin,
+    Sampler,
+    Trailing,
+)
 from sfumato.verify import oracles
 from sfumato.verify.affine import output_variance
-from sfumato.verify.check import AtMost, Bound, Check, Near
+from sfumato.verify.check import AtLeast, AtMost, Bound, Check, Near, proves
 from sfumato.verify.checks.material import SCHEDULES
 from sfumato.verify.checks.samplers import log_snr_grid
 
@@ -36,6 +47,11 @@ WEAK_ORDERS: dict[str, tuple[Sampler[Any], Bound]] = {
     "ancestral small": (Ancestral(Small()), Near(1, 0.1)),
     "ancestral large": (Ancestral(Large()), Near(1, 0.1)),
     "ddim eta 0.5": (Ddim(eta=0.5), Near(1, 0.1)),
+    "heun churn": (Heun(churn=0.5), Near(2, 0.1)),
+    "euler-maruyama": (EulerMaruyama(), Near(1, 0.1)),
+    "dpmpp 2m sde": (Dpmpp2MSde(), Near(2, 0.1)),
+    "dpmpp 3m sde": (Dpmpp3MSde(), AtLeast(1.85)),
+    "dpmpp sde": (DpmppSde(), Near(2, 0.1)),
 }
 WHERE = ("cosine", "ve", "linear table")
 WEAK_STEPS = (64, 128, 256)
@@ -84,6 +100,22 @@ def weak_order(sampler: Sampler[Any], where: str) -> float:
     return -float(np.polyfit(np.log(WEAK_STEPS), np.log(errors), 1)[0])
 
 
+def langevin(step_size: float) -> float:
+    """Variance of 300 Langevin steps at one level, against V/(1 - step/(4 V)), which they keep; relative."""
+    schedule, wide = OneLevel(0.5), DATA_VAR + 0.5**2
+    kept = wide / (1 - step_size / (4 * wide))
+    sampler = Langevin(iterations=300, step_size=step_size)
+    return abs(output_variance(sampler, schedule, [1.0, 0.0], data_var=DATA_VAR, prior_var=kept) / kept - 1)
+
+
+def langevin_from_afar() -> float:
+    """The same from a start of a hundred times the variance: 300 steps of 0.1 forget it."""
+    schedule, wide = OneLevel(0.5), DATA_VAR + 0.5**2
+    kept = wide / (1 - 0.1 / (4 * wide))
+    sampler = Langevin(iterations=300, step_size=0.1)
+    return abs(output_variance(sampler, schedule, [1.0, 0.0], data_var=DATA_VAR, prior_var=100 * kept) / kept - 1)
+
+
 def _recursions() -> list[Check]:
     samplers: dict[str, Sampler[Any]] = {
         "ancestral small": Ancestral(Small()),
@@ -123,5 +155,12 @@ CHECKS = (
         )
         for name, (sampler, bound) in WEAK_ORDERS.items()
         for where in WHERE
+    ),
+    *(
+        Check(f"law[langevin, step {size:g}]", proves(langevin), AtMost(1e-10), partial(langevin, size), quick=False)
+        for size in (0.1, 1.0)
+    ),
+    Check(
+        "law[langevin, forgets its start]", proves(langevin_from_afar), AtMost(1e-10), langevin_from_afar, quick=False
     ),
 )

@@ -44,9 +44,10 @@ from sfumato.objectives import (
     StepElbo,
     Weighting,
 )
+from sfumato.objectives.attainable import posterior_mean
 from sfumato.verify import oracles
 from sfumato.verify.check import AtMost, Check, Near, proves
-from sfumato.verify.checks.material import SCHEDULES, largest, rates_over, times_over
+from sfumato.verify.checks.material import SCHEDULES, largest, normals, rates_over, times_over, worst
 from sfumato.verify.ideal import IdealNetwork
 
 __all__ = ["CHECKS"]
@@ -175,6 +176,18 @@ def grid_times() -> float:
     return largest(counts / 100 - 1)
 
 
+def data_set() -> float:
+    """The best answer for 50 points in the plane, over many levels, against the oracle's weighted mean of them."""
+    schedule, points = SCHEDULES["vp"], normals(50, 2, seed=30)
+    x, oracle = normals(64, 2, seed=90), oracles.DatasetOracle(points.numpy())
+    errors = []
+    for share in (0.05, 0.3, 0.6, 1.0):
+        r = schedule.rates(share)
+        expected = oracle.denoiser(x.numpy(), float(r.alpha), float(r.sigma))
+        errors.append(largest(posterior_mean(points, x, r).numpy() - expected))
+    return worst(*errors)
+
+
 def plain() -> float:
     """The plain loss on the output has a factor of exactly 1 for every target and level."""
     r = rates_over(SCHEDULES["flow"])
@@ -192,6 +205,7 @@ CHECKS = (
         for name in WEIGHTS
         for target in GAINS
     ),
+    Check("loss[posterior mean of a data set]", proves(data_set), AtMost(1e-10), data_set),
     Check("weight[plain]", proves(plain), AtMost(0), plain),
     *(
         # six printed decimals

@@ -19,13 +19,19 @@ from sfumato.core import NoiseSource, Schedule, Tabulated
 from sfumato.guidance import Counting
 from sfumato.samplers import (
     Ancestral,
+    AnnealedLangevin,
     Ddim,
     Deis,
     Dpm2,
     Dpmpp2M,
+    Dpmpp2MSde,
     Dpmpp2S,
     Dpmpp3M,
+    Dpmpp3MSde,
+    DpmppSde,
+    EulerMaruyama,
     Heun,
+    PredictorCorrector,
     Sampler,
     Trailing,
     UniformLogSnr,
@@ -69,6 +75,12 @@ METHODS: dict[str, Method] = {
     "deis": Method(Deis(), "Zhang & Chen 2023", Near(2, 0.1)),
     "deis 3": Method(Deis(points=3), "Zhang & Chen 2023", AtLeast(1.85)),
     "unipc": Method(UniPc(), "Zhao et al. 2023", Near(3, 0.1)),
+    "euler-maruyama": Method(EulerMaruyama(), "Song et al. 2021, eq. 6"),
+    "dpmpp 2m sde": Method(Dpmpp2MSde(), "Lu et al. 2022b, sec. 5"),
+    "dpmpp 3m sde": Method(Dpmpp3MSde(), "Lu et al. 2022b, sec. 5"),
+    "dpmpp sde": Method(DpmppSde(), "Lu et al. 2022b, sec. 5"),
+    "predictor-corrector": Method(PredictorCorrector(), "Song et al. 2021, alg. 2-5"),
+    "annealed langevin": Method(AnnealedLangevin(iterations=3), "Song & Ermon 2019, alg. 1"),
 }
 
 # Numbers of steps over which the slope is fitted: the flow spans 40 nats of log-SNR, three times the others.

@@ -25,8 +25,9 @@ from sfumato.core import (
     WarmupBetas,
     ZeroTerminalSnr,
 )
+from sfumato.core.learned import LearnedClock, LearnedLogSnr, PiecewiseLogSnr
 from sfumato.verify import oracles
-from sfumato.verify.check import AtMost, Check, Near
+from sfumato.verify.check import AtMost, Check, Near, proves
 from sfumato.verify.checks.material import SCHEDULES, largest, rates_over, times_over
 
 __all__ = ["CHECKS"]
@@ -132,6 +133,42 @@ def rises(schedule: Schedule) -> float:
     return float((schedule.log_snr(times_over(schedule)).diff() >= 0).sum())
 
 
+def learned() -> PiecewiseLogSnr:
+    """A trained clock of eight parts, with logits from -2 to 2 in no order."""
+    clock = LearnedClock(LearnedLogSnr(knots=8))
+    with torch.no_grad():
+        clock.logits.copy_(torch.tensor([0.5, -2.0, 1.0, 2.0, -1.0, 0.0, 1.5, -0.5]))
+    return PiecewiseLogSnr(clock)
+
+
+def learned_clock() -> float:
+    """A learned clock against its formula: falls of 0.99 softmax + 0.01/K, log-SNR straight between them."""
+    schedule = learned()
+    logits = np.array([0.5, -2.0, 1.0, 2.0, -1.0, 0.0, 1.5, -0.5])
+    shares = np.exp(logits) / np.exp(logits).sum()
+    knots = 10 - 20 * np.concatenate([[0.0], np.cumsum(0.99 * shares + 0.01 / 8)])
+    t = times_over(schedule)
+    return largest(schedule.log_snr(t).detach().numpy() - np.interp(t.numpy(), np.linspace(0, 1, 9), knots))
+
+
+def learned_inverse() -> float:
+    """Largest |time(log_snr(t)) - t| of a learned clock."""
+    schedule = learned()
+    t = times_over(schedule)
+    return largest(schedule.time(schedule.log_snr(t).detach()) - t)
+
+
+def learned_bound() -> float:
+    """The continuous bound of N(0, 1/4) under a learned clock depends on its ends alone (Kingma 2021, eq. 18)."""
+    schedule, data_var, cells = learned(), 0.25, 8 * 4000
+    t = (torch.arange(cells, dtype=torch.float64) + 0.5) / cells
+    snr = schedule.log_snr(t).detach().exp()
+    loss = snr * data_var / (1 + snr * data_var)
+    ours = float((-schedule.slope(t).detach() / 2 * loss).mean())
+    exact = 0.5 * math.log((1 + math.exp(10) * data_var) / (1 + math.exp(-10) * data_var))
+    return abs(ours / exact - 1)
+
+
 CHECKS = (
     *(
         Check(
@@ -209,4 +246,8 @@ CHECKS = (
         AtMost(1e-13),
         rescaled,
     ),
+    Check("learned[clock]", proves(learned_clock), AtMost(1e-12), learned_clock),
+    Check("learned[inverse]", proves(learned_inverse), AtMost(1e-12), learned_inverse),
+    # the midpoint rule, 4,000 cells for each part
+    Check("learned[bound depends on the ends]", proves(learned_bound), AtMost(1e-6), learned_bound),
 )
