@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import sfumato
-from sfumato.core import LossAwareTimes
+from sfumato.core import LearnedLogSnr, LossAwareTimes
 from sfumato.errors import CheckpointError, Interrupted
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.step import StepResult, TrainStep
@@ -20,6 +20,16 @@ SAVED_EVERY = 4
 
 
 REMEMBERING = {"times.kind": "LossAwareTimes", "times.history": 2}  # warm after the fourth step of eight examples
+
+LEARNED = {
+    "schedule": LearnedLogSnr(5),
+    "times": "UniformTimes",
+    "time_input": "LogSnrInput",
+    "network": {"kind": "FourierMlp", "width": 8, "depth": 1},
+    "objective.weighting": "Elbo",
+    "sampling.sampler": "Ddim",
+}
+CHAIN_ONLY = ("network.widths", "schedule.steps", "times.steps", "time_input.steps")
 
 
 def without(settings: dict[str, Any], *keys: str) -> dict[str, Any]:
@@ -38,7 +48,9 @@ def ask_to_stop() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-@pytest.fixture(scope="module", params=["unet", "unet, accumulated", "points", "times that remember"])
+@pytest.fixture(
+    scope="module", params=["unet", "unet, accumulated", "points", "times that remember", "learned schedule"]
+)
 def experiment(request: pytest.FixtureRequest, digits: dict[str, Any], points: dict[str, Any]) -> tuple[str, Any]:
     """A recipe with what makes it small. The U-Net has batch norm and, where the hardware has it, bfloat16."""
     return {
@@ -46,6 +58,7 @@ def experiment(request: pytest.FixtureRequest, digits: dict[str, Any], points: d
         "unet, accumulated": ("digits", {**digits, "training.accumulate": 2, "training.precision": "float32"}),
         "points": ("swiss-roll", points),
         "times that remember": ("swiss-roll", {**without(points, "times.steps"), **REMEMBERING}),
+        "learned schedule": ("swiss-roll", {**without(points, *CHAIN_ONLY), **LEARNED}),
     }[request.param]
 
 
