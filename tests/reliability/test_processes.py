@@ -20,6 +20,15 @@ from sfumato.experiment.session import Session
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.record import MetricsLog
 
+LEARNED: dict[str, Any] = {
+    "schedule.kind": "LearnedLogSnr",
+    "schedule.knots": 5,
+    "times": "UniformTimes",
+    "time_input": "LogSnrInput",
+    "network": {"kind": "FourierMlp", "width": 8, "depth": 1},
+    "objective.weighting": "Elbo",
+    "sampling.sampler": "Ddim",
+}
 TOGETHER = str(Path(__file__).with_name("together.py"))
 
 
@@ -48,7 +57,10 @@ def pairs(points: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
     def job(act: str, place: str, first: Any = points, second: Any = None, **rest: Any) -> dict[str, Any]:
         return {"act": act, "place": str(folder / place), "settings": (first, second or first), **rest}
 
+    only_table = ("network.widths", "schedule.steps", "times.steps", "time_input.steps")
+    learned = {key: value for key, value in points.items() if key not in only_table} | LEARNED
     jobs = {
+        "learned": job("train", "learned", learned),
         "whole": job("train", "whole"),
         "remembering": job("train", "remembering", remembering),
         "one dies": job("train", "broken", die_at=6),
@@ -127,6 +139,20 @@ def test_two_processes_remember_what_one_remembers(pairs: Pairs, points: dict[st
     )
     assert two["seen"].equal(one["seen"])
     torch.testing.assert_close(two["losses"], one["losses"], rtol=1e-4, atol=1e-5)  # weights differ by rounding
+
+
+def test_two_processes_learn_the_schedule_that_one_learns(pairs: Pairs, points: dict[str, Any], tmp_path: Path) -> None:
+    """Its gradient is averaged like the network's, though no forward pass of the network reads it."""
+    assert pairs.ended["learned"]["codes"] == [0, 0], pairs.ended["learned"]["texts"]
+    only_table = ("network.widths", "schedule.steps", "times.steps", "time_input.steps")
+    settings = {key: value for key, value in points.items() if key not in only_table} | LEARNED
+    alone = sfumato.train("swiss-roll", settings, runs=tmp_path).folder
+    one, two = (
+        CheckpointStore(folder).load(CheckpointStore(folder).find()).model["noise_schedule.logits"]
+        for folder in (alone, pairs.folder / "learned" / "swiss-roll-1")
+    )
+    assert float(one.abs().max()) > 1e-3
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
 
 
 def test_a_dead_process_stops_the_other(pairs: Pairs) -> None:
