@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import sfumato
-from sfumato.core import Denoiser, LogSnrInput, LogSnrLinear, Noise, OneLevel, RectifiedFlow
+from sfumato.core import Denoiser, DiscretizedGaussian, LogSnrInput, LogSnrLinear, Noise, OneLevel, RectifiedFlow
 from sfumato.data import DataConfig, Normalization
 from sfumato.data.laws import law_of
 from sfumato.errors import DataError, NumericsError, UsageError
@@ -199,6 +199,20 @@ def test_the_model_gives_densities_of_points() -> None:
     assert float(model.log_prob(x.numpy(), method="bound").mean()) == pytest.approx(
         float(law.log_density(x).mean()), abs=1.5
     )
+
+
+def test_what_is_added_to_a_density_of_pictures() -> None:
+    """-log p of dequantised data in model units becomes nats of levels: D log(127.5) for [-1, 1], log(std) else."""
+    scaled = convention_of(Normalization("range", (127.5,), (127.5,), (8, 8), None), 0.0)
+    assert scaled.from_density(64) == pytest.approx(64 * math.log(127.5))
+    assert isinstance(scaled.decoder, DiscretizedGaussian)
+    assert (scaled.on_levels, scaled.decoder.low, scaled.decoder.high) == (True, -1.0, 1.0)
+    colours = convention_of(Normalization("standardize", (100.0, 90.0, 80.0), (50.0, 60.0, 70.0), (8, 8), None), 0.0)
+    assert colours.from_density(192) == pytest.approx(64 * (math.log(50) + math.log(60) + math.log(70)))
+    assert not colours.on_levels
+    points = convention_of(Normalization("standardize", (0.0, 0.0), (2.0, 3.0)), math.log(6))
+    assert points.from_density(2) == pytest.approx(math.log(6))
+    assert points.levels is None
 
 
 def padded() -> None:
