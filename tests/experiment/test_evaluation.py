@@ -294,6 +294,22 @@ def test_a_forecast_counts_batches_and_examples() -> None:
     assert forecast(spent, 0, 100) == 0
 
 
+def test_what_is_slow_is_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With patience 0 everything is slow: 300 examples less the 72 of the pilots, 257 calls each; 15 of 16 rounds."""
+    for module in ("subject", "evaluated_losses"):
+        monkeypatch.setattr(f"sfumato.experiment.{module}.SLOW", 0.0)
+    said: list[str] = []
+    evaluate(mixture_model(), "nll,loss", n=300, tolerance=1e-2, report=said.append)
+    assert [text.split(":")[0] for text in said] == [
+        "variational bound",
+        "probability-flow likelihood",
+        "loss of the held-out part",
+        "loss of the training part",
+    ]
+    assert f"{228 * 257:,} network calls to go, about" in said[0]
+    assert f"{300 * 15:,} network calls" in said[2]
+
+
 def test_files_are_whole_and_never_replaced(tmp_path: Path) -> None:
     found = Evaluation({}, ("a note",), "run")
     first = write_evaluation(tmp_path, "ema", found.to_plain())

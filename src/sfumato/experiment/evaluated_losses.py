@@ -5,13 +5,14 @@ estimate of what training minimises, with the spread over examples as its error.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from sfumato.core import batch_noise, derived_generator, derived_seed
-from sfumato.experiment.subject import Part, Subject
+from sfumato.experiment.subject import SLOW, Part, Subject, slowly
 from sfumato.metrics import Estimate, mean_of
 from sfumato.objectives import DenoisingLoss, Draw, Mse, attainable_loss
 
@@ -37,7 +38,7 @@ def loss_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entr
 def losses_of(subject: Subject, x0: Tensor, part: str) -> Tensor:
     """The mean of `ROUNDS` losses of each example, (n,) float64."""
     experiment, d = subject.model.experiment, subject.denoiser
-    rounds = []
+    rounds, began = [], time.perf_counter()
     for index in range(ROUNDS):
         seed = derived_seed(subject.seed, f"evaluate loss {part}", index)
         drawn = experiment.times.draw(d.schedule, len(x0), derived_generator(seed, "times"))
@@ -50,6 +51,9 @@ def losses_of(subject: Subject, x0: Tensor, part: str) -> Tensor:
             draw = Draw(drawn.t[cut], noise[0][cut], drawn.inv_density[cut], tuple(v[cut] for v in noise[1:]))
             found.append(experiment.objective(d, x0[cut], draw).values.detach().to("cpu", torch.float64))
         rounds.append(torch.cat(found))
+        left = (time.perf_counter() - began) * (ROUNDS - 1)
+        if index == 0 and left > SLOW:
+            subject.report(slowly(f"loss of the {part} part", len(x0) * (ROUNDS - 1), left))
     return torch.stack(rounds).mean(0)
 
 

@@ -17,6 +17,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
+from sfumato.core.denoiser import MAX_TERMINAL_SIGNAL
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import DataRecord
 from sfumato.experiment.conventions import Measure, convention_of
@@ -90,7 +91,7 @@ Metric = Callable[[Subject, Settings, Notebook], Iterable[Entry]]
 
 def evaluate(
     run: object,
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str] | str | None = None,
     *,
     n: int | None = None,
     seed: int = 0,
@@ -104,15 +105,17 @@ def evaluate(
 ) -> Evaluation:
     """Measure a run (a folder, a name, a `Run`), an exported file or a `Model`; deterministic given the seed.
 
-    metrics: names out of METRICS; None: all that fit the data. n: examples and samples; None: all held-out examples up
-    to 1,000. tolerance, max_steps: of the ODE solver. report hears forecasts of what is slow, before it is.
+    metrics: names out of METRICS, or one string with commas; None: all that fit the data. n: examples and samples;
+    None: all held-out examples up to 1,000. tolerance, max_steps: of the ODE solver. report hears forecasts of what is
+    slow, before it is.
 
     Raises UsageError for names and numbers that cannot be meant, DataError for metrics that mean nothing for the data,
     NumericsError where the ODE solver does not arrive: then no number is given.
     """
     model = run if isinstance(run, Model) else load(run, runs=runs, device=device)
     book = Notebook()
-    chosen = default_metrics(model, book) if metrics is None else tuple(metrics)
+    named = metrics.split(",") if isinstance(metrics, str) else metrics
+    chosen = default_metrics(model, book) if named is None else tuple(named)
     for name in chosen:
         require_known(name)
         require_fitting(name, model.record)
@@ -226,6 +229,12 @@ def likelihood_notes(subject: Subject, measure: Measure, book: Notebook) -> None
             "is valid but loose, and the training loss is no bound"
         )
     schedule = subject.denoiser.schedule
+    signal = schedule.terminal_signal(subject.denoiser.data_std)
+    if signal > MAX_TERMINAL_SIGNAL:
+        book.add(
+            f"the schedule ends with {signal:.2g} times the noise's power of data left: likelihoods start from the "
+            "prior all the same, as sampling does, and pay for the difference"
+        )
     left = float(schedule.rates(schedule.t_min).noise_level)
     if left > 0.05:
         book.add(

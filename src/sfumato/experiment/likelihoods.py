@@ -115,7 +115,7 @@ class BoundMethod:
         usual = CHEAP_DRAWS if subject.dim <= FEW_DIMENSIONS else DRAWS
         chain = Chain(subject.denoiser, variance, usual if self.draws is None else self.draws)
         found = []
-        for part in pieces(subject, "variational bound", batch_size(subject)):
+        for part in pieces(subject, "variational bound", batch_size(subject), lambda: chain.calls):
             noise = noise_of(subject, "bound", part)
             x = measure.prepared(subject.x0[part], noise, on_levels=measure.on_levels)
             found.append(chain.bound(x, measure.decoder, noise).total)
@@ -143,8 +143,9 @@ class FlowMethod:
         few = subject.dim <= FEW_DIMENSIONS
         divergence: Divergence = Exact() if few else Rademacher(self.num_probes)
         tolerance = (1e-5 if few else 1e-3) if self.tolerance is None else self.tolerance
-        nll, squares, calls = [], [], []
-        for part in pieces(subject, "probability-flow likelihood", batch_size(subject)):
+        nll, squares = [], []
+        calls: list[Tensor] = []
+        for part in pieces(subject, "probability-flow likelihood", batch_size(subject), lambda: mean_calls(calls)):
             noise = noise_of(subject, "flow", part)
             x = measure.prepared(subject.x0[part], noise, on_levels=False)
             solved = flow_log_prob(
@@ -168,7 +169,12 @@ class FlowMethod:
         }
         probes = float(torch.cat(squares).sum().sqrt()) / subject.n if squares else None
         total = torch.cat(nll) + measure.from_density(subject.dim)
-        return Likelihood(total, facts, probes, float(torch.cat(calls).mean()))
+        return Likelihood(total, facts, probes, mean_calls(calls))
+
+
+def mean_calls(calls: list[Tensor]) -> float:
+    """Network calls per example, the mean over batches (B,) of counts."""
+    return float(torch.cat(calls).mean())
 
 
 METHODS: dict[str, Method] = {"flow": FlowMethod(), "bound": BoundMethod()}
@@ -247,7 +253,10 @@ def choose_variance(subject: Subject, measure: Measure) -> tuple[Variance, str]:
 
 def variance_of(objective: Objective) -> Variance | None:
     """The variance that an objective trains or states; None for objectives without one."""
-    return objective.variance if isinstance(objective, VariationalBound | Hybrid | SohlDicksteinBound) else None
+    if not isinstance(objective, VariationalBound | Hybrid | SohlDicksteinBound):
+        return None
+    variance = objective.variance
+    return None if isinstance(variance, Optimal) and not variance.is_fitted else variance
 
 
 def clean_end(denoiser: Denoiser) -> str:

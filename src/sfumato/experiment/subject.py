@@ -21,7 +21,7 @@ from sfumato.experiment.build import PreparedData, prepare_data
 from sfumato.experiment.model import Model
 from sfumato.metrics import Fact, require_enough
 
-__all__ = ["Part", "Subject", "pieces", "precise", "subject_of"]
+__all__ = ["SLOW", "Part", "Subject", "Timed", "forecast", "pieces", "precise", "slowly", "subject_of"]
 
 Part = Literal["held-out", "training"]
 PILOT = 8  # examples in the first timed piece; the second has eight times as many
@@ -171,10 +171,11 @@ def evenly_from(indices: Tensor, most: int) -> Tensor:
     return indices[torch.arange(most) * len(indices) // most]
 
 
-def pieces(subject: Subject, what: str, size: int) -> Iterator[slice]:
+def pieces(subject: Subject, what: str, size: int, calls: Callable[[], float]) -> Iterator[slice]:
     """Slices of the examples: two small ones first, whose times forecast the rest, which is said where it is slow.
 
-    A batch of m examples takes a + b m; one size alone tells only the upper limit m t/m.
+    A batch of m examples takes a + b m seconds; two sizes tell both. `calls()` is the number of network calls that an
+    example takes, asked for once the small ones are done.
     """
     clock, start, spent = time.perf_counter(), 0, []
     for length in (min(PILOT, size), min(8 * PILOT, size)):
@@ -186,10 +187,15 @@ def pieces(subject: Subject, what: str, size: int) -> Iterator[slice]:
             clock, start = now, stop
     left = forecast(spent, subject.n - start, size)
     if left > SLOW:
-        text = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
-        subject.report(f"{what}: about {text} more for {subject.n:,} examples, judged by the first {start}")
+        subject.report(slowly(what, calls() * (subject.n - start), left))
     for first in range(start, subject.n, size):
         yield slice(first, min(first + size, subject.n))
+
+
+def slowly(what: str, calls: float, seconds: float) -> str:
+    """The sentence of a forecast: so many network calls of single examples, so long."""
+    clock = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    return f"{what}: {calls:,.0f} network calls to go, about {clock}"
 
 
 @dataclass(frozen=True, slots=True)
