@@ -44,6 +44,8 @@ def session(tmp_path: Path) -> Callable[..., Session]:
             chosen: dict[str, Any] = dict(POINTS)
         else:
             chosen = {key: value for key, value in POINTS.items() if key not in POINTS_ONLY} | SMALL_UNET
+        if "times" in (settings or {}):
+            del chosen["times.steps"]
         recipe = "swiss-roll" if data == "points" else "digits"
         experiment = load_experiment(recipe, {**chosen, **(settings or {})})
         return Session(experiment, prepare_data(experiment), folder=tmp_path / "run", reporter=Silent())

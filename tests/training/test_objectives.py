@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato.core import Cond, Denoiser, marginal
+from sfumato.core import Cond, Denoiser, LossAwareTimes, LossMemory, marginal
 from sfumato.core.rates import spread
 from sfumato.experiment.session import Session
 from sfumato.objectives import Draw, Losses, Objective
@@ -80,3 +80,28 @@ def test_held_out_probes_are_always_the_same(session: Make) -> None:
         values = Probing()(denoiser, x0, Draw(t * ones, eps, ones, probes)).values
         # batches of two and one against one of three: the order of float32 sums
         assert found["held_out_by_level"]["loss"][level] == pytest.approx(float(values.mean().detach()), rel=1e-5)
+
+
+def test_what_is_remembered_is_the_loss_itself(session: Make) -> None:
+    """Without the density that it was drawn with: mean (eps_hat - eps)² of each example at its step, in batch order."""
+    made = session(settings={"times": LossAwareTimes(history=2), "training.accumulate": 2})
+    step, memory = made.step, made.step.memory
+    assert memory is not None
+    k = 0
+    while int(memory.seen.min()) < 2:  # uniform until then
+        step(k)
+        k += 1
+    parts = list(step.parts(k))
+    assert any(float((draw.inv_density - 1).abs().max()) > 0.1 for _, draw in parts)
+    expected = LossMemory(bins=10, history=2, start=0.0)
+    expected.restore({name: tensor.clone() for name, tensor in memory.state().items()})
+    for batch, draw in parts:
+        r = made.denoiser.schedule.rates(draw.t)
+        x_t = spread(r.alpha, draw.eps) * batch.x0 + spread(r.sigma, draw.eps) * draw.eps
+        with torch.no_grad():
+            losses = (made.denoiser.output(x_t, r) - draw.eps).square().mean(1)
+        expected.add(draw.t, losses)
+    step(k)
+    assert memory.seen.equal(expected.seen)
+    # multiplied and divided by the density again, in float32
+    torch.testing.assert_close(memory.losses, expected.losses, rtol=1e-5, atol=0)
