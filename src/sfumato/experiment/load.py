@@ -6,6 +6,7 @@ An exported file is a safetensors file whose metadata hold the format, the setti
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report
     require_state(snapshot, SAMPLED)
     record = DataRecord.from_plain(snapshot.state["data"])
     weights = {"ema": averaged_weights(snapshot), "live": snapshot.model}
-    return assemble(experiment, record, weights, device=device, steps_trained=snapshot.step)
+    model = assemble(experiment, record, weights, device=device, steps_trained=snapshot.step)
+    return replace(model, folder=folder)
 
 
 def load_file(path: Path, *, device: str) -> Model:

@@ -8,6 +8,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -89,9 +90,13 @@ def walk(
     if start.ndim == 4:
         start = start.contiguous(memory_format=torch.channels_last)
     times = config.grid.times(denoiser.schedule, config.steps)
+    return sample(config.sampler, guided(denoiser, record, config), start, times, noise=noise)
+
+
+def guided(denoiser: Denoise, record: DataRecord, config: SamplingConfig) -> Denoise:
+    """The denoiser as the settings have it sample: clipped to the range of the data where they have one."""
     low, high = record.normalization.low, record.normalization.high
-    guide = Clipped(denoiser, low, high) if config.clip and low is not None and high is not None else denoiser
-    return sample(config.sampler, guide, start, times, noise=noise)
+    return Clipped(denoiser, low, high) if config.clip and low is not None and high is not None else denoiser
 
 
 def draw(
@@ -150,13 +155,17 @@ def require_count(n: object) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A trained model. `weights` holds a denoiser for each set of weights kept: "ema" and, from a run, "live"."""
+    """A trained model. `weights` holds a denoiser for each set of weights kept: "ema" and, from a run, "live".
+
+    `folder` is that of the run, None for an exported file.
+    """
 
     experiment: Experiment
     record: DataRecord
     weights: Mapping[str, Denoiser]
     digest: str
     steps_trained: int
+    folder: Path | None = None
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.record.shape))
@@ -196,6 +205,7 @@ class Model:
             config = self.settings(steps=steps, sampler=sampler, guidance=guidance, weights=weights)
         self._require_sampling(n, seed, labels, config)
         denoiser = self._chosen(config)
+        config = self._fitted(denoiser, config)
         with torch.no_grad(), self._precision(denoiser, config):
             drawn = draw_counted(
                 denoiser, self.record, config, count=n, seed=seed, like=self._like(denoiser), progress=progress
@@ -249,6 +259,7 @@ class Model:
                 fix="ask for fewer, or raise sampling.micro_batch",
             )
         denoiser = self._chosen(config)
+        config = self._fitted(denoiser, config)
         like, back = self._like(denoiser), self.record.normalization.to_data
         times, states, guesses = [], [], []
         with torch.no_grad(), self._precision(denoiser, config):
@@ -269,6 +280,12 @@ class Model:
                 fix="leave the weights out (--weights), or sample from the run folder",
             )
         return self.weights[config.weights]
+
+    def _fitted(self, denoiser: Denoiser, config: SamplingConfig) -> SamplingConfig:
+        """The settings with the optimal variance measured, where the sampler has one."""
+        from sfumato.experiment.fitted import fitted  # which reads the data of a model
+
+        return fitted(self, denoiser, guided(denoiser, self.record, config), config)
 
     def _like(self, denoiser: Denoiser) -> Tensor:
         parameter = next(denoiser.network.parameters())

@@ -15,7 +15,7 @@ import torch
 
 from sfumato.core import Denoiser
 from sfumato.data import Batches
-from sfumato.errors import NumericsError, SfumatoError
+from sfumato.errors import NumericsError, SfumatoError, UsageError
 from sfumato.experiment.build import PreparedData, build_denoiser
 from sfumato.experiment.config import Experiment, experiment_yaml
 from sfumato.experiment.environment import environment
@@ -128,6 +128,7 @@ class Session:
         except (
             OSError,
             NumericsError,
+            UsageError,
         ) as error:  # a preview is not worth a run: what matters is refused at the next checkpoint
             why = error.what if isinstance(error, SfumatoError) else str(error)
             self.reporter.note(f"no preview of step {done}: {why}")
