@@ -28,6 +28,7 @@ from sfumato.core import (
     Variance,
 )
 from sfumato.objectives import (
+    DenoisingLoss,
     DenoisingScoreMatching,
     Draw,
     ExactScoreMatching,
@@ -39,7 +40,7 @@ from sfumato.objectives import (
 )
 from sfumato.verify import oracles
 from sfumato.verify.check import AtMost, Check, Near, proves
-from sfumato.verify.checks.material import largest, times_over
+from sfumato.verify.checks.material import largest, normals, times_over
 from sfumato.verify.ideal import IdealNetwork
 
 __all__ = ["CHECKS"]
@@ -71,6 +72,24 @@ def chain_variances(variance: Variance) -> Array:
     if isinstance(variance, Large):
         return oracles.large_variances(BARS)
     return np.concatenate([small[1:2], small[1:]])
+
+
+def counts_density(objective: Objective, schedule: Schedule) -> float:
+    """Losses are in proportion to inv_density, without which other times would be another objective; relative."""
+    d = Denoiser(
+        Shrink(torch.tensor([0.3, 1.0], dtype=torch.float64)),
+        schedule,
+        Noise(),
+        time_input=NoiseVarianceInput(),
+        data_std=1.0,
+    )
+    t, x0, eps = times_over(schedule), *normals(2, len(times_over(schedule)), 2)
+    probes = (eps.sign(),) * objective.num_probes
+    with torch.no_grad():
+        once, thrice = (
+            objective(d, x0, Draw(t, eps, torch.full_like(t, weight), probes)).values for weight in (1.0, 3.0)
+        )
+    return largest(thrice / once - 3)
 
 
 def bound_as_loss(variance: Variance, data_var: float) -> float:
@@ -171,6 +190,16 @@ CHECKS = (
     *(
         Check(f"loss[bound of 2015, L={v:g}]", proves(first_bound), AtMost(1e-9), partial(first_bound, v))
         for v in (0.25, 1.0)
+    ),
+    *(
+        # a score loss is a difference of two parts, and may be a small share of them
+        Check(f"loss[density, {name}]", proves(counts_density), AtMost(1e-9), partial(counts_density, objective, TABLE))
+        for name, objective in {
+            "denoising": DenoisingLoss(),
+            "bound": VariationalBound(Small()),
+            "bound of 2015": SohlDicksteinBound(Small()),
+            "score matching": SlicedScoreMatching(),
+        }.items()
     ),
     Check("loss[entropies of 2015]", proves(three_entropies), AtMost(1e-12), three_entropies),
     *(
