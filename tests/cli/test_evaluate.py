@@ -43,7 +43,7 @@ def test_points_without_further_words(runs: Path, evaluate: Callable[..., Any]) 
     found = evaluate("points", "-n", "20", "--tolerance", "1e-2")
     assert {"run", "metrics", "notes", "file"} == set(found)
     expected = {"nll[bound]", "nll[flow]", "nll[true]", "sliced_wasserstein", "energy_distance[floor]", "mmd"}
-    assert expected | {"loss[held-out]", "loss[attainable]"} <= set(found["metrics"])
+    assert expected | {"loss[held-out]", "loss[attainable]", "loss[law]"} <= set(found["metrics"])
     assert not any(name.startswith(("bits", "mode")) for name in found["metrics"])
     for estimate in found["metrics"].values():
         assert set(estimate) == {"value", "std_error", "n", "provenance"}

@@ -122,6 +122,9 @@ def test_the_loss_of_an_ideal_model_is_the_floor_of_the_law() -> None:
         error = math.hypot(found[f"loss[{part}]"].std_error, floor.std_error)
         assert abs(found[f"loss[{part}]"].value - floor.value) < 4 * error
         assert found[f"loss[{part}]"].std_error < 0.03 * floor.value
+    law = found["loss[law]"]
+    assert abs(law.value - floor.value) < 4 * math.hypot(law.std_error, floor.std_error)
+    assert law.std_error < 0.01 * floor.value
     assert found["loss[attainable]"].value < floor.value  # by heart is better than the law on the training part
 
 
@@ -165,7 +168,7 @@ def test_what_the_notes_must_say() -> None:
     huber = mixture_model(objective=DenoisingLoss(distance=Huber()))
     notes = evaluate(huber, ["nll", "loss"], n=10, tolerance=1e-2).notes
     assert any("valid but loose" in note and "no bound" in note for note in notes)
-    assert any("no attainable loss" in note for note in notes)
+    assert any("no smallest loss" in note for note in notes)
     blurred = mixture_model(schedule=LogSnrLinear(log_snr_max=4.0))
     assert any("keeps noise of 0.14" in note for note in evaluate(blurred, ["nll"], n=10, tolerance=1e-2).notes)
 

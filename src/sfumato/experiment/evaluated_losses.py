@@ -1,4 +1,4 @@
-"""The run's own objective, held out and on the training part, and the smallest value that it can have.
+"""The run's own objective, held out and on the training part, and the smallest values that it can have.
 
 Each example meets `ROUNDS` draws of (t, eps) like those of training, times stratified over all examples: an unbiased
 estimate of what training minimises, with the spread over examples as its error.
@@ -12,27 +12,35 @@ import torch
 from torch import Tensor
 
 from sfumato.core import batch_noise, derived_generator, derived_seed
+from sfumato.data.laws import Law
+from sfumato.errors import DataError
 from sfumato.experiment.subject import SLOW, Part, Subject, slowly
 from sfumato.metrics import Estimate, mean_of
 from sfumato.objectives import DenoisingLoss, Draw, Mse, attainable_loss
+from sfumato.objectives.attainable import levels_of, noise_weights
 
 __all__ = ["loss_entries", "losses_of"]
 
 ROUNDS = 16
+LAW_DRAWS = 128  # per level
 BATCH = 64
 MOST_POINTS, MOST_VALUES = 20_000, 4_000_000  # of a data set whose posterior is cheap
 Entry = tuple[str, Estimate]
 
 
 def loss_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entry]:
-    """loss[held-out], loss[training], and loss[attainable] beside the latter where it is known."""
+    """loss[held-out], loss[training], and the smallest: loss[attainable] by heart, loss[law] on new examples."""
     parts: list[Part] = ["held-out", "training"] if len(subject.data.parts.held_out) >= 2 else ["training"]
     objective = type(subject.model.experiment.objective).__name__
     for part in parts:
         x0 = subject.part_values(part, max(subject.n, 2))
         facts = subject.facts(objective=objective, draws_per_example=ROUNDS)
         yield f"loss[{part}]", mean_of(losses_of(subject, x0, part), {**facts, "part": part})
+    if not isinstance(subject.model.experiment.objective, DenoisingLoss) or not is_squared(subject):
+        note("no smallest loss beside the loss: only that of a squared error is known in closed form")
+        return
     yield from attainable_entries(subject, note)
+    yield from law_entries(subject, note)
 
 
 def losses_of(subject: Subject, x0: Tensor, part: str) -> Tensor:
@@ -66,9 +74,7 @@ def attainable_entries(subject: Subject, note: Callable[[str], None]) -> Iterato
     """loss[attainable]: the smallest loss of any network on the training part, for a squared error and few points."""
     experiment, count = subject.model.experiment, len(subject.data.parts.train)
     objective = experiment.objective
-    if not isinstance(objective, DenoisingLoss) or not isinstance(objective.distance, Mse):
-        note("no attainable loss: only that of a squared error is known in closed form")
-        return
+    assert isinstance(objective, DenoisingLoss)
     if count > MOST_POINTS or count * subject.dim > MOST_VALUES:
         note(f"no attainable loss: {count:,} training examples are too many for an exact posterior")
         return
@@ -92,3 +98,48 @@ def attainable_entries(subject: Subject, note: Callable[[str], None]) -> Iterato
         "loss[attainable] is the smallest that any network can reach on the training part; it would have learned the "
         "points by heart"
     )
+
+
+def is_squared(subject: Subject) -> bool:
+    """Whether the objective is a squared error, whose optimum is a posterior mean."""
+    objective = subject.model.experiment.objective
+    return isinstance(objective, DenoisingLoss) and isinstance(objective.distance, Mse)
+
+
+def law_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entry]:
+    """loss[law]: the smallest expected loss on new examples of a known law; nothing where the law is not known."""
+    if subject.law is None:
+        return
+    try:
+        found = law_loss(subject, subject.law)
+    except DataError as error:
+        note(f"no smallest loss under the law: {error.what}")
+        return
+    yield "loss[law]", found
+    note("loss[law] is the smallest loss that can be expected on new examples, by the exact score of their law")
+
+
+def law_loss(subject: Subject, law: Law) -> Estimate:
+    """E w (1 - |eps*|²/D) over the levels of training, eps* = -sigma score the best answer to x_t.
+
+    E|eps - eps*|² = E|eps|² - E|eps*|², as eps* is the conditional mean of eps. |eps|², whose mean is known to be D, is
+    a control variate: what it explains of the scatter of |eps*|² is taken out level by level.
+    """
+    experiment, d = subject.model.experiment, subject.denoiser
+    assert isinstance(experiment.objective, DenoisingLoss)
+    drawn = levels_of(d.schedule, experiment.times, 64, subject.seed)
+    weighting, target = experiment.objective.weighting, d.parameterization
+    weights = drawn.inv_density * noise_weights(weighting, d.schedule.rates(drawn.t), d.schedule, target, d.data_std)
+    means, variances = [], []
+    for level, (t, weight) in enumerate(zip(drawn.t, weights, strict=True)):
+        r, seed = d.schedule.rates(t), derived_seed(subject.seed, "loss of the law", level)
+        x0, eps = law.draw(LAW_DRAWS, seed), batch_noise((LAW_DRAWS, 2), seed, "eps").double()
+        best = float(r.sigma) * law.score(r.alpha * x0 + r.sigma * eps, float(r.alpha), float(r.sigma))
+        least, control = 1 - best.square().mean(1), eps.square().mean(1) - 1
+        slope = (least * control).mean() / control.square().mean()
+        left = weight * (least - slope * control)
+        means.append(left.mean())
+        variances.append(left.var(correction=1) / LAW_DRAWS)
+    error = math.sqrt(float(torch.stack(variances).sum())) / len(means)
+    facts = subject.facts(method="exact score of the law", part="new examples")
+    return Estimate(float(torch.stack(means).mean()), error, LAW_DRAWS * len(means), facts)

@@ -35,7 +35,15 @@ from sfumato.errors import ConfigError, DataError
 from sfumato.objectives.denoising import DenoisingLoss, Mse
 from sfumato.objectives.weightings import Weighting
 
-__all__ = ["AttainableLoss", "attainable_loss", "attainable_noise_loss", "least_losses", "posterior_mean"]
+__all__ = [
+    "AttainableLoss",
+    "attainable_loss",
+    "attainable_noise_loss",
+    "least_losses",
+    "levels_of",
+    "noise_weights",
+    "posterior_mean",
+]
 
 CHUNK = 1 << 19  # pairs of a noisy example and a point at once
 
@@ -135,14 +143,14 @@ def attainable_loss(
             expected="the squared error",
             fix="set objective.distance: mse, or leave out the attainable loss",
         )
-    drawn = _levels(schedule, times, levels, seed)
+    drawn = levels_of(schedule, times, levels, seed)
     order = drawn.t.argsort()
     t, inv_density = drawn.t[order], drawn.inv_density[order]
     weights = inv_density * noise_weights(objective.weighting, schedule.rates(t), schedule, parameterization, data_std)
     return attainable_noise_loss(points, schedule, t, draws=draws, seed=seed, weights=weights)
 
 
-def _levels(schedule: Schedule, times: Times, count: int, seed: int) -> TimeDraw:
+def levels_of(schedule: Schedule, times: Times, count: int, seed: int) -> TimeDraw:
     """Times and 1/density whose weighted mean is the objective's integral; how training draws is no matter."""
     if schedule.num_steps is not None and not isinstance(times, UniformTimes | LogNormalTimes):
         grid = torch.arange(1, schedule.num_steps + 1, dtype=torch.float64) / schedule.num_steps
