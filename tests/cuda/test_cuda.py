@@ -88,3 +88,43 @@ def test_compiled_training_agrees_with_eager(tmp_path: Path) -> None:
     eager = train("digits", SMALL, runs=tmp_path, name="eager")
     compiled = train("digits", SMALL | {"training.compile": "on"}, runs=tmp_path, name="compiled")
     assert losses(compiled.folder)[-1] == pytest.approx(losses(eager.folder)[-1], rel=0.05)  # bfloat16 rounding
+
+
+KINDS = {
+    "learned schedule": {
+        "schedule": "LearnedLogSnr",
+        "times": "UniformTimes",
+        "time_input": "LogSnrInput",
+        "objective.weighting": "Elbo",
+    },
+    "loss-aware times": {"times": {"kind": "LossAwareTimes", "bins": 8, "history": 2}},
+    "sliced score matching": {
+        "objective": {"kind": "SlicedScoreMatching", "probes": 2, "weighted": True},
+        "time_input": "LogSnrInput",
+    },
+}
+
+
+@pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
+def test_training_that_looks_back_at_its_losses(settings: dict[str, object], tmp_path: Path) -> None:
+    """Clocks, memories and derivatives by the input: trained on the device, stopped at half, resumed, loaded, drawn."""
+    points = {
+        **{key: value for key, value in SMALL.items() if not key.startswith("network")},
+        "data.source": "swiss-roll",
+        "data.normalize": "standardize",
+        "network": {"kind": "FourierMlp", "width": 32, "depth": 1},
+        "training.decay": "constant",
+        "training.learning_rate": 0.01,
+        **settings,
+    }
+    straight = train("digits", points, runs=tmp_path, name="straight")
+    train("digits", {**points, "training.steps": 20}, runs=tmp_path, name="halved")
+    halved = resume(tmp_path / "halved", {"training.steps": 40})
+    ends = [load(run).weights["live"].network.state_dict() for run in (straight, halved)]
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(ends[1][name], tensor, rtol=1e-3, atol=1e-3)  # atomics: not bitwise
+    if "schedule" in settings:
+        assert float(ends[0]["noise_schedule.logits"].abs().max()) > 0.02  # 40 warm-up steps of Adam
+    drawn = load(straight).sample(8, steps=5).values
+    assert drawn is not None
+    assert np.isfinite(drawn).all()
