@@ -1,15 +1,19 @@
 """What an objective needs of the rest: each refusal names both fields, and what it says to set is accepted."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import sfumato
 from sfumato.core import Learned, LearnedRange, LossAwareTimes
 from sfumato.errors import ConfigError
 from sfumato.experiment.build import build_denoiser, resolved
 from sfumato.experiment.config import load_experiment
+from sfumato.experiment.objective_misfits import variance_misfits
 from sfumato.objectives import Hybrid, SohlDicksteinBound, VariationalBound
+from sfumato.samplers import Ancestral
 
 CHAIN: dict[str, Any] = {
     "schedule": "Tabulated",
@@ -168,3 +172,18 @@ def test_auto_never_compiles_what_cannot_be_compiled(monkeypatch: pytest.MonkeyP
     for objective, compiled in (("ExactScoreMatching", "off"), ("DenoisingScoreMatching", "on")):
         made = load_experiment("digits", {**POINTS, "objective": objective, "training.steps": 6000})
         assert resolved(made, is_image=False).training.compile == compiled
+
+
+def test_a_model_is_not_sampled_with_a_variance_that_it_was_not_taught(points: dict[str, Any], tmp_path: Path) -> None:
+    """What a network says of one variance means something else of another: nothing in its numbers would tell."""
+    folder = sfumato.train(
+        "swiss-roll", {**points, "objective": VariationalBound(LearnedRange())}, runs=tmp_path
+    ).folder
+    model = sfumato.load(folder)
+    fitting = model.settings(sampler=Ancestral(LearnedRange()))
+    assert list(variance_misfits(model.experiment.objective, fitting)) == []
+    with pytest.raises(ConfigError, match=r"variance is Learned\(steps=10\) and objective.variance is LearnedRange"):
+        model.sample(2, steps=10, sampler=Ancestral(Learned(10)))
+    simple = sfumato.load(sfumato.train("swiss-roll", points, runs=tmp_path).folder)
+    with pytest.raises(ConfigError, match="objective is DenoisingLoss, which trains none"):
+        simple.sample(2, sampler=Ancestral(LearnedRange()))

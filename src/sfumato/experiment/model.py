@@ -21,6 +21,8 @@ from sfumato.data.wording import counted
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import DataRecord
 from sfumato.experiment.config import Experiment, SamplingConfig, sampling_with
+from sfumato.experiment.objective_misfits import variance_misfits
+from sfumato.experiment.schema import refuse_all
 from sfumato.guidance import Clipped
 from sfumato.samplers import Step, Trailing, sample
 
@@ -297,6 +299,7 @@ class Model:
 
     def _require_sampling(self, n: int, seed: int, labels: object, config: SamplingConfig) -> None:
         require_count(n)
+        refuse_all(list(variance_misfits(self.experiment.objective, config)))
         if not is_whole(seed) or not 0 <= seed <= MAX_SEED - n:
             expected = "a whole number from 0 to 2^62 - n"
             raise UsageError(f"seed is {seed!r}", expected=expected, fix="choose a seed such as 0 (--seed 0)")
