@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 
 import sfumato
-from sfumato.core import Denoiser, DiscretizedGaussian, LogSnrInput, LogSnrLinear, Noise, OneLevel, RectifiedFlow
+from sfumato.core import (
+    Denoiser,
+    DiscretizedGaussian,
+    LogSnrInput,
+    LogSnrLinear,
+    Noise,
+    OneLevel,
+    RectifiedFlow,
+    Velocity,
+)
 from sfumato.data import DataConfig, Normalization
 from sfumato.data.laws import law_of
 from sfumato.errors import DataError, NumericsError, UsageError
@@ -125,6 +134,15 @@ def test_the_loss_of_an_ideal_model_is_the_floor_of_the_law() -> None:
     law = found["loss[law]"]
     assert abs(law.value - floor.value) < 4 * math.hypot(law.std_error, floor.std_error)
     assert law.std_error < 0.01 * floor.value
+    velocity = evaluate(mixture_model("none", parameterization=Velocity(), objective=DenoisingLoss()), ["loss"], n=2)
+    weights = 1 / (r.alpha * r.alpha)  # |v_hat - v|² = |eps_hat - eps|²/alpha²: large where nothing is left of the data
+    each = [
+        noise_floor(oracle, a, s, count=200, rng=np.random.default_rng(k))
+        for k, (a, s) in enumerate(zip(r.alpha, r.sigma, strict=True))
+    ]
+    expected = sum(float(w) * f.value for w, f in zip(weights, each, strict=True)) / 100
+    assert velocity.metrics["loss[law]"].value == pytest.approx(expected, rel=0.03)
+    assert velocity.metrics["loss[law]"].std_error < 0.02 * expected
     assert found["loss[attainable]"].value < floor.value  # by heart is better than the law on the training part
 
 

@@ -22,7 +22,7 @@ from sfumato.objectives.attainable import levels_of, noise_weights
 __all__ = ["loss_entries", "losses_of"]
 
 ROUNDS = 16
-LAW_DRAWS = 128  # per level
+LAW_DRAWS = 256  # per level
 BATCH = 64
 MOST_POINTS, MOST_VALUES = 20_000, 4_000_000  # of a data set whose posterior is cheap
 Entry = tuple[str, Estimate]
@@ -120,10 +120,10 @@ def law_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entry
 
 
 def law_loss(subject: Subject, law: Law) -> Estimate:
-    """E w (1 - |eps*|²/D) over the levels of training, eps* = -sigma score the best answer to x_t.
+    """E w |eps - eps*|²/D over the levels of training, as (alpha/sigma)² |x_0 - D|², D = (x_t + sigma² score)/alpha.
 
-    E|eps - eps*|² = E|eps|² - E|eps*|², as eps* is the conditional mean of eps. |eps|², whose mean is known to be D, is
-    a control variate: what it explains of the scatter of |eps*|² is taken out level by level.
+    In that form nothing cancels where little is left of the data. |eps|²/D, whose mean is known to be 1, is a control
+    variate: where eps* is small it explains nearly all of the scatter.
     """
     experiment, d = subject.model.experiment, subject.denoiser
     assert isinstance(experiment.objective, DenoisingLoss)
@@ -134,8 +134,10 @@ def law_loss(subject: Subject, law: Law) -> Estimate:
     for level, (t, weight) in enumerate(zip(drawn.t, weights, strict=True)):
         r, seed = d.schedule.rates(t), derived_seed(subject.seed, "loss of the law", level)
         x0, eps = law.draw(LAW_DRAWS, seed), batch_noise((LAW_DRAWS, 2), seed, "eps").double()
-        best = float(r.sigma) * law.score(r.alpha * x0 + r.sigma * eps, float(r.alpha), float(r.sigma))
-        least, control = 1 - best.square().mean(1), eps.square().mean(1) - 1
+        x_t = r.alpha * x0 + r.sigma * eps
+        best = (x_t + r.sigma**2 * law.score(x_t, float(r.alpha), float(r.sigma))) / r.alpha
+        least = (r.alpha / r.sigma) ** 2 * (x0 - best).square().mean(1)
+        control = eps.square().mean(1) - 1
         slope = (least * control).mean() / control.square().mean()
         left = weight * (least - slope * control)
         means.append(left.mean())
