@@ -45,7 +45,7 @@ def session(tmp_path: Path) -> Callable[..., Session]:
         else:
             chosen = {key: value for key, value in POINTS.items() if key not in POINTS_ONLY} | SMALL_UNET
         if "times" in (settings or {}):
-            del chosen["times.steps"]
+            chosen.pop("times.steps", None)
         recipe = "swiss-roll" if data == "points" else "digits"
         experiment = load_experiment(recipe, {**chosen, **(settings or {})})
         return Session(experiment, prepare_data(experiment), folder=tmp_path / "run", reporter=Silent())
