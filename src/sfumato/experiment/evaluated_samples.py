@@ -1,9 +1,11 @@
 """Samples against real points: distances, each beside its two-sample floor, and the coverage of modes.
 
-Where the law of the data is known the reference is drawn from it, as many points as samples; otherwise it is the
-held-out part, and the floor compares disjoint pieces of the training part. All in the units of the data.
+Where the law of the data is known the reference is drawn from it, as many points as samples, four times over;
+otherwise it is the held-out part, and the floor compares disjoint pieces of the training part. All in the units of the
+data.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,15 +22,20 @@ from sfumato.metrics import Estimate, PointDistance, floor, mode_coverage, requi
 __all__ = ["Compared", "compared_of", "mode_entries", "sample_entries"]
 
 FLOOR_PAIRS = 8
+COMPARISONS = 4  # with fresh samples each, where the law is known
 Entry = tuple[str, Estimate]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compared:
-    """Samples (n, D), real points of the same number, pairs of real samples for the floor, and where they are from."""
+    """Samples (R n, D), real points of the same number, pairs of real samples for the floor, and where they are from.
+
+    size: n, points of one comparison; R of them are made, as one alone scatters as much as the floor is high.
+    """
 
     samples: Tensor
     real: Tensor
+    size: int
     pairs: tuple[tuple[Tensor, Tensor], ...]
     reference: str
 
@@ -39,12 +46,19 @@ def sample_entries(
     """name and name[floor]."""
     compared = shared()
     facts = subject.facts(reference=compared.reference, **sampling_facts(subject))
-    yield name, distance(compared.samples, compared.real, facts)
+    batches = zip(compared.samples.split(compared.size), compared.real.split(compared.size), strict=True)
+    yield name, mean_distance([distance(x, y, facts) for x, y in batches])
     if len(compared.pairs) >= 2:
         yield f"{name}[floor]", floor(distance, compared.pairs, {"reference": compared.reference})
         note("name[floor] is the same distance between two independent real samples of the same sizes")
     else:
-        note(f"{name} has no floor beside it: the training part is too small for two pairs of {len(compared.real)}")
+        note(f"{name} has no floor beside it: the training part is too small for two pairs of {compared.size}")
+
+
+def mean_distance(each: list[Estimate]) -> Estimate:
+    """The mean of distances of independent samples of one size."""
+    value, error = (sum(e.value for e in each) / len(each), math.hypot(*(e.std_error for e in each)) / len(each))
+    return Estimate(value, error, each[0].n, {**each[0].provenance, "comparisons": len(each)})
 
 
 def mode_entries(subject: Subject, shared: Callable[[], Compared], note: Callable[[str], None]) -> Iterator[Entry]:
@@ -65,13 +79,15 @@ def compared_of(subject: Subject, count: int) -> Compared:
 
     Raises DataError where too few points are held out, UsageError for fewer than 4 samples.
     """
+    require_enough(count, 4)
     law = raw_law(subject)
     if law is not None:
         seed = subject.seed
-        real = law.draw(count, seed, "evaluate reference")
+        total = COMPARISONS * count
+        real = law.draw(total, seed, "evaluate reference")
         seeds = [derived_seed(seed, "floor", k) for k in range(FLOOR_PAIRS)]
         pairs = tuple((law.draw(count, k, "first"), law.draw(count, k, "second")) for k in seeds)
-        return Compared(samples_of(subject, count), real, pairs, "fresh points of the exact law")
+        return Compared(samples_of(subject, total), real, count, pairs, "fresh points of the exact law")
     values, parts = subject.data.packed.values.double().flatten(1), subject.data.parts
     if len(parts.held_out) < 4:
         raise DataError(
@@ -83,7 +99,7 @@ def compared_of(subject: Subject, count: int) -> Compared:
     size = len(real)
     pieces = values[parts.train].split(size)[: len(parts.train) // size]
     pairs = tuple(zip(pieces[0::2], pieces[1::2], strict=False))[:FLOOR_PAIRS]
-    return Compared(samples_of(subject, size), real, pairs, "the held-out part")
+    return Compared(samples_of(subject, size), real, size, pairs, "the held-out part")
 
 
 def samples_of(subject: Subject, count: int) -> Tensor:
