@@ -286,7 +286,10 @@ def test_all_families_walk_the_same_path(sampler: AnySampler, ideal: MakeIdeal) 
 
 
 def distances(sampler: AnySampler, d: Denoise, counts: list[int], reference: int) -> list[float]:
-    """How far 64 samples in so many steps are from those of `reference` steps on the same path, and on a fresh one."""
+    """How far samples in so many steps are from those of `reference` steps on the same path, and on a fresh one.
+
+    The median over 64 samples: a few whose path passes between the modes may end at the other one.
+    """
     x = start(d.schedule, 64, 2)
 
     def end(steps: int, seed: int = 9) -> Tensor:
@@ -295,14 +298,14 @@ def distances(sampler: AnySampler, d: Denoise, counts: list[int], reference: int
 
     truth = end(reference)
     ends = [*(end(steps) for steps in counts), end(counts[0], seed=777)]
-    return [float((other - truth).square().mean().sqrt()) for other in ends]
+    return [float((other - truth).norm(dim=1).median()) for other in ends]
 
 
 @pytest.mark.parametrize("sampler", [EulerMaruyama(), Dpmpp2MSde(), DpmppSde()], ids=repr)
 def test_more_steps_refine_the_same_picture(sampler: AnySampler, ideal: MakeIdeal) -> None:
     """Ten steps are nearer to 320 on the same path than to another sample, and eighty at a third of the distance.
 
-    Strong order 1 gives an eighth; paths near the boundary between the modes may go to the other one.
+    Strong order 1 gives an eighth.
     """
     few, many, fresh = distances(sampler, ideal(MIXTURE, CosineAngle()), [10, 80], 320)
     assert many < few / 3
@@ -313,10 +316,14 @@ def test_more_steps_refine_the_same_picture(sampler: AnySampler, ideal: MakeIdea
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 def test_refinement_to_a_fine_solution(sampler: AnySampler, schedule: Schedule, ideal: MakeIdeal) -> None:
-    """20 and 200 steps against 3,200: the distance falls as 1/steps, by 10, with 3 left for the tail of the paths."""
-    few, many, fresh = distances(sampler, ideal(MIXTURE, schedule), [20, 200], 3200)
-    assert many < few / 3
-    assert many < 0.2 * fresh
+    """20 and 200 steps against 3,200: the distance falls as 1/steps, by 10 give or take a half.
+
+    Over the flow's 40 nats they are 80 and 800, for steps as short.
+    """
+    counts = [80, 800] if schedule == SCHEDULES["flow"] else [20, 200]
+    few, many, fresh = distances(sampler, ideal(MIXTURE, schedule), counts, 3200)
+    assert many < few / 5
+    assert many < 0.1 * fresh
 
 
 # --- ends, counts, refusals ------------------------------------------------------------------------------------------
