@@ -28,12 +28,12 @@ from sfumato.data.laws import law_of
 from sfumato.errors import DataError, NumericsError, UsageError
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.config import Experiment, SamplingConfig
-from sfumato.experiment.conventions import convention_of, raw_values
 from sfumato.experiment.evaluation import METRICS, Evaluation, evaluate
-from sfumato.experiment.evaluation_files import write_evaluation
-from sfumato.experiment.likelihoods import Chain, require_likelihood
+from sfumato.experiment.evaluation.conventions import convention_of, raw_values
+from sfumato.experiment.evaluation.files import write_evaluation
+from sfumato.experiment.evaluation.likelihoods import Chain, require_likelihood
+from sfumato.experiment.evaluation.subject import Timed, forecast
 from sfumato.experiment.model import Model
-from sfumato.experiment.subject import Timed, forecast
 from sfumato.nn import FourierMlpConfig
 from sfumato.objectives import DenoisingLoss, Huber, NoiseError
 from sfumato.samplers import Ancestral

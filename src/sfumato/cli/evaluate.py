@@ -36,7 +36,7 @@ def arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Measure, print, and write the numbers beside the run; returns them."""
     from sfumato.experiment.evaluation import evaluate
-    from sfumato.experiment.evaluation_files import write_evaluation
+    from sfumato.experiment.evaluation.files import write_evaluation
     from sfumato.experiment.load import load
 
     metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",")]

@@ -227,7 +227,7 @@ class Model:
         data, unless the variance was learned). Raises DataError for data that have no such number (padded pictures,
         floats that are not 8-bit), NumericsError where the solver does not arrive.
         """
-        from sfumato.experiment.likelihoods import METHODS, nll_of
+        from sfumato.experiment.evaluation.likelihoods import METHODS, nll_of
 
         if method not in METHODS:
             expected = " or ".join(METHODS)

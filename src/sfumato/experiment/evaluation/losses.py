@@ -14,7 +14,7 @@ from torch import Tensor
 from sfumato.core import batch_noise, derived_generator, derived_seed
 from sfumato.data.laws import Law
 from sfumato.errors import DataError
-from sfumato.experiment.subject import SLOW, Part, Subject, slowly
+from sfumato.experiment.evaluation.subject import SLOW, Part, Subject, slowly
 from sfumato.metrics import Estimate, mean_of
 from sfumato.objectives import DenoisingLoss, Draw, Mse, attainable_loss
 from sfumato.objectives.attainable import levels_of, noise_weights

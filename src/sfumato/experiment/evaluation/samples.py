@@ -16,7 +16,7 @@ from sfumato.core import derived_seed
 from sfumato.data.laws import Law, law_of
 from sfumato.errors import DataError
 from sfumato.experiment.config import sampling_with
-from sfumato.experiment.subject import Subject
+from sfumato.experiment.evaluation.subject import Subject
 from sfumato.metrics import Estimate, PointDistance, floor, mode_coverage, require_enough
 
 __all__ = ["Compared", "compared_of", "mode_entries", "sample_entries"]

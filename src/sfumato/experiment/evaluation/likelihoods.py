@@ -31,9 +31,9 @@ from sfumato.core import (
 from sfumato.core.optimal import Optimal, fit_optimal
 from sfumato.errors import DataError
 from sfumato.experiment.build import prepare_data
-from sfumato.experiment.conventions import Measure, convention_of, raw_values
+from sfumato.experiment.evaluation.conventions import Measure, convention_of, raw_values
+from sfumato.experiment.evaluation.subject import Subject, pieces, precise
 from sfumato.experiment.model import Model
-from sfumato.experiment.subject import Subject, pieces, precise
 from sfumato.likelihood import (
     Bound,
     Divergence,

@@ -20,19 +20,19 @@ from typing import Any
 from sfumato.core.denoiser import MAX_TERMINAL_SIGNAL
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import DataRecord
-from sfumato.experiment.conventions import Measure, convention_of
-from sfumato.experiment.evaluated_losses import loss_entries
-from sfumato.experiment.evaluated_samples import Compared, compared_of, mode_entries, sample_entries
-from sfumato.experiment.likelihoods import (
+from sfumato.experiment.evaluation.conventions import Measure, convention_of
+from sfumato.experiment.evaluation.likelihoods import (
     BoundMethod,
     FlowMethod,
     Likelihood,
     require_likelihood,
     true_nll,
 )
+from sfumato.experiment.evaluation.losses import loss_entries
+from sfumato.experiment.evaluation.samples import Compared, compared_of, mode_entries, sample_entries
+from sfumato.experiment.evaluation.subject import Part, Subject, subject_of
 from sfumato.experiment.load import load
 from sfumato.experiment.model import Model
-from sfumato.experiment.subject import Part, Subject, subject_of
 from sfumato.metrics import EnergyDistance, Estimate, Fact, Mmd, SlicedWasserstein, mean_of, paired_difference
 from sfumato.objectives import DenoisingLoss, Huber, Mae
 

@@ -18,10 +18,11 @@ from sfumato.data import Normalization
 from sfumato.errors import DataError
 from sfumato.experiment.build import DataRecord
 from sfumato.likelihood import Levels
+from sfumato.likelihood.divergence import PROBE_DRAW
 
 __all__ = ["Measure", "convention_of", "raw_values"]
 
-DEQUANTIZE = 1 << 20  # a draw that no step of a chain and no probe uses
+DEQUANTIZE = PROBE_DRAW - 2  # a draw that no step of a chain, no probe and no start of a flow uses
 
 
 @dataclass(frozen=True, slots=True)
