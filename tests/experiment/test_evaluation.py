@@ -317,8 +317,8 @@ def test_a_forecast_counts_batches_and_examples() -> None:
 
 def test_what_is_slow_is_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """With patience 0 everything is slow: 300 examples less the 72 of the pilots, 257 calls each; 15 of 16 rounds."""
-    for module in ("subject", "evaluated_losses"):
-        monkeypatch.setattr(f"sfumato.experiment.{module}.SLOW", 0.0)
+    for module in ("subject", "losses"):
+        monkeypatch.setattr(f"sfumato.experiment.evaluation.{module}.SLOW", 0.0)
     said: list[str] = []
     evaluate(mixture_model(), "nll,loss", n=300, tolerance=1e-2, report=said.append)
     assert [text.split(":")[0] for text in said] == [
