@@ -13,7 +13,7 @@ from sfumato.experiment.build import build_denoiser, resolved
 from sfumato.experiment.config import load_experiment
 from sfumato.experiment.objective_misfits import variance_misfits
 from sfumato.objectives import Hybrid, SohlDicksteinBound, VariationalBound
-from sfumato.samplers import Ancestral
+from sfumato.samplers import Ancestral, PredictorCorrector
 
 CHAIN: dict[str, Any] = {
     "schedule": "Tabulated",
@@ -184,6 +184,10 @@ def test_a_model_is_not_sampled_with_a_variance_that_it_was_not_taught(points: d
     assert list(variance_misfits(model.experiment.objective, fitting)) == []
     with pytest.raises(ConfigError, match=r"variance is Learned\(steps=10\) and objective.variance is LearnedRange"):
         model.sample(2, steps=10, sampler=Ancestral(Learned(10)))
+    corrected = PredictorCorrector(Ancestral(LearnedRange()))
+    assert list(variance_misfits(model.experiment.objective, model.settings(sampler=corrected))) == []
+    with pytest.raises(ConfigError, match=r"predictor\.variance is Learned\(steps=10\) and objective.variance is Le"):
+        model.sample(2, steps=10, sampler=PredictorCorrector(Ancestral(Learned(10))))
     simple = sfumato.load(sfumato.train("swiss-roll", points, runs=tmp_path).folder)
     with pytest.raises(ConfigError, match="objective is DenoisingLoss, which trains none"):
         simple.sample(2, sampler=Ancestral(LearnedRange()))

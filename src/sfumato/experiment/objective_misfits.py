@@ -39,7 +39,7 @@ from sfumato.objectives import (
     StepElbo,
     VariationalBound,
 )
-from sfumato.samplers import Ancestral
+from sfumato.samplers import Ancestral, PredictorCorrector
 
 if TYPE_CHECKING:
     from sfumato.experiment.config import Experiment
@@ -224,8 +224,13 @@ def _holds_learned(schedule: Schedule) -> bool:
 
 
 def variance_misfits(objective: Objective, sampling: "SamplingConfig") -> Iterator[ConfigError]:
-    """A sampler's learned variance against the one that the objective trains, and the length of its steps."""
-    sampler = sampling.sampler
+    """A sampler's learned variance against the one that the objective trains, and the length of its steps.
+
+    That of the predictor in a sampler that corrects another: nothing else would refuse it before it has sampled.
+    """
+    sampler, key = sampling.sampler, "sampling.sampler.variance"
+    if isinstance(sampler, PredictorCorrector):
+        sampler, key = sampler.predictor, "sampling.sampler.predictor.variance"
     variances = (
         [getattr(sampler, f.name) for f in dataclasses.fields(sampler)] if isinstance(sampler, Ancestral) else []
     )
@@ -233,20 +238,20 @@ def variance_misfits(objective: Objective, sampling: "SamplingConfig") -> Iterat
         trained, asked = learned_variance(objective), type(variance).__name__
         if trained is None:
             yield ConfigError(
-                f"sampling.sampler.variance is {asked} and objective is {type(objective).__name__}, which trains none",
-                expected=f"sampling.sampler.variance: Small, or objective: Hybrid with objective.variance: {asked}",
-                fix="set sampling.sampler.variance: Small",
+                f"{key} is {asked} and objective is {type(objective).__name__}, which trains none",
+                expected=f"{key}: Small, or objective: Hybrid with objective.variance: {asked}",
+                fix=f"set {key}: Small",
             )
         elif trained != variance:
             yield ConfigError(
-                f"sampling.sampler.variance is {variance!r} and objective.variance is {trained!r}",
+                f"{key} is {variance!r} and objective.variance is {trained!r}",
                 expected="the same variance in both: a network says one thing",
-                fix=f"set sampling.sampler.variance: {type(trained).__name__}"
+                fix=f"set {key}: {type(trained).__name__}"
                 + (f" with its steps: {trained.chain_steps}" if trained.chain_steps is not None else ""),
             )
         elif variance.chain_steps not in (None, sampling.steps):
             yield ConfigError(
-                f"sampling.sampler.variance is {asked}, of single steps of a chain of {variance.chain_steps}, and "
+                f"{key} is {asked}, of single steps of a chain of {variance.chain_steps}, and "
                 f"sampling.steps is {sampling.steps}",
                 expected="as many steps as the chain has, or a model trained with the variance LearnedRange",
                 fix=f"set sampling.steps: {variance.chain_steps}",
