@@ -24,6 +24,7 @@ from sfumato.samplers import (
     Sampler,
     Trailing,
     UniformLogSnr,
+    UniPc,
     sample,
 )
 from sfumato.verify.oracles import DatasetOracle, GaussianOracle, MixtureOracle, Oracle
@@ -168,7 +169,7 @@ def test_samples_do_not_depend_on_their_batch(ideal: MakeIdeal) -> None:
 
 
 def test_what_cannot_be_corrected_is_refused() -> None:
-    for predictor in (PredictorCorrector(), DormandPrince()):
+    for predictor in (PredictorCorrector(), DormandPrince(), UniPc()):
         with pytest.raises(ConfigError, match=rf"sampler\.predictor is {type(predictor).__name__}"):
             PredictorCorrector(predictor)
     with pytest.raises(ConfigError, match=r"sampler\.corrections is -1"):

@@ -25,6 +25,7 @@ from sfumato.core import Cond, Denoise, NoiseSource
 from sfumato.errors import ConfigError
 from sfumato.samplers.base import Sampler, Stepped, predict
 from sfumato.samplers.euler_maruyama import EulerMaruyama
+from sfumato.samplers.unipc import UniPc
 
 __all__ = ["Corrected", "PredictorCorrector"]
 
@@ -44,7 +45,8 @@ class PredictorCorrector(Sampler[Corrected]):
     """A sampler whose every step but the last, to data, is followed by Langevin corrections at the level it reached.
 
     Calls are the predictor's and one per correction. The predictor is best one that works step by step: what a
-    multistep method remembers is of points before their correction.
+    multistep method remembers is of points before their correction. UniPc goes on from such a point itself, so that it
+    would walk past every correction: it is refused.
 
     predictor: the sampler that is corrected.
     corrections: Langevin steps after each of its steps; 0 leaves the predictor as it is.
@@ -57,10 +59,10 @@ class PredictorCorrector(Sampler[Corrected]):
     snr: float = 0.16
 
     def __post_init__(self) -> None:
-        if isinstance(self.predictor, PredictorCorrector) or self.predictor.adaptive:
+        if isinstance(self.predictor, PredictorCorrector | UniPc) or self.predictor.adaptive:
             raise ConfigError(
                 f"sampler.predictor is {type(self.predictor).__name__}",
-                expected="a sampler that takes the steps of the grid and no corrections of its own",
+                expected="a sampler that takes the steps of the grid and makes no corrections of its own",
                 fix="set sampling.sampler.predictor: EulerMaruyama, and sampling.sampler.corrections for more of them",
             )
         for name, value, good, usual in (
