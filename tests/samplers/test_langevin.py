@@ -193,6 +193,16 @@ def test_langevin_refuses_a_grid_of_levels(ideal: MakeIdeal) -> None:
         list(sample(Langevin(2), d, torch.zeros(1, 1), [1.0, 0.5, 0.0], noise=noise_of(1)))
 
 
+def test_langevin_refuses_the_noisy_end_of_a_schedule(ideal: MakeIdeal) -> None:
+    """There it samples noisy data, which in units of data are 50 times too wide; the clean end is a level as any."""
+    for schedule in (CosineAngle(), Ve()):
+        d = ideal(MIXTURE, schedule)
+        with pytest.raises(UsageError, match=r"(?s)one noise level.*times the signal.*AnnealedLangevin"):
+            list(sample(Langevin(2), d, torch.zeros(1, 1), [1.0, 0.0], noise=noise_of(1)))
+        (step,) = sample(Langevin(2), d, torch.zeros(1, 1), [schedule.t_min, 0.0], noise=noise_of(1))
+        assert step.calls == 2
+
+
 # --- annealed --------------------------------------------------------------------------------------------------------
 
 

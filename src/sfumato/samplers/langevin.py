@@ -78,7 +78,8 @@ def langevin(
 class Langevin(Sampler[None]):
     """Langevin dynamics at one noise level, that of t = 1 on `OneLevel`; `iterations` calls, one more to denoise.
 
-    It walks in a single interval, from t to data; a grid of more is refused.
+    It walks in a single interval, from t to data; a grid of more is refused. So is a level of a longer schedule with
+    more noise than signal, where what is sampled are noisy data that show nothing but noise.
 
     iterations: steps of the walk.
     step_size: of the first step, in squared units of the prepared data.
@@ -112,6 +113,7 @@ class Langevin(Sampler[None]):
                 expected="one interval, from the noise level of the score to data",
                 fix="set sampling.steps: 1 (with the schedule OneLevel), or take the sampler AnnealedLangevin",
             )
+        check_level(d, t)
         seen = Watched(d, t, cond)
         for x in langevin(
             seen,
@@ -124,6 +126,17 @@ class Langevin(Sampler[None]):
         ):
             x_t = x
         return at_data(seen, x_t, None, denoise=self.denoise)
+
+
+def check_level(d: Denoise, t: float) -> None:
+    """Refuse a walk at a level of more noise than signal where the schedule has cleaner ones. Raises UsageError."""
+    level = float(d.schedule.rates(t).noise_level)
+    if level > 1 and d.schedule.t_min < t:
+        raise UsageError(
+            f"Langevin samples at one noise level, and at t = {t:.4g} that is {level:.3g} times the signal",
+            expected="a level at which the data can be seen, as those of the schedule OneLevel",
+            fix="take the sampler AnnealedLangevin, which goes down all levels, or another (--sampler ddim)",
+        )
 
 
 @dataclass(frozen=True, slots=True)
