@@ -84,7 +84,8 @@ def test_the_table_is_kept_for_these_weights(run: Path) -> None:
     assert table_of(sfumato.load(run)).mmse[0] == 77.0  # read, not measured
     assert table_of(model, weights="live") != first
     assert len(json.loads((run / CACHE).read_text())) == 2
-    for damage in ("", "[1]", "nonsense", json.dumps({key: {"log_snr": [0.0]}}), json.dumps({key: 3})):
+    empty = json.dumps({key: {"log_snr": [], "mmse": []}})
+    for damage in ("", "[1]", "nonsense", json.dumps({key: {"log_snr": [0.0]}}), json.dumps({key: 3}), empty):
         (run / CACHE).write_text(damage)
         assert table_of(model) == first, damage
 

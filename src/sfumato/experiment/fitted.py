@@ -69,7 +69,9 @@ def table_of(model: "Model", denoiser: Denoiser, guide: Denoise, *, clip: bool) 
     kept = stored_tables(path)
     if key in kept:
         with suppress(ConfigError, KeyError, TypeError, ValueError):
-            return Optimal(tuple(map(float, kept[key]["log_snr"])), tuple(map(float, kept[key]["mmse"])))
+            found = Optimal(tuple(map(float, kept[key]["log_snr"])), tuple(map(float, kept[key]["mmse"])))
+            if found.is_fitted:
+                return found
     table = measure(guide, data_of(model), next(denoiser.network.parameters()).device)
     kept[key] = {"log_snr": list(table.log_snr), "mmse": list(table.mmse)}
     with suppress(OSError):
