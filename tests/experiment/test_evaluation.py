@@ -16,11 +16,14 @@ import sfumato
 from sfumato.core import (
     Denoiser,
     DiscretizedGaussian,
+    GridTimes,
     LogSnrInput,
     LogSnrLinear,
     Noise,
     OneLevel,
     RectifiedFlow,
+    Small,
+    Tabulated,
     Velocity,
 )
 from sfumato.data import DataConfig, Normalization
@@ -35,7 +38,7 @@ from sfumato.experiment.evaluation.likelihoods import Chain, require_likelihood
 from sfumato.experiment.evaluation.subject import Timed, forecast
 from sfumato.experiment.model import Model
 from sfumato.nn import FourierMlpConfig
-from sfumato.objectives import DenoisingLoss, Huber, NoiseError
+from sfumato.objectives import DenoisingLoss, Huber, NoiseError, VariationalBound
 from sfumato.samplers import Ancestral
 from sfumato.verify.oracles.worlds import MixtureOracle, noise_floor
 
@@ -188,7 +191,10 @@ def test_what_the_notes_must_say() -> None:
     assert any("valid but loose" in note and "no bound" in note for note in notes)
     assert any("no smallest loss" in note for note in notes)
     blurred = mixture_model(schedule=LogSnrLinear(log_snr_max=4.0))
-    assert any("keeps noise of 0.14" in note for note in evaluate(blurred, ["nll"], n=10, tolerance=1e-2).notes)
+    found = evaluate(blurred, ["nll"], n=10, tolerance=1e-2)
+    assert any("keeps noise of 0.14" in note for note in found.notes)
+    chosen = str(found.metrics["nll[bound]"].provenance["variance"])
+    assert chosen.startswith("Optimal")  # half of Large here, as the data are as narrow as the noise
 
 
 def test_pictures_in_bits(digits_run: Path) -> None:
@@ -222,6 +228,24 @@ def test_the_model_gives_densities_of_points() -> None:
     )
 
 
+def test_a_bound_whose_variance_is_stated_needs_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may be measured where its training data are not; the pilot that chooses a variance needs them."""
+    chain: dict[str, Any] = {"schedule": Tabulated(steps=10), "times": GridTimes(steps=10)}
+    chain["sampling"] = SamplingConfig(sampler=Ancestral(), steps=10, micro_batch=500, clip=False)
+    stated = mixture_model(objective=VariationalBound(variance=Small()), **chain)
+    chosen = mixture_model(**chain)
+    x = np.ones((2, 2), np.float32)
+    before = stated.log_prob(x, method="bound")
+
+    def gone(experiment: Experiment) -> None:
+        raise DataError("the data are gone", expected="data", fix="put them back")
+
+    monkeypatch.setattr("sfumato.experiment.evaluation.likelihoods.prepare_data", gone)
+    assert np.array_equal(stated.log_prob(x, method="bound"), before)
+    with pytest.raises(DataError, match="gone"):
+        chosen.log_prob(x, method="bound")
+
+
 def test_what_is_added_to_a_density_of_pictures() -> None:
     """-log p of dequantised data in model units becomes nats of levels: D log(127.5) for [-1, 1], log(std) else."""
     scaled = convention_of(Normalization("range", (127.5,), (127.5,), (8, 8), None), 0.0)
@@ -253,6 +277,7 @@ def padded() -> None:
         (lambda: mixture_model().log_prob(np.zeros((3, 5))), DataError, "shape"),
         (lambda: mixture_model().log_prob(np.zeros((3, 2)), method="guess"), UsageError, "guess"),
         (lambda: mixture_model().log_prob(np.full((3, 2), np.nan)), DataError, "finite"),
+        (lambda: mixture_model().log_prob(np.zeros((0, 2), np.float32)), DataError, "no example"),
         (padded, DataError, "padded"),
     ],
 )

@@ -20,7 +20,7 @@ from sfumato.experiment.build import DataRecord
 from sfumato.likelihood import Levels
 from sfumato.likelihood.divergence import PROBE_DRAW
 
-__all__ = ["Measure", "convention_of", "raw_values"]
+__all__ = ["Measure", "clean_end_note", "convention_of", "raw_values"]
 
 DEQUANTIZE = PROBE_DRAW - 2  # a draw that no step of a chain, no probe and no start of a flow uses
 
@@ -72,12 +72,37 @@ def convention_of(normalization: Normalization, log_scale: float) -> Measure:
     return Measure(levels, decoder, True, 0.0)
 
 
+def clean_end_note(left: float, measure: Measure) -> str | None:
+    """What noise of standard deviation `left`, in model units, at the clean end of a schedule costs; None for little.
+
+    A density blurred by it is nowhere above its peak, (2 pi left²)^(-1/2) per dimension: on levels that are `width`
+    apart, -log2 p is at least log2(sqrt(2 pi) left/width) bits/dim, however good the model.
+    """
+    kept = f"the schedule keeps noise of {left:.2g} model units at its clean end"
+    if measure.levels is None:
+        return (
+            f"{kept}: the flow's density is that of data blurred by it, the last step of the bound one Gaussian, and a "
+            "schedule that starts cleaner reads lower"
+            if left > 0.05
+            else None
+        )
+    least = math.log2(math.sqrt(2 * math.pi) * left) + measure.levels.offset
+    return (
+        f"{kept}: the flow's density is that of data blurred by it, which alone is {least:.2f} bits/dim or more; the "
+        "last step of the bound undoes it"
+        if least > 0
+        else None
+    )
+
+
 def raw_values(record: DataRecord, x: NDArray[Any]) -> Tensor:
     """x as the data are stored: uint8 (n, H, W, C), or float32 (n, *). Raises DataError for anything else.
 
     Float pictures within [-1, 1] are taken where every value is one of the 256 levels v/127.5 - 1.
     """
     values = torch.as_tensor(x)
+    if values.numel() == 0:
+        raise DataError("no example was given", expected="one example or more", fix="give an array of them")
     if record.normalization.size is None:
         good = values.shape[1:] == record.shape and values.is_floating_point() and bool(values.isfinite().all())
         if not good:

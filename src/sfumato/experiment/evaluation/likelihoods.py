@@ -283,7 +283,8 @@ def nll_of(model: Model, x: NDArray[Any], *, method: Method, seed: int, weights:
     raw = raw_values(model.record, x)
     denoiser = precise(model, weights)
     x0 = model.record.normalization.to_model(raw).to(next(denoiser.network.parameters()))
-    given = None if isinstance(method, FlowMethod) else prepare_data(model.experiment)
+    needs_data = not isinstance(method, FlowMethod) and variance_of(model.experiment.objective) is None
+    given = prepare_data(model.experiment) if needs_data else None  # to choose a variance on
     subject = Subject(model, denoiser, given, None, x0, "held-out", weights, seed, lambda text: None)
     require_likelihood(denoiser)
     return method(subject, convention_of(model.record.normalization, subject.log_scale)).nll
