@@ -20,7 +20,7 @@ from typing import Any
 from sfumato.core.denoiser import MAX_TERMINAL_SIGNAL
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import DataRecord
-from sfumato.experiment.evaluation.conventions import Measure, convention_of
+from sfumato.experiment.evaluation.conventions import Measure, clean_end_note, convention_of
 from sfumato.experiment.evaluation.likelihoods import (
     BoundMethod,
     FlowMethod,
@@ -235,12 +235,9 @@ def likelihood_notes(subject: Subject, measure: Measure, book: Notebook) -> None
             f"the schedule ends with {signal:.2g} times the noise's power of data left: likelihoods start from the "
             "prior all the same, as sampling does, and pay for the difference"
         )
-    left = float(schedule.rates(schedule.t_min).noise_level)
-    if left > 0.05:
-        book.add(
-            f"the schedule keeps noise of {left:.2g} model units at its clean end: both likelihoods are those of data "
-            "blurred by it, and a schedule that starts cleaner reads lower"
-        )
+    blur = clean_end_note(float(schedule.rates(schedule.t_min).noise_level), measure)
+    if blur is not None:
+        book.add(blur)
 
 
 def _losses(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
