@@ -9,7 +9,7 @@ import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -24,7 +24,10 @@ from sfumato.experiment.config import Experiment, SamplingConfig, sampling_with
 from sfumato.experiment.objective_misfits import variance_misfits
 from sfumato.experiment.schema import refuse_all
 from sfumato.guidance import Clipped
-from sfumato.samplers import Step, Trailing, sample
+from sfumato.samplers import Sampler, Step, Trailing, sample
+
+if TYPE_CHECKING:
+    from sfumato.experiment.latents import Encoded
 
 __all__ = [
     "MOST_SAMPLES",
@@ -249,6 +252,29 @@ class Model:
             )
         dim = math.prod(self.record.shape)
         return -self.log_prob(x, method=method, seed=seed, weights=weights) / (dim * math.log(2))
+
+    def encode(self, x: NDArray[Any], *, steps: int = 50, sampler: Sampler[Any] | None = None) -> "Encoded":
+        """The noise that raw examples x (n, *) are sampled from, and how far each comes back; see `latents.encoded`."""
+        from sfumato.experiment.latents import encoded
+
+        return encoded(self, x, steps=steps, sampler=sampler)
+
+    def decode(
+        self, latents: NDArray[np.float32], *, steps: int = 50, sampler: Sampler[Any] | None = None
+    ) -> NDArray[np.generic]:
+        """What latents (n, *) of `encode` come back as, in data units; see `latents.decoded`."""
+        from sfumato.experiment.latents import decoded
+
+        return decoded(self, latents, steps=steps, sampler=sampler)
+
+    def interpolate(self, first: int, second: int, n: int = 11, **changes: object) -> NDArray[np.generic]:
+        """n samples from that of seed `first` to that of seed `second`, along the arc between their noises.
+
+        `changes` are sampling settings (steps=25, sampler="heun"). See `latents.interpolated`.
+        """
+        from sfumato.experiment.latents import interpolated
+
+        return interpolated(self, first, second, n, self.settings(**changes))
 
     def path(self, n: int, *, seed: int = 0, config: SamplingConfig | None = None) -> Trajectory:
         """The whole way of n samples (at most one micro-batch) from noise to data, in data units."""

@@ -9,7 +9,7 @@ from sfumato.samplers.euler_maruyama import EulerMaruyama
 from sfumato.samplers.grids import Karras, Leading, Linspace, Quadratic, TimeGrid, Trailing, UniformLogSnr
 from sfumato.samplers.heun import Dpm2, Heun
 from sfumato.samplers.interpolation import slerp
-from sfumato.samplers.inversion import RoundTrip, decode, encode, round_trip
+from sfumato.samplers.inversion import RoundTrip, decode, encode, inversion_times, round_trip
 from sfumato.samplers.langevin import AnnealedLangevin, Langevin, langevin, score_at
 from sfumato.samplers.multistep import Deis, Dpmpp2M, Dpmpp3M
 from sfumato.samplers.predictor_corrector import PredictorCorrector
@@ -47,6 +47,7 @@ __all__ = [
     "UniformLogSnr",
     "decode",
     "encode",
+    "inversion_times",
     "langevin",
     "round_trip",
     "sample",

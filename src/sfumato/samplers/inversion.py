@@ -17,11 +17,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from sfumato.core import Cond, Denoise, NoiseSource
+from sfumato.core import Cond, Denoise, NoiseSource, Schedule
 from sfumato.errors import UsageError
 from sfumato.samplers.base import Sampler, check_finite, check_times, sample
+from sfumato.samplers.grids import Trailing, UniformLogSnr
 
-__all__ = ["RoundTrip", "decode", "encode", "round_trip"]
+__all__ = ["RoundTrip", "decode", "encode", "inversion_times", "round_trip"]
 
 S = TypeVar("S")
 
@@ -38,6 +39,14 @@ class RoundTrip:
     decoded: Tensor
     rms: Tensor
     largest: float
+
+
+def inversion_times(schedule: Schedule, steps: int) -> list[float]:
+    """`steps` intervals from 1 to t_min: even in log-SNR, or between steps of the table where there is one."""
+    table = schedule.num_steps
+    if table is None:
+        return UniformLogSnr().times_to_t_min(schedule, steps)
+    return Trailing().times_to_t_min(schedule, min(steps, table - 1))
 
 
 def check_invertible(sampler: Sampler[S], times: Sequence[float]) -> None:

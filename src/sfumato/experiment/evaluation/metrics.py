@@ -6,6 +6,7 @@
     sliced_wasserstein, energy_distance, mmd
                           points: samples against real ones, each beside its two-sample floor
     mode_coverage         points of a law with modes
+    round_trip            examples encoded to noise and decoded again: the error of Heun's method and of DDIM
     loss                  the run's objective, held out and on the training part, beside the smallest attainable loss
 
 Every number is an `Estimate`; what a person must know to read them is in `notes`.
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
+
+import torch
 
 from sfumato.core.denoiser import MAX_TERMINAL_SIGNAL
 from sfumato.errors import DataError, UsageError
@@ -35,10 +38,12 @@ from sfumato.experiment.load import load
 from sfumato.experiment.model import Model
 from sfumato.metrics import EnergyDistance, Estimate, Fact, Mmd, SlicedWasserstein, mean_of, paired_difference
 from sfumato.objectives import DenoisingLoss, Huber, Mae
+from sfumato.samplers import Ddim, Heun, inversion_times, round_trip
 
 __all__ = ["METRICS", "Evaluation", "default_metrics", "evaluate"]
 
 NATS_TO_BITS = 1.4426950408889634
+ROUND_TRIP_STEPS = 50  # each way
 Entry = tuple[str, Estimate]
 TWO_MODELS = "the ancestral chain (bound) and the probability-flow ODE (flow) are two models: they need not agree"
 
@@ -138,7 +143,7 @@ def default_metrics(model: Model, book: Notebook) -> tuple[str, ...]:
     for name in names:
         try:
             require_fitting(name, record)
-            if name in ("bits_per_dim", "nll"):
+            if name in ("bits_per_dim", "nll", "round_trip"):
                 require_likelihood(model.denoiser)
             kept.append(name)
         except DataError as error:
@@ -240,6 +245,17 @@ def likelihood_notes(subject: Subject, measure: Measure, book: Notebook) -> None
         book.add(blur)
 
 
+def round_trip_entries(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    """round_trip[heun] and round_trip[ddim]: root mean square difference, mean over examples, in prepared units."""
+    require_likelihood(subject.denoiser)
+    times = inversion_times(subject.denoiser.schedule, ROUND_TRIP_STEPS)
+    for name, sampler in (("heun", Heun()), ("ddim", Ddim())):
+        found = [round_trip(sampler, subject.denoiser, part, times).rms for part in subject.x0.split(256)]
+        facts = subject.facts(sampler=repr(sampler), steps=len(times) - 1, unit="prepared data (pictures: -1 to 1)")
+        yield f"round_trip[{name}]", mean_of(torch.cat(found).cpu(), facts)
+    book.add("round_trip encodes examples along the probability-flow ODE and decodes them: 0 for a perfect solver")
+
+
 def _losses(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
     return loss_entries(subject, book.add)
 
@@ -267,6 +283,7 @@ METRICS: dict[str, Metric] = {
     "energy_distance": _energy,
     "mmd": _mmd,
     "mode_coverage": _modes,
+    "round_trip": round_trip_entries,
     "loss": _losses,
 }
 SAMPLE_METRICS = ("sliced_wasserstein", "energy_distance", "mmd", "mode_coverage")
