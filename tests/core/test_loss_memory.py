@@ -131,6 +131,23 @@ def test_the_variance_falls_to_its_floor(schedule: Schedule) -> None:
     assert float(plain.std() / plain.mean()) > 1.5
 
 
+def test_times_fill_every_part_evenly() -> None:
+    """Within a part t is uniform, not its middle: an integral of what bends would be a sum over the parts otherwise.
+
+    The largest gap between an empirical distribution of n uniform numbers and its law is 1.63/sqrt(n) in 1 % of cases
+    (Kolmogorov); the seed is fixed.
+    """
+    schedule, times = CosineAngle(), LossAwareTimes(bins=3, uniform=0.3, spread="independent")
+    memory = filled(times, schedule)
+    t = times.draw(schedule, 30_000, derived_generator(1, "even"), memory).t
+    position = (t - memory.start) / (1 - memory.start) * 3
+    for part in range(3):
+        inside = (position[position.floor() == part] - part).sort().values
+        even = (torch.arange(len(inside), dtype=torch.float64) + 0.5) / len(inside)
+        assert len(inside) > 2000
+        assert float((inside - even).abs().max()) < 1.63 / math.sqrt(len(inside))
+
+
 def test_a_draw_is_a_function_of_its_generator_and_of_the_memory() -> None:
     times = LossAwareTimes()
     memory = filled(times, CHAIN)
