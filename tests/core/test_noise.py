@@ -70,7 +70,7 @@ def test_far_seeds_and_extreme_seeds_differ() -> None:
 def test_purposes_and_draws_share_nothing() -> None:
     source = NoiseSource.of(seed=0, count=64)
     like = torch.zeros(64, 1024)
-    streams = [source.initial((64, 1024), like=like), *(source.normal(like, draw=k) for k in range(3))]
+    streams = [source.initial((64, 1024), like=like), *(source.normal(like, draw=k) for k in (0, 1, 2, 1000, 1 << 32))]
     streams += [source.increment(at(-3.0), at(3.0), like)]
     for a, b in itertools.combinations(streams, 2):
         assert abs(float((a * b).mean())) < 5 / math.sqrt(a.numel())
