@@ -143,6 +143,11 @@ def check_terminal_signal(schedule: Schedule, data_std: float) -> None:
         )
 
 
+def noisiest_end(data_std: float) -> float:
+    """The log_snr in nats at which alpha² data_std²/sigma² is what sampling allows, less what rounding may add."""
+    return math.log(MAX_TERMINAL_SIGNAL / data_std**2) - 1e-9
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """The network's own words: F, and what it says of the variance where it was built to, each (B, C, *)."""
@@ -167,7 +172,8 @@ class Denoiser(nn.Module):
 
     With `learn_variance` the network gives twice the channels; the second half is the prediction's `var_output`, which
     `LearnedRange` or `Learned` turns into a variance. A schedule that is trained has its module `clock` among those of
-    the network, so that optimizers, averages and files hold it; `schedule` is then what the clock says now.
+    the network, so that optimizers, averages and files hold it; `schedule` is then what the clock says now. Its noisy
+    end, where that is trained, stays where the check of the terminal signal passes.
     """
 
     def __init__(
@@ -192,6 +198,8 @@ class Denoiser(nn.Module):
             check_terminal_signal(schedule, data_std)
         self.network = network
         self.clock = _joined(schedule.clock(), network)
+        if self.clock is not None and not allow_terminal_signal:
+            self.clock.end_below(noisiest_end(data_std))
         self._fixed = schedule
         self.parameterization = parameterization
         self.time_input = time_input

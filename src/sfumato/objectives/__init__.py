@@ -1,6 +1,7 @@
 """What training minimises: denoising losses with their weights, variational bounds, score matching."""
 
 from sfumato.objectives.attainable import AttainableLoss, attainable_loss, attainable_noise_loss
+from sfumato.objectives.continuous import ContinuousBound, ContinuousTerms
 from sfumato.objectives.denoising import DenoisingLoss, Distance, Draw, Huber, Losses, Mae, Mse, Objective
 from sfumato.objectives.score_matching import (
     DenoisingScoreMatching,
@@ -33,6 +34,8 @@ __all__ = [
     "attainable_noise_loss",
     "P2",
     "BoundTerms",
+    "ContinuousBound",
+    "ContinuousTerms",
     "DenoisingLoss",
     "DenoisingScoreMatching",
     "Distance",

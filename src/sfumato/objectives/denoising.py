@@ -34,9 +34,18 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """One value per example, (B,) float32 on the device: what is minimised is their mean."""
+    """One value per example, (B,) float32 on the device: what is minimised is their mean.
+
+    of_times: (B,), the part of each value that the times drawn have a hand in; None where that is all of it.
+    """
 
     values: Tensor
+    of_times: Tensor | None = None
+
+    @property
+    def judged(self) -> Tensor:
+        """(B,), what a trained schedule and times that remember losses go by: a part that t leaves alone is no news."""
+        return self.values if self.of_times is None else self.of_times
 
 
 class Distance(ABC):
@@ -98,7 +107,7 @@ class Objective(ABC):
 
     @property
     def whole_chain(self) -> bool:
-        """Whether the mean over every step of a chain is meant, and a few fixed noise levels would not show it."""
+        """Whether the mean over every time is meant, as a bound is, and a few fixed noise levels would not show it."""
         return False
 
     @property

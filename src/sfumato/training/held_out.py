@@ -2,8 +2,8 @@
 
 The K levels are the midpoints of K equal parts of [t_min, 1], on the grid for a table; the loss is the objective's own
 under times uniform in t, and is shown per level with its log_snr. A bound is a sum over every step of a chain, of which
-a few can be most: for such an objective (`whole_chain`) example i of N looks at the place (i + ½)/N of each part, so
-that all steps are seen by some example, always the same one.
+a few can be most, or an integral over all t: for such an objective (`whole_chain`) example i of N looks at the place
+(i + ½)/N of each part, so that all times are seen by some example, always the same one.
 """
 
 import math
@@ -37,13 +37,16 @@ class HeldOut:
         return ((middles * schedule.num_steps).floor() + 1).unique() / schedule.num_steps
 
     def times_of_examples(self, schedule: Schedule) -> Tensor:
-        """The K times of each of the N examples, (K, N) float64: the same for all, or spread over every step."""
+        """The K times of each of the N examples, (K, N) float64: the same for all, or spread over the whole span."""
         times, count = self.times(schedule), len(self.x0)
-        if not self.objective.whole_chain or schedule.num_steps is None:
+        if not self.objective.whole_chain:
             return times[:, None].expand(-1, count)
         places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
         parts = torch.arange(len(times), dtype=torch.float64)[:, None]
-        return (((parts + places) / len(times) * schedule.num_steps).floor() + 1) / schedule.num_steps
+        whole = (parts + places) / len(times)
+        if schedule.num_steps is None:
+            return schedule.t_min + (1 - schedule.t_min) * whole
+        return ((whole * schedule.num_steps).floor() + 1) / schedule.num_steps
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser) -> dict[str, Any]:

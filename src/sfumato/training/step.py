@@ -107,12 +107,12 @@ class TrainStep:
         for part, (batch, draw) in enumerate(self.parts(step)):
             last = part == self.settings.accumulate - 1
             with nullcontext() if last else self.engine.accelerator.no_sync(self.denoiser.network):
-                values = self.objective(self.denoiser, batch.x0, draw).values
-                mean = values.mean() / self.settings.accumulate
-                with nullcontext() if self.denoiser.clock is None else self.denoiser.clock.judged(values):
+                losses = self.objective(self.denoiser, batch.x0, draw)
+                mean = losses.values.mean() / self.settings.accumulate
+                with nullcontext() if self.denoiser.clock is None else self.denoiser.clock.judged(losses.judged):
                     mean.backward()
             loss += mean.detach()
-            judged.append(values.detach())
+            judged.append(losses.judged.detach())
         result = self._update(step, loss)
         self._remember(step, torch.cat(judged))
         return result
