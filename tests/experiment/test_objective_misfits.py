@@ -120,6 +120,31 @@ MISFITS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "objective.distance is Huber and schedule is LearnedLogSnr",
         {"objective.distance": "Mse"},
     ),
+    "a continuous bound of a table": (
+        {**CHAIN, "objective": "ContinuousBound"},
+        "objective is ContinuousBound and schedule is Tabulated, a chain of steps",
+        {"objective": "VariationalBound"},
+    ),
+    "levels of points in continuous time": (
+        {**POINTS, "objective": {"kind": "ContinuousBound", "decoder": "DiscretizedGaussian"}},
+        "objective.decoder is DiscretizedGaussian and data.source is swiss-roll, whose points have no levels",
+        {"objective.decoder": "GaussianDecoder"},
+    ),
+    "ends without what they cost": (
+        {"schedule": "LearnedLogSnr", "schedule.learn_ends": True},
+        "schedule.learn_ends is true and objective is DenoisingLoss, which does not know what the ends cost",
+        {"objective": "ContinuousBound"},
+    ),
+    "ends under another bound": (
+        {"schedule": "LearnedLogSnr", "schedule.learn_ends": True, "objective": "DenoisingScoreMatching"},
+        "schedule.learn_ends is true and objective is DenoisingScoreMatching",
+        {"schedule.learn_ends": False, "objective": "ContinuousBound"},
+    ),
+    "ends at other times": (
+        {"schedule": "LearnedLogSnr", "objective": "ContinuousBound", "times": "LogNormalTimes"},
+        "times is LogNormalTimes and schedule is LearnedLogSnr, which is a density of times itself",
+        {"times": "UniformTimes"},
+    ),
     "two densities": (
         {**LEARNED, "times": "LossAwareTimes"},
         "times is LossAwareTimes and schedule is LearnedLogSnr, which is a density of times itself",

@@ -1,7 +1,8 @@
 """What an objective needs of the rest of an experiment; each misfit names both fields and a pair that fits.
 
-Bounds are sums over the steps of a chain and learn the variance that sampling then uses; score matching differentiates
-the network by its input; a trained schedule needs a loss whose mean does not depend on it.
+Bounds are sums over the steps of a chain and learn the variance that sampling then uses, or integrals over continuous
+time; score matching differentiates the network by its input; a trained schedule needs a loss whose mean does not depend
+on it, and trained ends one that is the whole bound.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from sfumato.data import declared_shape
 from sfumato.errors import ConfigError
 from sfumato.nn import ResidualUNetConfig
 from sfumato.objectives import (
+    ContinuousBound,
     DenoisingLoss,
     EdmLogNormal,
     Elbo,
@@ -78,14 +80,29 @@ def learned_variance(objective: Objective) -> Variance | None:
 
 
 def _bound_misfits(e: "Experiment") -> Iterator[ConfigError]:
-    if not isinstance(e.objective, VariationalBound | Hybrid | SohlDicksteinBound):
-        return
-    name, schedule, steps = type(e.objective).__name__, type(e.schedule).__name__, e.schedule.num_steps
+    bounds = ContinuousBound | VariationalBound | Hybrid
+    if isinstance(e.objective, bounds) and isinstance(e.objective.decoder, DiscretizedGaussian):
+        yield from _decoder_misfits(e)
+    if isinstance(e.objective, ContinuousBound) and e.schedule.num_steps is not None:
+        schedule = type(e.schedule).__name__
+        yield ConfigError(
+            f"objective is ContinuousBound and schedule is {schedule}, a chain of steps",
+            expected="objective: ContinuousBound with schedule: LogSnrLinear and times: UniformTimes, or "
+            f"objective: VariationalBound with schedule: {schedule}",
+            fix="set objective: VariationalBound, or schedule: LogSnrLinear with times: UniformTimes",
+        )
+    if isinstance(e.objective, VariationalBound | Hybrid | SohlDicksteinBound):
+        yield from _chain_misfits(e, e.objective)
+
+
+def _chain_misfits(e: "Experiment", objective: VariationalBound | Hybrid | SohlDicksteinBound) -> Iterator[ConfigError]:
+    """Bounds that are sums over the steps of a chain."""
+    name, schedule, steps = type(objective).__name__, type(e.schedule).__name__, e.schedule.num_steps
     if steps is None:
         yield ConfigError(
             f"objective is {name} and schedule is {schedule}, which has no steps",
-            expected=f"objective: {name} with schedule: Tabulated and times: GridTimes, or objective: DenoisingLoss "
-            "with objective.weighting: Elbo",
+            expected=f"objective: {name} with schedule: Tabulated and times: GridTimes, or objective: ContinuousBound, "
+            f"or objective: DenoisingLoss with objective.weighting: Elbo, with schedule: {schedule}",
             fix="set schedule: Tabulated with times: GridTimes, or objective: DenoisingLoss with "
             "objective.weighting: Elbo",
         )
@@ -96,20 +113,18 @@ def _bound_misfits(e: "Experiment") -> Iterator[ConfigError]:
             expected=f"objective: {name} with times: GridTimes",
             fix=f"set times: GridTimes with times.steps: {steps}",
         )
-    if e.objective.variance.chain_steps not in (None, steps):
+    if objective.variance.chain_steps not in (None, steps):
         yield ConfigError(
-            f"objective.variance.steps is {e.objective.variance.chain_steps} and schedule has {steps} steps",
+            f"objective.variance.steps is {objective.variance.chain_steps} and schedule has {steps} steps",
             expected="the same number of steps in both",
             fix=f"set objective.variance.steps: {steps}",
         )
-    if isinstance(e.objective, SohlDicksteinBound) and steps < 2:
+    if isinstance(objective, SohlDicksteinBound) and steps < 2:
         yield ConfigError(
             "objective is SohlDicksteinBound and schedule has one step, the one that is fixed",
             expected="objective: SohlDicksteinBound with two steps or more",
             fix="set schedule: Tabulated with schedule.steps: 100",
         )
-    if isinstance(e.objective, VariationalBound | Hybrid) and isinstance(e.objective.decoder, DiscretizedGaussian):
-        yield from _decoder_misfits(e)
 
 
 def _decoder_misfits(e: "Experiment") -> Iterator[ConfigError]:
@@ -189,16 +204,28 @@ def _learned_schedule_misfits(e: "Experiment") -> Iterator[ConfigError]:
             expected="schedule: LearnedLogSnr by itself, with the ends that are wanted",
             fix="set schedule: LearnedLogSnr, with objective.weighting: Elbo",
         )
-    if not isinstance(e.schedule, LearnedLogSnr):
-        return
+    if isinstance(e.schedule, LearnedLogSnr):
+        yield from _learning_misfits(e, e.schedule)
+
+
+def _learning_misfits(e: "Experiment", schedule: LearnedLogSnr) -> Iterator[ConfigError]:
+    """What the losses and the times must be for a schedule to learn from them, and for its ends."""
     weighting = e.objective.weighting if isinstance(e.objective, DenoisingLoss) else None
     listed = ", ".join(kind.__name__ for kind in OF_LOG_SNR)
-    if not isinstance(weighting, OF_LOG_SNR):
+    if schedule.learn_ends and not isinstance(e.objective, ContinuousBound):
+        yield ConfigError(
+            f"schedule.learn_ends is true and objective is {type(e.objective).__name__}, which does not know what the "
+            "ends cost",
+            expected="schedule.learn_ends: true with objective: ContinuousBound, the whole bound",
+            fix="set objective: ContinuousBound, or schedule.learn_ends: false",
+        )
+    elif not isinstance(weighting, OF_LOG_SNR) and not isinstance(e.objective, ContinuousBound):
         what = "objective.weighting" if weighting is not None else "objective"
         named = type(e.objective if weighting is None else weighting).__name__
         yield ConfigError(
             f"{what} is {named} and schedule is LearnedLogSnr, which would learn to avoid the losses",
-            expected=f"schedule: LearnedLogSnr with objective: DenoisingLoss and objective.weighting: one of {listed}",
+            expected="schedule: LearnedLogSnr with objective: ContinuousBound, or objective: DenoisingLoss and "
+            f"objective.weighting: one of {listed}",
             fix="set objective.weighting: Elbo"
             if weighting is not None
             else "set objective: DenoisingLoss with objective.weighting: Elbo",

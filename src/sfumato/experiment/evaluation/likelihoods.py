@@ -44,7 +44,7 @@ from sfumato.likelihood import (
     variational_bound,
 )
 from sfumato.metrics import Fact
-from sfumato.objectives import Hybrid, Objective, SohlDicksteinBound, VariationalBound
+from sfumato.objectives import ContinuousBound, Hybrid, Objective, SohlDicksteinBound, VariationalBound
 from sfumato.samplers import Trailing
 
 __all__ = [
@@ -253,9 +253,9 @@ def choose_variance(subject: Subject, measure: Measure) -> tuple[Variance, str]:
 
 def variance_of(objective: Objective) -> Variance | None:
     """The variance that an objective trains or states; None for objectives without one."""
-    if not isinstance(objective, VariationalBound | Hybrid | SohlDicksteinBound):
+    if not isinstance(objective, ContinuousBound | VariationalBound | Hybrid | SohlDicksteinBound):
         return None
-    variance = objective.variance
+    variance: Variance = objective.variance
     return None if isinstance(variance, Optimal) and not variance.is_fitted else variance
 
 
