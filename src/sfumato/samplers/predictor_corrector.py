@@ -23,8 +23,8 @@ from torch import Tensor
 
 from sfumato.core import Cond, Denoise, NoiseSource
 from sfumato.errors import ConfigError
+from sfumato.samplers.ancestral import Ancestral
 from sfumato.samplers.base import Sampler, Stepped, predict
-from sfumato.samplers.euler_maruyama import EulerMaruyama
 from sfumato.samplers.unipc import UniPc
 
 __all__ = ["Corrected", "PredictorCorrector"]
@@ -54,7 +54,7 @@ class PredictorCorrector(Sampler[Corrected]):
     """
 
     order: ClassVar[int] = 1
-    predictor: Sampler[Any] = EulerMaruyama()
+    predictor: Sampler[Any] = Ancestral()
     corrections: int = 1
     snr: float = 0.16
 
@@ -63,7 +63,7 @@ class PredictorCorrector(Sampler[Corrected]):
             raise ConfigError(
                 f"sampler.predictor is {type(self.predictor).__name__}",
                 expected="a sampler that takes the steps of the grid and makes no corrections of its own",
-                fix="set sampling.sampler.predictor: EulerMaruyama, and sampling.sampler.corrections for more of them",
+                fix="set sampling.sampler.predictor: Ancestral, and sampling.sampler.corrections for more of them",
             )
         for name, value, good, usual in (
             ("corrections", self.corrections, self.corrections >= 0, 1),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.core import CosineBetas, Large, LinearBetas, OneLevel, Small, Tabulated, Variance
+from sfumato.core import CosineBetas, Large, LinearBetas, OneLevel, Optimal, Small, Tabulated, Variance
 from sfumato.samplers import (
     Ancestral,
     Ddim,
@@ -26,6 +26,7 @@ from sfumato.samplers import (
 from sfumato.verify import oracles
 from sfumato.verify.affine import output_variance
 from sfumato.verify.check import AtLeast, AtMost, Bound, Check, Near, proves
+from sfumato.verify.checks.likelihoods import exact_optimal
 from sfumato.verify.checks.material import SCHEDULES
 from sfumato.verify.checks.samplers import log_snr_grid
 
@@ -74,11 +75,19 @@ def recursion(sampler: Sampler[Any], name: str, steps: int) -> float:
     return abs(ours / expected_variance(sampler, bars) - 1)
 
 
+def optimal_recursion(name: str) -> float:
+    """The same for the optimal variance, given the exact error of the ideal denoiser."""
+    schedule = Tabulated({"linear": LinearBetas(), "cosine": CosineBetas()}[name], 100)
+    return recursion(Ancestral(exact_optimal(schedule, DATA_VAR)), name, 7)
+
+
 def expected_variance(sampler: Sampler[Any], bars: np.ndarray[Any, np.dtype[np.float64]]) -> float:
     """What the oracle's chain on the kept alpha-bars puts out."""
     match sampler:
         case Ancestral(variance=Large()) | Ddim(sigma_hat=True):
             return oracles.reverse_chain_variance(bars, DATA_VAR, oracles.large_variances(bars))
+        case Ancestral(variance=Optimal()):
+            return oracles.reverse_chain_variance(bars, DATA_VAR, oracles.optimal_variances(bars, DATA_VAR))
         case Ddim(eta=eta):
             return oracles.ddim_chain_variance(bars, DATA_VAR, eta=eta)
         case _:
@@ -129,6 +138,9 @@ def _recursions() -> list[Check]:
         Check(f"law[{name}, 7 of 100, {table}]", about, AtMost(1e-9), partial(recursion, sampler, table, 7))
         for name, sampler in samplers.items()
         for table in ("linear", "cosine")
+    ] + [
+        Check(f"law[ancestral optimal, 7 of 100, {table}]", about, AtMost(1e-9), partial(optimal_recursion, table))
+        for table in ("linear", "cosine")
     ]
 
 
@@ -151,7 +163,7 @@ CHECKS = (
             f"slope of the variance's error over {WEAK_STEPS[0]} to {WEAK_STEPS[-1]} steps, exact",
             bound,
             partial(weak_order, sampler, where),
-            quick=name == "ancestral small" and where == "cosine",
+            quick=name in ("ancestral small", "dpmpp sde") and where == "cosine",
         )
         for name, (sampler, bound) in WEAK_ORDERS.items()
         for where in WHERE
