@@ -135,13 +135,16 @@ def _forward(args: argparse.Namespace, settings: Settings, target: Path) -> "Dra
 
     from sfumato.experiment.build import prepare_data
     from sfumato.figures import forward
+    from sfumato.figures.named import schedule_of
 
-    experiment = _experiment(one(args, "RECIPE or RUN"), args.runs, settings)
+    what = one(args, "RECIPE or RUN")
+    experiment = _experiment(what, args.runs, settings)
     data = prepare_data(experiment)
     total = len(data.parts.train)
     count = args.count if args.count is not None else 3 if data.record.is_image else _POINTS
     chosen = data.parts.train[torch.linspace(0, total - 1, min(count, total)).round().long()]
-    rows: list[Schedule | str] = [experiment.schedule, *(_known(name, args.runs) for name in args.compare)]
+    own = schedule_of(experiment, Path(_known(what, args.runs)))
+    rows: list[Schedule | str] = [own, *(_known(name, args.runs) for name in args.compare)]
     return forward(data.packed.values[chosen], rows, normalization=data.record.normalization, seed=args.seed)
 
 

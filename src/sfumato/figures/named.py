@@ -1,17 +1,20 @@
-"""Schedules by name: a kind (`CosineAngle`, `{kind: VpSde, beta_max: 10}`), a recipe, a settings file, a run folder."""
+"""Schedules by name: a kind (`CosineAngle`, `{kind: VpSde, beta_max: 10}`), a recipe, a settings file, a run folder.
+
+A run that learned its schedule means the trained one, that of its averaged weights.
+"""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato.core import Schedule
+from sfumato.core import PiecewiseLogSnr, Schedule
 from sfumato.errors import ConfigError, UsageError
 from sfumato.experiment.config import Experiment, flag_nodes, load_experiment
 from sfumato.experiment.kinds import canonical, kind_name, kinds, nearest, spellings
 from sfumato.experiment.schema import read_field
 
-__all__ = ["NamedSchedule", "Schedules", "named_schedules", "title_of"]
+__all__ = ["NamedSchedule", "Schedules", "named_schedules", "schedule_of", "title_of"]
 
 Schedules = Schedule | str | Iterable[Schedule | str] | Mapping[str, Schedule | str]
 
@@ -54,7 +57,7 @@ def _resolved(item: Schedule | str) -> NamedSchedule:
 def _of_experiment(word: str) -> Schedule:
     """The schedule of a recipe, settings file or run."""
     try:
-        return load_experiment(word).schedule
+        return schedule_of(load_experiment(word), Path(word))
     except ConfigError as error:
         near = nearest(word, list(kinds(Schedule)))
         if not error.what.startswith("there is no recipe"):
@@ -66,8 +69,24 @@ def _of_experiment(word: str) -> Schedule:
         ) from None
 
 
+def schedule_of(experiment: Experiment, place: Path) -> Schedule:
+    """The schedule of an experiment; the trained one, where `place` is a run that learned just this.
+
+    Raises CheckpointError for a run whose weights cannot be read.
+    """
+    if experiment.schedule.clock() is None or not (place / "config.yaml").is_file():
+        return experiment.schedule
+    from sfumato.experiment.load import load, read_run_config
+
+    if read_run_config(place).schedule != experiment.schedule:  # other settings than the run's were given
+        return experiment.schedule
+    return load(place, device="cpu").denoiser.schedule
+
+
 def title_of(schedule: Schedule) -> str:
-    """The kind of a schedule and the settings in which it differs from its kind's defaults."""
+    """The kind of a schedule and the settings in which it differs from its kind's defaults; whether it is trained."""
+    if isinstance(schedule, PiecewiseLogSnr):
+        return f"{_title(schedule.clock_module.settings)}, trained"
     return _title(schedule)
 
 
