@@ -216,6 +216,6 @@ def test_the_command_trains_ends(tmp_path: Path, capsys: pytest.CaptureFixture[s
     words += " --times UniformTimes --time_input LogSnrInput --training.steps 2 --training.batch_size 8"
     words += f" --training.preview_every 0 --data.count 60 --sampling.sampler Ddim --runs {tmp_path} --name typed"
     assert cli.main(words.split()) == 2
-    assert "set objective: ContinuousBound" in capsys.readouterr().err
+    assert "fix: --objective ContinuousBound" in capsys.readouterr().err
     assert cli.main([*words.split(), "--objective", "ContinuousBound"]) == 0
     assert load(tmp_path / "typed").denoiser.schedule.terminal_signal(1.0) < 0.01
