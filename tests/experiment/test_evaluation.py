@@ -319,6 +319,20 @@ def test_a_single_noise_level_has_no_likelihood() -> None:
         require_likelihood(denoiser)
 
 
+def test_a_chain_of_one_step_has_a_bound_and_no_flow(tmp_path: Path) -> None:
+    steps = {"schedule": "Tabulated", "schedule.steps": 1, "schedule.betas": "Constant", "schedule.betas.value": 0.995}
+    rest = {"times": "GridTimes", "times.steps": 1, "time_input": "StepInput", "time_input.steps": 1}
+    short = {"training.steps": 3, "training.preview_every": 0, "data.count": 60, "sampling.steps": 1}
+    run = sfumato.train("swiss-roll", {**steps, **rest, **short}, runs=tmp_path)
+    found = evaluate(run, "nll")
+    assert "nll[bound]" in found.metrics
+    assert "nll[flow]" not in found.metrics
+    assert any("no probability flow" in note for note in found.notes)
+    assert len(sfumato.load(run).sample(4)) == 4
+    with pytest.raises(DataError, match="no probability flow"):
+        sfumato.load(run).log_prob(np.zeros((2, 2), np.float32))
+
+
 def test_a_chain_says_what_it_visits() -> None:
     from sfumato.core import Small, Tabulated
 

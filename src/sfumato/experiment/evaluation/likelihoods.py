@@ -24,6 +24,7 @@ from sfumato.core import (
     Denoiser,
     Large,
     NoiseSource,
+    OneLevel,
     Small,
     Variance,
     derived_seed,
@@ -54,6 +55,7 @@ __all__ = [
     "Likelihood",
     "choose_variance",
     "nll_of",
+    "require_flow",
     "require_likelihood",
     "true_nll",
 ]
@@ -70,11 +72,22 @@ MICRO_BATCH = 64  # pictures in memory at once; points come 50-fold
 def require_likelihood(denoiser: Denoiser) -> None:
     """Refuse a model that saw one noise level only: it has a score there and no likelihood. Raises DataError."""
     schedule = denoiser.schedule
-    if schedule.t_min >= 1:
+    if isinstance(schedule, OneLevel):
         raise DataError(
             f"the schedule {type(schedule).__name__} has one noise level: a score there, and no likelihood",
             expected="a schedule from data to noise",
             fix="measure samples instead (--metrics sliced_wasserstein,energy_distance)",
+        )
+
+
+def require_flow(denoiser: Denoiser) -> None:
+    """Refuse a chain of one step: it has a variational bound, and no ODE. Raises DataError."""
+    require_likelihood(denoiser)
+    if denoiser.schedule.t_min >= 1:
+        raise DataError(
+            "a chain of one step has a variational bound, and no probability flow",
+            expected="two steps or more for the flow",
+            fix="take the bound (method='bound', or --metrics loss)",
         )
 
 
@@ -286,7 +299,7 @@ def nll_of(model: Model, x: NDArray[Any], *, method: Method, seed: int, weights:
     needs_data = not isinstance(method, FlowMethod) and variance_of(model.experiment.objective) is None
     given = prepare_data(model.experiment) if needs_data else None  # to choose a variance on
     subject = Subject(model, denoiser, given, None, x0, "held-out", weights, seed, lambda text: None)
-    require_likelihood(denoiser)
+    require_flow(denoiser) if isinstance(method, FlowMethod) else require_likelihood(denoiser)
     return method(subject, convention_of(model.record.normalization, subject.log_scale)).nll
 
 

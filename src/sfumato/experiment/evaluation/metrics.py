@@ -28,6 +28,7 @@ from sfumato.experiment.evaluation.likelihoods import (
     BoundMethod,
     FlowMethod,
     Likelihood,
+    require_flow,
     require_likelihood,
     true_nll,
 )
@@ -143,8 +144,10 @@ def default_metrics(model: Model, book: Notebook) -> tuple[str, ...]:
     for name in names:
         try:
             require_fitting(name, record)
-            if name in ("bits_per_dim", "nll", "round_trip"):
+            if name in ("bits_per_dim", "nll"):
                 require_likelihood(model.denoiser)
+            if name == "round_trip":
+                require_flow(model.denoiser)
             kept.append(name)
         except DataError as error:
             book.add(f"{name} was left out: {error.what}")
@@ -193,7 +196,11 @@ def likelihood_entries(subject: Subject, settings: Settings, book: Notebook) -> 
     measure = convention_of(subject.model.record.normalization, subject.log_scale)
     likelihood_notes(subject, measure, book)
     truth = true_nll(subject)
-    found = {"bound": settings.bound(subject, measure), "flow": settings.flow(subject, measure)}
+    found = {"bound": settings.bound(subject, measure)}
+    if subject.denoiser.schedule.t_min < 1:
+        found["flow"] = settings.flow(subject, measure)
+    else:
+        book.add("a chain of one step has a bound, and no probability flow")
     for name, likelihood in found.items():
         yield from of_likelihood(name, likelihood, subject, measure)
     if truth is not None:
@@ -247,7 +254,7 @@ def likelihood_notes(subject: Subject, measure: Measure, book: Notebook) -> None
 
 def round_trip_entries(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
     """round_trip[heun] and round_trip[ddim]: root mean square difference, mean over examples, in prepared units."""
-    require_likelihood(subject.denoiser)
+    require_flow(subject.denoiser)
     times = inversion_times(subject.denoiser.schedule, ROUND_TRIP_STEPS)
     for name, sampler in (("heun", Heun()), ("ddim", Ddim())):
         found = [round_trip(sampler, subject.denoiser, part, times).rms for part in subject.x0.split(256)]
