@@ -68,7 +68,8 @@ def set_logits(d: Denoiser, values: Tensor) -> None:
 def test_untrained_it_is_linear() -> None:
     settings = LearnedLogSnr(7, -9.0, 8.0)
     t = torch.linspace(1e-5, 1, 50, dtype=torch.float64)
-    for schedule in (settings, ideal(settings).schedule):
+    trained = LearnedLogSnr(7, -9.0, 8.0, learn_ends=True)
+    for schedule in (settings, ideal(settings).schedule, ideal(trained).schedule):
         torch.testing.assert_close(schedule.log_snr(t).detach(), LogSnrLinear(-9.0, 8.0).log_snr(t), rtol=0, atol=1e-13)
 
 
@@ -210,7 +211,15 @@ def test_training_finds_the_closed_form(std: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"knots": 0}, {"log_snr_min": 3.0, "log_snr_max": 2.0}, {"log_snr_max": 21.0}], ids=str
+    "settings",
+    [
+        {"knots": 0},
+        {"log_snr_min": 3.0, "log_snr_max": 2.0},
+        {"log_snr_max": 21.0},
+        {"log_snr_max": 20.0, "learn_ends": True},
+        {"log_snr_min": 0.0, "log_snr_max": 0.05, "learn_ends": True},
+    ],
+    ids=str,
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="schedule"):

@@ -139,3 +139,24 @@ def test_a_bound_is_looked_at_in_every_step(session: Make, levels: int) -> None:
     found = scorer(made.denoiser)["held_out_loss"]
     mean = sum(k**2 for k in range(1, 51)) / 50
     assert found == pytest.approx(mean, rel=1e-9 if levels == 1 else 0.02)  # parts of T/K steps are not whole for K = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSquared(Objective):
+    """t², whose mean over a span that starts at 1e-5 is (1 - 1e-15)/(3 (1 - 1e-5))."""
+
+    @property
+    def whole_chain(self) -> bool:
+        return True
+
+    def __call__(self, d: Denoiser, x0: torch.Tensor, draw: Draw, cond: torch.Tensor | None = None) -> Losses:
+        return Losses(draw.t.square())
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_a_bound_in_continuous_time_is_looked_at_everywhere(session: Make, levels: int) -> None:
+    """The midpoint rule with as many places as examples and levels together: 1/12 of a cell's square off."""
+    made = session("digits", {"schedule": "CosineAngle"})
+    x0 = torch.zeros(400, *made.data.record.shape)
+    found = HeldOut(x0, TimeSquared(), levels, 0)(made.denoiser)["held_out_loss"]
+    assert found == pytest.approx((1 - 1e-15) / (3 * (1 - 1e-5)), abs=1 / 12 / (400 * levels) ** 2 * 1.01)
