@@ -6,7 +6,7 @@ The truth beside a model is the law that its data were drawn from, where that is
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sfumato.cli.arguments import Settings
 from sfumato.cli.naming import one, trained
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from sfumato.core import Schedule
     from sfumato.experiment.model import Model
+    from sfumato.experiment.tree import Branch
     from sfumato.figures import Animation, LangevinWalk
     from sfumato.figures.field import Score
     from sfumato.figures.plane import Plane
@@ -34,7 +35,7 @@ __all__ = ["Toy", "density", "gamma", "langevin", "score", "walked"]
 CLEANEST, NOISIEST = 5.0, -0.5  # log-SNR in nats between which scores are shown
 LANGEVIN_LEVEL = 3.0  # log-SNR: the data can be recognised, and the score is smooth enough to walk on
 SWARM = 20  # walkers along each axis of an animation
-DENSITY_SIDE = 72
+DENSITY_SIDE = 48
 FLOW_TOLERANCE = 1e-4  # of the log-density, per dimension: below what contours show
 
 
@@ -89,7 +90,8 @@ def langevin(args: argparse.Namespace, settings: Settings, target: Path) -> "Fig
     from sfumato.figures.plane import lattice
     from sfumato.figures.style import number, tenths
 
-    toy, walk = _toy(args), _walk(settings)
+    toy = _toy(args)
+    walk = _walk(settings, toy)
     times = _times(args, toy.schedule, usual=(LANGEVIN_LEVEL,))
     if len(times) != 1:
         raise UsageError(f"figures langevin at {len(times)} times", expected="one noise level", fix="--log-snr 3")
@@ -230,14 +232,24 @@ def _place(text: str) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def _walk(settings: Settings) -> "LangevinWalk":
-    """The walk that the settings describe."""
+def _walk(settings: Settings, toy: Toy) -> "LangevinWalk":
+    """The walk that the settings describe; what they leave open is the run's own where it samples by such a walk."""
     from sfumato.experiment.config import flag_nodes
     from sfumato.experiment.schema import read
-    from sfumato.experiment.tree import Branch, assign
+    from sfumato.experiment.tree import assign, tree_of
     from sfumato.figures import LangevinWalk
+    from sfumato.samplers import Langevin
 
-    tree = Branch({})
+    own, sampler = dict[str, object](), toy.model.experiment.sampling.sampler
+    if isinstance(sampler, Langevin):
+        scale = sum(toy.plane.normalization.scale) / len(toy.plane.normalization.scale)
+        own = {
+            "steps": min(sampler.iterations, LangevinWalk().steps),
+            "step_size": sampler.step_size * scale**2,
+            "decay": sampler.decay,
+            "temperature": sampler.temperature,
+        }
+    tree = cast("Branch", tree_of(own, "langevin"))
     for path, node in flag_nodes(settings):
         tree = assign(tree, path, node)
     return read(LangevinWalk, tree, origin="langevin")
