@@ -76,35 +76,35 @@ def test_aliases_and_the_bomb_are_refused() -> None:
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
     for before, after in zip("abcdefghi", "bcdefghij", strict=True):
         bomb += f"{after}: &{after} [{', '.join(['*' + before] * 9)}]\n"
-    started = time.perf_counter()
+    started = time.process_time()
     error = refusal(bomb)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 5  # its own seconds; unchecked it would be minutes
     assert "mine.yaml:2: alias *a" in error.what
     assert "alias" in refusal("a: &a {b: 1}\nc:\n  <<: *a\n").what
 
 
 @pytest.mark.parametrize("deep", ["[" * 10_000 + "]" * 10_000, "{a: " * 10_000, "- " * 10_000, "? " * 10_000])
 def test_nesting_is_refused_at_once(deep: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     error = refusal(deep)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 5  # its own seconds; unchecked it would be minutes
     assert "nested 33 deep" in error.what or "not text" in error.what
 
 
 def test_many_values_are_refused_at_once() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert "more than 10,000 values" in refusal("a: [" + "1," * 400_000 + "1]").what
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 5  # its own seconds; unchecked it would be minutes
 
 
 def test_large_file_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "big.yaml"
     with path.open("wb") as file:
         file.truncate(50_000_000)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ConfigError, match="50,000,000 bytes"):
         read_yaml(path)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 5  # its own seconds; unchecked it would be minutes
     path.write_bytes(b"#" * MAX_BYTES)
     assert read_yaml(path).items == {}
 
