@@ -38,7 +38,7 @@ from sfumato.experiment.evaluation.likelihoods import Chain, require_likelihood
 from sfumato.experiment.evaluation.subject import Timed, forecast
 from sfumato.experiment.model import Model
 from sfumato.nn import FourierMlpConfig
-from sfumato.objectives import DenoisingLoss, Huber, NoiseError, VariationalBound
+from sfumato.objectives import DenoisingLoss, Huber, NoiseError, VariationalBound, attainable_loss
 from sfumato.samplers import Ancestral
 from sfumato.verify.oracles.worlds import MixtureOracle, noise_floor
 
@@ -377,3 +377,26 @@ def test_files_are_whole_and_never_replaced(tmp_path: Path) -> None:
     second = write_evaluation(tmp_path, "ema", replace(found, notes=("another",)).to_plain())
     assert sorted(tmp_path.glob("evaluations/*")) == sorted([first, second])
     assert json.loads(first.read_text())["notes"] == ["a note"]
+
+
+def test_flipped_pictures_count_as_training_points(digits: dict[str, Any], tmp_path: Path) -> None:
+    """A run that flips its pictures trains on twice as many: the smallest loss is that of both, a higher one."""
+    run = sfumato.train("digits", {**digits, "data.flip": True, "objective.weighting": "NoiseError"}, runs=tmp_path)
+    found = evaluate(run, "loss").metrics["loss[attainable]"]
+    model = sfumato.load(run)
+    data = prepare_data(model.experiment)
+    points = data.record.normalization.to_model(data.packed.values[data.parts.train])
+    objective = model.experiment.objective
+    assert isinstance(objective, DenoisingLoss)
+    settings: dict[str, Any] = {
+        "schedule": model.denoiser.schedule,
+        "parameterization": model.denoiser.parameterization,
+        "times": model.experiment.times,
+        "data_std": model.denoiser.data_std,
+        "seed": 0,
+        "draws": 50,
+    }
+    both = attainable_loss(torch.cat([points, points.flip(-1)]), objective, **settings)
+    alone = attainable_loss(points, objective, **settings)
+    assert found.value == pytest.approx(both.value, rel=1e-9)
+    assert found.value != pytest.approx(alone.value, rel=1e-6)
