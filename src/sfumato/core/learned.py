@@ -5,11 +5,10 @@ On K equal parts of [0, 1], with logits l_1 … l_K,
     log_snr(k/K) = log_snr_max - (log_snr_max - log_snr_min) (p_1 + … + p_k),     p = 0.99 softmax(l) + 0.01/K
 
 so every part falls, by a hundredth of its even share at least, the ends stay where the settings put them, and slope and
-inverse are exact. Integrated over log_snr,
-the bound in continuous time depends on the ends alone (their eq. 18); the inside of the clock decides how much one
-loss L, at a t drawn uniformly, varies. So the network learns from E[L] and the logits from E[L²]/2, whose gradient is
-E[L dL/dl]: what comes back to each example's log_snr is multiplied by its L (their app. I.2). At the optimum
--dlog_snr/dt is in proportion to 1/sqrt(E[l²]), l being the loss per unit of log_snr.
+inverse are exact. Integrated over log_snr, the bound in continuous time depends on the ends alone (their eq. 18); the
+inside of the clock decides how much one loss L, at a t drawn uniformly, varies. So the network learns from E[L] and the
+logits from E[L²]/2, whose gradient is E[L dL/dl]: what comes back to each example's log_snr is multiplied by its L
+(their app. I.2). At the optimum -dlog_snr/dt is in proportion to 1/sqrt(E[l²]), l being the loss per unit of log_snr.
 
 The ends decide the bound itself, so they, where they are trained, learn from E[L] (their sec. 5.1). Each moves between
 the middle m of the two at the start and ±20, by its own parameter e, which starts at 0,
