@@ -53,6 +53,25 @@ def with_score(monkeypatch: pytest.MonkeyPatch, experiment: Experiment, score: A
     monkeypatch.setattr(published, "load", lambda _: SimpleNamespace(denoiser=Scores(experiment, score)))
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("roll-score-exact", {"data.path": "ring.npz"}),
+        ("roll-ddpm", {"data.source": "moons"}),
+        ("roll-ddpm", {"objective.distance": "Huber"}),
+        ("roll-ddpm", {"objective": "Hybrid"}),
+    ],
+)
+def test_nothing_is_compared_with_another_experiment(name: str, changes: dict[str, object]) -> None:
+    """Other points or another objective have another truth than the one that is printed, or none."""
+    assert published.compare_with_source(run_of(load_experiment(name, changes), 1.0)) is None
+
+
+def test_more_points_and_steps_are_still_compared() -> None:
+    experiment = load_experiment("roll-ddpm", {"data.count": 500, "training.steps": 7, "seed": 3})
+    assert published.compare_with_source(run_of(experiment, 1.0)) is not None
+
+
 def test_each_comparison_belongs_to_a_recipe() -> None:
     assert set(PUBLISHED) <= set(recipe_names())
     assert len(PUBLISHED) == 6

@@ -15,7 +15,7 @@ from torch import Tensor
 from sfumato.core import batch_noise
 from sfumato.data.laws import Law, law_of
 from sfumato.experiment.build import PreparedData, prepare_data
-from sfumato.experiment.config import Experiment
+from sfumato.experiment.config import Experiment, load_experiment
 from sfumato.experiment.load import load
 from sfumato.experiment.run import Run
 from sfumato.objectives import DenoisingLoss, attainable_loss, entropies
@@ -92,13 +92,22 @@ class Comparison:
 
 
 def compare_with_source(run: Run) -> Comparison | None:
-    """The comparison that a run's recipe promises; None for an experiment that follows no source."""
+    """The comparison that a run's recipe promises; None for an experiment that follows no source, or no longer."""
     published = PUBLISHED.get(run.experiment.name)
-    if published is None:
+    if published is None or not follows(run.experiment, load_experiment(run.experiment.name)):
         return None
     data = prepare_data(run.experiment)
     truth = published.truth(run.experiment, data)
     return Comparison(published, truth, published.found(run, data, truth))
+
+
+def follows(experiment: Experiment, recipe: Experiment) -> bool:
+    """Whether what was changed leaves the source's quantity what it is: the same points, objective and schedule."""
+
+    def subject(one: Experiment) -> tuple[object, ...]:
+        return one.data.source, one.data.path, one.objective, type(one.schedule), one.parameterization
+
+    return subject(experiment) == subject(recipe)
 
 
 def model_law(experiment: Experiment, data: PreparedData) -> Law:
