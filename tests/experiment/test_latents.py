@@ -41,8 +41,21 @@ def test_the_ends_of_a_path_are_the_samples_of_their_seeds(digits_run: Path) -> 
         assert np.abs(path[end].astype(int) - sampled[0]).max() <= 1  # slerp rounds in float32
 
 
+def test_samplers_go_by_name_too(digits_run: Path) -> None:
+    model = sfumato.load(digits_run)
+    images = np.zeros((1, 8, 8, 1), np.uint8)
+    named, given = (model.encode(images, steps=3, sampler=sampler).latents for sampler in ("ddim", Ddim()))
+    np.testing.assert_array_equal(named, given)
+    decoded = [model.decode(given, steps=3, sampler=sampler) for sampler in ("ddim", Ddim())]
+    np.testing.assert_array_equal(*decoded)
+    with pytest.raises(UsageError, match="adds fresh noise"):
+        model.encode(images, sampler="ancestral")
+
+
 def test_what_cannot_be_is_refused(digits_run: Path) -> None:
     model = sfumato.load(digits_run)
+    with pytest.raises(UsageError, match="seed is -5"):
+        model.interpolate(-5, 1)
     with pytest.raises(UsageError, match="adds fresh noise"):
         model.encode(np.zeros((1, 8, 8, 1), np.uint8), sampler=Ancestral())
     with pytest.raises(UsageError, match="deterministic"):

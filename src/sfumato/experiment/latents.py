@@ -17,14 +17,12 @@ from sfumato.core import NoiseSource
 from sfumato.errors import UsageError
 from sfumato.experiment.config import SamplingConfig
 from sfumato.experiment.evaluation.conventions import raw_values
-from sfumato.samplers import Heun, Sampler, decode, inversion_times, round_trip, sample, slerp
+from sfumato.samplers import Sampler, decode, inversion_times, round_trip, sample, slerp
 
 if TYPE_CHECKING:
     from sfumato.experiment.model import Model
 
 __all__ = ["Encoded", "decoded", "encoded", "interpolated"]
-
-STEPS = 50
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,38 +38,31 @@ class Encoded:
     rms: NDArray[np.float64]
 
 
-def encoded(model: "Model", x: NDArray[Any], *, steps: int = STEPS, sampler: Sampler[Any] | None = None) -> Encoded:
+def encoded(model: "Model", x: NDArray[Any], *, steps: int, sampler: Sampler[Any]) -> Encoded:
     """The latents of raw examples (n, *), as they are stored, and how far each comes back.
 
-    sampler: a deterministic one; Heun's method where none is given. Raises DataError for examples of another kind than
-    the model's, UsageError for a sampler that adds noise.
+    Raises DataError for examples of another kind than the model's, UsageError for a sampler that adds noise.
     """
     denoiser = model.denoiser
     x0 = model.record.normalization.to_model(raw_values(model.record, x)).to(next(denoiser.network.parameters()))
     times = inversion_times(denoiser.schedule, steps)
-    found = [
-        round_trip(Heun() if sampler is None else sampler, denoiser, part, times)
-        for part in x0.split(model.experiment.sampling.micro_batch)
-    ]
+    found = [round_trip(sampler, denoiser, part, times) for part in x0.split(model.experiment.sampling.micro_batch)]
     latents = torch.cat([one.latent for one in found]) / denoiser.schedule.prior_std
     return Encoded(latents.cpu().numpy(), torch.cat([one.rms for one in found]).cpu().numpy())
 
 
-def decoded(
-    model: "Model", latents: NDArray[np.float32], *, steps: int = STEPS, sampler: Sampler[Any] | None = None
-) -> NDArray[np.generic]:
+def decoded(model: "Model", latents: NDArray[np.float32], *, steps: int, sampler: Sampler[Any]) -> NDArray[np.generic]:
     """What latents (n, *) decode to, in data units: uint8 (n, H, W, C) for pictures; the inverse of `encoded`."""
-    denoiser = model.denoiser
-    if latents.shape[1:] != model.record.shape:
+    denoiser, shape = model.denoiser, np.shape(latents)
+    if shape[1:] != model.record.shape:
         raise UsageError(
-            f"latents of shape {latents.shape}",
+            f"latents of shape {shape}",
             expected=f"(n, {', '.join(map(str, model.record.shape))})",
-            fix="give what encode returns",
+            fix="give the .latents of what encode returns",
         )
     start = torch.from_numpy(np.asarray(latents)).to(next(denoiser.network.parameters())) * denoiser.schedule.prior_std
     times = inversion_times(denoiser.schedule, steps)
-    chosen = Heun() if sampler is None else sampler
-    parts = [decode(chosen, denoiser, part, times) for part in start.split(model.experiment.sampling.micro_batch)]
+    parts = [decode(sampler, denoiser, part, times) for part in start.split(model.experiment.sampling.micro_batch)]
     return model.record.normalization.to_data(torch.cat(parts)).cpu().numpy()
 
 
@@ -82,8 +73,10 @@ def interpolated(model: "Model", first: int, second: int, count: int, config: Sa
     Ends are the samples of `seed=first` and `seed=second`. A sampler that adds noise is refused: its noise would be
     another between the ends. Raises UsageError.
     """
-    from sfumato.experiment.model import guided
+    from sfumato.experiment.model import guided, require_seed
 
+    for seed in (first, second):
+        require_seed(seed)
     if count < 2 or not config.sampler.deterministic:
         what = f"{count} samples on a path" if count < 2 else f"a path of samples drawn by {config.sampler!r}"
         raise UsageError(

@@ -24,7 +24,7 @@ from sfumato.experiment.config import Experiment, SamplingConfig, sampling_with
 from sfumato.experiment.objective_misfits import variance_misfits
 from sfumato.experiment.schema import refuse_all
 from sfumato.guidance import Clipped
-from sfumato.samplers import Sampler, Step, Trailing, sample
+from sfumato.samplers import Step, Trailing, sample
 
 if TYPE_CHECKING:
     from sfumato.experiment.latents import Encoded
@@ -158,6 +158,13 @@ def require_count(n: object) -> None:
         raise UsageError(f"{n!r} samples were asked for", expected=expected, fix="ask for 1 or more (-n 36)")
 
 
+def require_seed(seed: object, n: int = 1) -> None:
+    """Refuse a first seed that n samples cannot count from. Raises UsageError."""
+    if not is_whole(seed) or not 0 <= seed <= MAX_SEED - n:
+        expected = "a whole number from 0 to 2^62 - n"
+        raise UsageError(f"seed is {seed!r}", expected=expected, fix="choose a seed such as 0 (--seed 0)")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """A trained model. `weights` holds a denoiser for each set of weights kept: "ema" and, from a run, "live".
@@ -253,19 +260,20 @@ class Model:
         dim = math.prod(self.record.shape)
         return -self.log_prob(x, method=method, seed=seed, weights=weights) / (dim * math.log(2))
 
-    def encode(self, x: NDArray[Any], *, steps: int = 50, sampler: Sampler[Any] | None = None) -> "Encoded":
-        """The noise that raw examples x (n, *) are sampled from, and how far each comes back; see `latents.encoded`."""
+    def encode(self, x: NDArray[Any], *, steps: int = 50, sampler: object = "heun") -> "Encoded":
+        """The noise that raw examples x (n, *) are sampled from, and how far each comes back; see `latents.encoded`.
+
+        `sampler`, a name or a sampler object, adds no noise. Raises DataError, UsageError.
+        """
         from sfumato.experiment.latents import encoded
 
-        return encoded(self, x, steps=steps, sampler=sampler)
+        return encoded(self, x, steps=steps, sampler=self.settings(sampler=sampler).sampler)
 
-    def decode(
-        self, latents: NDArray[np.float32], *, steps: int = 50, sampler: Sampler[Any] | None = None
-    ) -> NDArray[np.generic]:
+    def decode(self, latents: NDArray[np.float32], *, steps: int = 50, sampler: object = "heun") -> NDArray[np.generic]:
         """What latents (n, *) of `encode` come back as, in data units; see `latents.decoded`."""
         from sfumato.experiment.latents import decoded
 
-        return decoded(self, latents, steps=steps, sampler=sampler)
+        return decoded(self, latents, steps=steps, sampler=self.settings(sampler=sampler).sampler)
 
     def interpolate(self, first: int, second: int, n: int = 11, **changes: object) -> NDArray[np.generic]:
         """n samples from that of seed `first` to that of seed `second`, along the arc between their noises.
@@ -326,9 +334,7 @@ class Model:
     def _require_sampling(self, n: int, seed: int, labels: object, config: SamplingConfig) -> None:
         require_count(n)
         refuse_all(list(variance_misfits(self.experiment.objective, config)))
-        if not is_whole(seed) or not 0 <= seed <= MAX_SEED - n:
-            expected = "a whole number from 0 to 2^62 - n"
-            raise UsageError(f"seed is {seed!r}", expected=expected, fix="choose a seed such as 0 (--seed 0)")
+        require_seed(seed, n)
         if labels is not None or config.guidance is not None:
             what = "a label" if labels is not None else "guidance"
             raise UsageError(
