@@ -78,7 +78,10 @@ def test_people_see_a_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["points", "--metrics", "los"], 2, "los"),
         (["points", "-n", "0"], 2, "0 examples"),
         (["points", "-n", "1", "--metrics", "mmd"], 2, "1 examples"),
-        (["points", "--part", "all"], 2, "--part"),
+        (["points", "--part", "all"], 2, "part is 'all'"),
+        (["points", "--seed", "-1"], 2, "seed is -1"),
+        (["points", "--metrics", "mode_coverage"], 3, "no modes"),
+        (["points", "--metrics", "loss, mode_coverage"], 3, "no modes"),
         (["points", "--tolerance", "none"], 2, "--tolerance"),
         (["points", "--weights", "best"], 2, "best"),
         (["nothing"], 4, "nothing"),
@@ -91,6 +94,19 @@ def test_refusals(words: list[str], code: int, what: str, runs: Path, evaluate: 
     assert what in error["what"]
     assert error["fix"]
     assert sorted(runs.rglob("*")) == before  # nothing is written
+
+
+def test_a_solver_that_does_not_arrive_names_the_options(evaluate: Callable[..., Any]) -> None:
+    error = evaluate("points", "--metrics", "nll", "--max-steps", "2", code=5)["error"]
+    assert error["what"].startswith("nll[flow]")
+    assert "--max-steps 20" in error["fix"]
+    assert "--tolerance" in error["fix"]
+
+
+def test_a_file_of_a_run_is_told_from_an_exported_one(runs: Path, evaluate: Callable[..., Any]) -> None:
+    error = evaluate(str(runs / "points" / "config.yaml"), code=4)["error"]
+    assert "neither a run nor an exported file" in error["what"]
+    assert str(runs / "points") in error["fix"]
 
 
 def test_defaults_leave_out_what_means_nothing(evaluate: Callable[..., Any]) -> None:
@@ -108,7 +124,7 @@ def test_points_from_a_file_have_no_law(
     words = ["--data.path", str(tmp_path / "points.npz"), "--runs", str(tmp_path), "--name", "own"]
     assert cli.main([*POINTS, *SHORT, *words]) == 0
     capsys.readouterr()
-    assert cli.main(["evaluate", str(tmp_path / "own"), "--metrics", "energy_distance,mode_coverage", "--json"]) == 0
+    assert cli.main(["evaluate", str(tmp_path / "own"), "--metrics", "energy_distance", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["metrics"]) == {"energy_distance", "energy_distance[floor]"}
     assert found["metrics"]["energy_distance"]["provenance"]["reference"] == "the held-out part"

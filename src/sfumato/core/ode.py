@@ -227,5 +227,5 @@ def _refuse(now: _Progress, end: float, why: str, place: Callable[[float], str])
         f"the ODE solver did not converge: {len(behind)} of {len(now.u)} samples had not arrived {why}, "
         f"the slowest (sample {int(slowest)} of the batch) stands at {place(float(now.u[slowest]))}",
         expected="a path smooth enough for the tolerances",
-        fix="raise max_steps, or loosen rtol and atol",
+        fix="allow more steps (max_steps), or larger tolerances (rtol, atol)",
     )

@@ -108,6 +108,13 @@ def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report
 
 def load_file(path: Path, *, device: str) -> Model:
     """The model of an exported file."""
+    if path.suffix != ".safetensors":
+        inside = (path.parent / "config.yaml").is_file()
+        raise CheckpointError(
+            f"{path} is neither a run nor an exported file",
+            expected="a run folder, the name of a run, or a file made by `sfumato export` (.safetensors)",
+            fix=f"name the run: {path.parent}" if inside else "`sfumato runs` lists what there is",
+        )
     found = read_weights(path)
     about: dict[str, str] = dict(found.metadata)
     if about.get("format") != FORMAT:

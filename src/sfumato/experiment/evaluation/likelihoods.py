@@ -12,6 +12,8 @@ A schedule whose clean end keeps noise u = sigma/alpha gives a chain whose last 
 density is that of data blurred by u: both are honest likelihoods of what would be sampled, and not small.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,7 +32,7 @@ from sfumato.core import (
     derived_seed,
 )
 from sfumato.core.optimal import Optimal, fit_optimal
-from sfumato.errors import DataError
+from sfumato.errors import DataError, NumericsError
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.evaluation.conventions import Measure, convention_of, raw_values
 from sfumato.experiment.evaluation.subject import Subject, pieces, precise
@@ -161,15 +163,16 @@ class FlowMethod:
         for part in pieces(subject, "probability-flow likelihood", batch_size(subject), lambda: mean_calls(calls)):
             noise = noise_of(subject, "flow", part)
             x = measure.prepared(subject.x0[part], noise, on_levels=False)
-            solved = flow_log_prob(
-                subject.denoiser,
-                x,
-                divergence=divergence,
-                noise=noise,
-                rtol=tolerance,
-                atol=tolerance,
-                max_steps=self.max_steps,
-            )
+            with self.in_words_of_options():
+                solved = flow_log_prob(
+                    subject.denoiser,
+                    x,
+                    divergence=divergence,
+                    noise=noise,
+                    rtol=tolerance,
+                    atol=tolerance,
+                    max_steps=self.max_steps,
+                )
             nll.append(-solved.log_prob)
             calls.append(solved.calls.double())
             if solved.probe_std_error is not None:
@@ -183,6 +186,18 @@ class FlowMethod:
         probes = float(torch.cat(squares).sum().sqrt()) / subject.n if squares else None
         total = torch.cat(nll) + measure.from_density(subject.dim)
         return Likelihood(total, facts, probes, mean_calls(calls))
+
+    @contextmanager
+    def in_words_of_options(self) -> Iterator[None]:
+        """Say what to do about a solver that does not arrive by the names that an evaluation takes."""
+        try:
+            yield
+        except NumericsError as error:
+            raise NumericsError(
+                f"nll[flow]: {error.what}",
+                expected=f"{error.expected}: a model that is trained far enough",
+                fix=f"train on, or try --max-steps {10 * self.max_steps}, a larger --tolerance, or other metrics",
+            ) from error
 
 
 def mean_calls(calls: list[Tensor]) -> float:

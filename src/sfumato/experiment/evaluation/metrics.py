@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -33,10 +33,10 @@ from sfumato.experiment.evaluation.likelihoods import (
     true_nll,
 )
 from sfumato.experiment.evaluation.losses import loss_entries
-from sfumato.experiment.evaluation.samples import Compared, compared_of, mode_entries, sample_entries
+from sfumato.experiment.evaluation.samples import Compared, compared_of, mode_entries, require_modes, sample_entries
 from sfumato.experiment.evaluation.subject import Part, Subject, subject_of
 from sfumato.experiment.load import load
-from sfumato.experiment.model import Model
+from sfumato.experiment.model import Model, require_seed
 from sfumato.metrics import EnergyDistance, Estimate, Fact, Mmd, SlicedWasserstein, mean_of, paired_difference
 from sfumato.objectives import DenoisingLoss, Huber, Mae
 from sfumato.samplers import Ddim, Heun, inversion_times, round_trip
@@ -120,7 +120,12 @@ def evaluate(
     """
     model = run if isinstance(run, Model) else load(run, runs=runs, device=device)
     book = Notebook()
-    named = metrics.split(",") if isinstance(metrics, str) else metrics
+    require_seed(seed)
+    if part not in get_args(Part):
+        raise UsageError(
+            f"part is {part!r}", expected=" or ".join(get_args(Part)), fix="leave it out (--part): held-out is measured"
+        )
+    named = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else metrics
     chosen = default_metrics(model, book) if named is None else tuple(named)
     for name in chosen:
         require_known(name)
@@ -148,6 +153,8 @@ def default_metrics(model: Model, book: Notebook) -> tuple[str, ...]:
                 require_likelihood(model.denoiser)
             if name == "round_trip":
                 require_flow(model.denoiser)
+            if name == "mode_coverage":
+                require_modes(model)
             kept.append(name)
         except DataError as error:
             book.add(f"{name} was left out: {error.what}")

@@ -17,9 +17,10 @@ from sfumato.data.laws import Law, law_of
 from sfumato.errors import DataError
 from sfumato.experiment.config import sampling_with
 from sfumato.experiment.evaluation.subject import Subject
+from sfumato.experiment.model import Model
 from sfumato.metrics import Estimate, PointDistance, floor, mode_coverage, require_enough
 
-__all__ = ["Compared", "compared_of", "mode_entries", "sample_entries"]
+__all__ = ["Compared", "compared_of", "mode_entries", "require_modes", "sample_entries"]
 
 FLOOR_PAIRS = 8
 COMPARISONS = 4  # with fresh samples each, where the law is known
@@ -62,11 +63,11 @@ def mean_distance(each: list[Estimate]) -> Estimate:
 
 
 def mode_entries(subject: Subject, shared: Callable[[], Compared], note: Callable[[str], None]) -> Iterator[Entry]:
-    """mode_coverage and mode_coverage[floor], nothing for a law in one piece or an unknown one."""
-    law = raw_law(subject)
-    if law is None or law.mode_shares is None:
-        note("mode_coverage was left out: the law of the data has no modes that are known")
-        return
+    """mode_coverage and mode_coverage[floor]. Raises DataError for a law in one piece or an unknown one."""
+    law = raw_law(subject.model)
+    require_modes(subject.model)
+    assert law is not None
+    assert law.mode_shares is not None
     compared = shared()
     facts = subject.facts(reference=compared.reference, **sampling_facts(subject))
     yield "mode_coverage", mode_coverage(law.mode_of(compared.samples), law.mode_shares, facts)
@@ -80,7 +81,7 @@ def compared_of(subject: Subject, count: int) -> Compared:
     Raises DataError where too few points are held out, UsageError for fewer than 4 samples.
     """
     require_enough(count, 4)
-    law = raw_law(subject)
+    law = raw_law(subject.model)
     if law is not None:
         seed = subject.seed
         total = COMPARISONS * count
@@ -120,6 +121,17 @@ def sampling_facts(subject: Subject) -> dict[str, str | int]:
     return {"sampler": repr(sampling.sampler), "steps": sampling.steps, "sampling_seed": subject.seed}
 
 
-def raw_law(subject: Subject) -> Law | None:
+def raw_law(model: Model) -> Law | None:
     """The law in the units of the data."""
-    return law_of(subject.model.experiment.data)
+    return law_of(model.experiment.data)
+
+
+def require_modes(model: Model) -> None:
+    """Refuse to count modes where none are known. Raises DataError."""
+    law = raw_law(model)
+    if law is None or law.mode_shares is None:
+        raise DataError(
+            "the law of the data has no modes that are known",
+            expected="points of mixture, moons or another law in pieces (data.source)",
+            fix="measure distances instead (--metrics sliced_wasserstein,energy_distance)",
+        )
