@@ -235,6 +235,8 @@ def test_without_a_law_the_points_are_shown() -> None:
         Densities(LIMITS, gaussian(0.4), gaussian(0.4, side=10))
     with pytest.raises(NumericsError, match="not a number"):
         Densities(LIMITS, np.full((4, 4), math.nan), None)
+    with pytest.raises(NumericsError, match="no density can be drawn"):  # contours would be one number
+        densities(Densities(LIMITS, np.full((4, 4), -3.6e35), None), points=cloud, truth="50 points")
 
 
 def test_the_learned_schedule_beside_its_start() -> None:

@@ -61,7 +61,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--device", default="auto", metavar="D", help="where to compute (default: auto)")
     parser.add_argument("--compare", metavar="NAME", action="append", default=[], help="another schedule (forward)")
     parser.add_argument("--channels", type=whole, default=32, metavar="C", help="of the embedding (default: 32)")
-    parser.add_argument("--at", metavar="T[,T…]", help="times from 0 (data) to 1 (score, langevin)")
+    parser.add_argument("--at", metavar="T[,T…]", help="times up to 1, which is noise (score, langevin)")
     parser.add_argument("--log-snr", metavar="L[,L…]", help="log-SNRs instead of times (score, langevin)")
     parser.add_argument("--start", metavar="X,Y", action="append", default=[], help="start of a path (langevin)")
     parser.add_argument("--side", type=whole, metavar="N", help="N x N arrows (score, langevin) or cells (density)")
@@ -217,15 +217,19 @@ OPTIONS = ("count", "columns", "compare", "at", "log_snr", "start", "side")
 def _require_taken(args: argparse.Namespace, settings: Settings, kind: Kind) -> None:
     """Refuse options and settings that the kind of figure would pass over."""
     given = [name for name in OPTIONS if getattr(args, name) not in (None, []) and name not in kind.options]
-    unknown = [settings[0][0]] if settings and not kind.settings else [name.replace("_", "-") for name in given]
-    if unknown:
+    if settings and not kind.settings:
+        unknown, subject = f"--{settings[0][0]}", "settings only"
         taking = [name for name, other in KINDS.items() if other.settings]
-        if not settings:
-            taking = [name for name, other in KINDS.items() if given[0] in other.options]
+    elif given:
+        unknown, subject = "-n" if given[0] == "count" else f"--{given[0].replace('_', '-')}", "it"
+        taking = [name for name, other in KINDS.items() if given[0] in other.options]
+    else:
+        unknown, subject, taking = "", "", []
+    if unknown:
         raise UsageError(
-            f"figures {args.kind}: unknown option --{unknown[0]}",
-            expected=f"settings only with {', '.join(taking)}" if settings else f"it with {', '.join(taking)}",
-            fix="run `sfumato figures --help`",
+            f"figures {args.kind}: unknown option {unknown}",
+            expected=f"{subject} with {', '.join(taking)}",
+            fix="leave it out, or run `sfumato figures --help`",
         )
     if args.at is not None and args.log_snr is not None:
         raise UsageError("--at and --log-snr were both given", expected="one of them", fix="leave one out")

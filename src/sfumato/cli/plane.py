@@ -4,7 +4,7 @@ The truth beside a model is the law that its data were drawn from, where that is
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -82,15 +82,16 @@ def score(args: argparse.Namespace, settings: Settings, target: Path) -> "Figure
 
 def langevin(args: argparse.Namespace, settings: Settings, target: Path) -> "Figure | Animation":
     """Langevin paths from the starts, or their animation with a swarm beside them."""
-    import numpy as np
     import torch
 
-    from sfumato.figures import is_moving, langevin_animation, langevin_paths, usual_starts
+    from sfumato.figures import is_moving, langevin_animation, langevin_paths
     from sfumato.figures.field import SIDE, measured_field
     from sfumato.figures.plane import lattice
     from sfumato.figures.style import number, tenths
 
     toy = _toy(args)
+    starts = _starts(args.start, toy.limits)
+    toy = replace(toy, limits=_holding(toy.limits, starts))
     walk = _walk(settings, toy)
     times = _times(args, toy.schedule, usual=(LANGEVIN_LEVEL,))
     if len(times) != 1:
@@ -101,7 +102,6 @@ def langevin(args: argparse.Namespace, settings: Settings, target: Path) -> "Fig
     field = measured_field(
         toy.learned(t), toy.truth, toy.plane, schedule=toy.schedule, t=t, limits=toy.limits, side=side
     )
-    starts = usual_starts(toy.limits) if not args.start else np.array([_place(text) for text in args.start])
     first = walk.first_step(float(r.sigma) * sum(toy.plane.normalization.scale) / 2)
     paths = walked(toy, torch.from_numpy(starts), t, walk, first, seed=args.seed)
     level = f"log SNR {tenths(float(r.log_snr))}"
@@ -111,6 +111,24 @@ def langevin(args: argparse.Namespace, settings: Settings, target: Path) -> "Fig
     title = f"Langevin at t = {number(t)}, {level}: {walk.steps} steps"
     sizes = f"step size {number(first, 2)}" + ("" if walk.decay == 1 else f" × {number(walk.decay)}ᵏ")
     return langevin_paths(paths, field, title=title, truth=toy.truth.name, note=sizes)
+
+
+def _starts(asked: list[str], limits: "Limits") -> "Array":
+    """The places asked for, or the usual ones, (K, 2)."""
+    import numpy as np
+
+    from sfumato.figures import usual_starts
+
+    return np.array([_place(text) for text in asked]) if asked else usual_starts(limits)
+
+
+def _holding(limits: "Limits", places: "Array") -> "Limits":
+    """The limits, wider where they do not hold all places (K, 2)."""
+    import numpy as np
+
+    from sfumato.figures.strips import limits_of
+
+    return limits_of([np.array([limits.x, limits.y]).T, places]) if limits.outside(places) else limits
 
 
 def density(args: argparse.Namespace, settings: Settings, target: Path) -> "Figure":

@@ -29,6 +29,7 @@ __all__ = ["Densities", "densities", "kl_on", "levels_of", "mass_on"]
 Array = NDArray[np.float64]
 
 DEPTH = 10.0  # nats below the largest density that the contours go
+MOST_NATS = 1e6  # beyond it neighbouring contours would be one number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +56,7 @@ class Densities:
             raise NumericsError(
                 "the model's log-density is not a number in places",
                 expected="numbers everywhere on the lattice",
-                fix="tighten the tolerances (--rtol 1e-5), or start nearer to the data",
+                fix="train on; `sfumato figures score RUN` shows what was learned",
             )
 
     @property
@@ -78,9 +79,19 @@ def kl_on(truth: Array, model: Array, cell: float) -> float:
 
 
 def levels_of(found: Densities, count: int = 10) -> Array:
-    """`count` + 1 rising contour levels that both panels share, from DEPTH below the top of the truth (or model)."""
+    """`count` + 1 rising contour levels that both panels share, from DEPTH below the top of the truth (or model).
+
+    Raises NumericsError where the top is no height that can be drawn.
+    """
     judge = found.model if found.truth is None else found.truth
-    top = math.ceil(2 * float(judge.max())) / 2
+    highest = float(judge.max())
+    if not abs(highest) < MOST_NATS:
+        raise NumericsError(
+            f"no density can be drawn: the highest log-density on the plane is {highest:.3g} nats",
+            expected="some mass where the data lie",
+            fix="train on; `sfumato figures score RUN` shows what was learned",
+        )
+    top = math.ceil(2 * highest) / 2
     return np.linspace(top - DEPTH, top, count + 1)
 
 

@@ -20,7 +20,7 @@ from sfumato.core import Denoise, Schedule, batch_noise
 from sfumato.errors import UsageError
 from sfumato.figures.plane import Plane, lattice
 from sfumato.figures.strips import Limits
-from sfumato.figures.style import FAINT, INK, PALETTE, SMALL, house_style, new_figure, number, panel, tenths
+from sfumato.figures.style import FAINT, INK, PALETTE, SMALL, house_style, new_figure, number, panel, percent, tenths
 from sfumato.figures.truth import Truth
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def score_fields(fields: Sequence[ScoreField], *, truth: str, note: str = "") ->
 
 def _row(panels: Sequence["Axes"], found: ScoreField) -> None:
     """The three panels of one noise level, all arrows on one scale."""
-    share = f" ({100 * found.difference / found.size:.2g} %)" if found.size > 0 else ""
+    share = f" ({percent(found.difference / found.size)})" if found.size > 0 else ""
     titles = (
         f"learned, t = {number(found.t)}, log SNR {tenths(found.log_snr)}",
         "exact",

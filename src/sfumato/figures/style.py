@@ -29,6 +29,7 @@ __all__ = [
     "new_figure",
     "number",
     "panel",
+    "percent",
     "shortened",
     "tenths",
     "text_width",
@@ -114,6 +115,11 @@ def tenths(value: float) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     return f"{round(value, 1) + 0.0:.1f}".replace("-", "−")  # + 0.0 turns -0.0 into 0.0
+
+
+def percent(share: float) -> str:
+    """A share for people: two digits below a tenth, whole percent above."""
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:,.0f} %"
 
 
 def shortened(text: str, length: int = 36) -> str:
