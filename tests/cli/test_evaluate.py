@@ -51,6 +51,8 @@ def test_points_without_further_words(runs: Path, evaluate: Callable[..., Any]) 
     assert written["metrics"] == found["metrics"]
     again = evaluate("points", "-n", "20", "--tolerance", "1e-2")
     assert again["file"] == found["file"]
+    by_path = evaluate(str(runs / "points"), "-n", "20", "--tolerance", "1e-2")
+    assert by_path["file"] == found["file"]
     live = evaluate("points", "--metrics", "loss", "--weights", "live", "--part", "training", "-n", "20")
     assert live["metrics"]["loss[training]"]["provenance"]["weights"] == "live"
     assert len(list((runs / "points" / "evaluations").iterdir())) == 2

@@ -69,7 +69,8 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     folder = _folder(args.run, args.runs)
     _print(found)
     if folder is not None:
-        file = write_evaluation(folder, f"{args.weights}-{args.part}-seed{args.seed}", document)
+        # stored without the name that the run was given by: the same numbers are the same file
+        file = write_evaluation(folder, f"{args.weights}-{args.part}-seed{args.seed}", found.to_plain())
         say(f"written to {printable(file)}")
         return {**document, "file": str(file)}
     return document
