@@ -75,7 +75,7 @@ def _clock_misfits(e: "Experiment") -> Iterator[ConfigError]:
         yield ConfigError(
             f"network is StepMlp and time_input is {type(e.time_input).__name__}, which does not count steps",
             expected="network: StepMlp with time_input: StepInput",
-            fix="set time_input: StepInput with times: GridTimes and schedule: Tabulated",
+            fix="set network: FourierMlp, or time_input: StepInput with times: GridTimes and schedule: Tabulated",
         )
 
 
