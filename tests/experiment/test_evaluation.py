@@ -400,3 +400,46 @@ def test_flipped_pictures_count_as_training_points(digits: dict[str, Any], tmp_p
     alone = attainable_loss(points, objective, **settings)
     assert found.value == pytest.approx(both.value, rel=1e-9)
     assert found.value != pytest.approx(alone.value, rel=1e-6)
+
+
+class Runaway(nn.Module):
+    """eps = 40 x where there is more noise than signal, nothing before: there its flow outruns the noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
+        return 40 * x * (time > 0)[:, None, None, None] + 0 * self.nothing
+
+
+def runaway(run: Path, *, clip: bool) -> Model:
+    """A model of the run's pictures whose eps has nothing to do with them."""
+    model = sfumato.load(run)
+    experiment = replace(
+        model.experiment,
+        schedule=LogSnrLinear(-8, 8),
+        parameterization=Noise(),
+        sampling=replace(model.experiment.sampling, clip=clip),
+    )
+    denoiser = Denoiser(
+        Runaway(), experiment.schedule, Noise(), time_input=LogSnrInput(), data_std=model.record.data_std
+    ).eval()
+    return replace(model, experiment=experiment, weights={"ema": denoiser})
+
+
+def test_a_flow_that_runs_away_has_no_number(digits_run: Path) -> None:
+    """Asked for, it is an error; among all metrics it is left out, with the reason."""
+    with pytest.raises(NumericsError):
+        evaluate(runaway(digits_run, clip=False), "bits_per_dim", n=3)
+    every = evaluate(runaway(digits_run, clip=False), n=3)
+    assert "bits_per_dim[flow]" not in every.metrics
+    assert {"bits_per_dim[bound]", "loss[held-out]"} <= set(every.metrics)
+    assert any(note.startswith("left out: ") for note in every.notes)
+
+
+def test_a_flow_of_pictures_is_clipped_as_samples_are(digits_run: Path) -> None:
+    """With x0 kept in range even that network has a flow: x0 is one of the bounds, and the end near the prior."""
+    found = evaluate(runaway(digits_run, clip=True), "bits_per_dim", n=3)
+    assert found.metrics["bits_per_dim[flow]"].value < 100
+    assert any("sampling.clip" in note for note in found.notes)

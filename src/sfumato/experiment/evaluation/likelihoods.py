@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sfumato.core import (
     Decoder,
+    Denoise,
     Denoiser,
     Large,
     NoiseSource,
@@ -37,6 +38,7 @@ from sfumato.experiment.build import prepare_data
 from sfumato.experiment.evaluation.conventions import Measure, convention_of, raw_values
 from sfumato.experiment.evaluation.subject import Subject, pieces, precise
 from sfumato.experiment.model import Model
+from sfumato.guidance import Clipped
 from sfumato.likelihood import (
     Bound,
     Divergence,
@@ -55,6 +57,7 @@ __all__ = [
     "METHODS",
     "FlowMethod",
     "Likelihood",
+    "Method",
     "choose_variance",
     "nll_of",
     "require_flow",
@@ -68,6 +71,7 @@ CHEAP_DRAWS = 256  # the same in few dimensions
 LONG_CHAIN = 1000  # steps of the chain of a continuous schedule whose variance was learned
 PILOTS = 64  # training examples on which variances are compared
 FITTED_ON = 512  # training examples on which the optimal variance is measured
+MOST_NATS = 1e3  # per dimension: a Gaussian says this of what lies 45 standard deviations away
 MICRO_BATCH = 64  # pictures in memory at once; points come 50-fold
 
 
@@ -128,7 +132,7 @@ class BoundMethod:
         """-log p <= L_T + Σ L_(t-1) + L_0 for each example."""
         variance, how = choose_variance(subject, measure)
         usual = CHEAP_DRAWS if subject.dim <= FEW_DIMENSIONS else DRAWS
-        chain = Chain(subject.denoiser, variance, usual if self.draws is None else self.draws)
+        chain = Chain(as_sampled(subject, measure), variance, usual if self.draws is None else self.draws)
         found = []
         for part in pieces(subject, "variational bound", batch_size(subject), lambda: chain.calls):
             noise = noise_of(subject, "bound", part)
@@ -159,13 +163,14 @@ class FlowMethod:
         divergence: Divergence = Exact() if few else Rademacher(self.num_probes)
         tolerance = (1e-5 if few else 1e-3) if self.tolerance is None else self.tolerance
         nll, squares = [], []
+        denoiser = as_sampled(subject, measure)
         calls: list[Tensor] = []
         for part in pieces(subject, "probability-flow likelihood", batch_size(subject), lambda: mean_calls(calls)):
             noise = noise_of(subject, "flow", part)
             x = measure.prepared(subject.x0[part], noise, on_levels=False)
             with self.in_words_of_options():
                 solved = flow_log_prob(
-                    subject.denoiser,
+                    denoiser,
                     x,
                     divergence=divergence,
                     noise=noise,
@@ -185,6 +190,7 @@ class FlowMethod:
         }
         probes = float(torch.cat(squares).sum().sqrt()) / subject.n if squares else None
         total = torch.cat(nll) + measure.from_density(subject.dim)
+        require_arrival(total, subject.dim)
         return Likelihood(total, facts, probes, mean_calls(calls))
 
     @contextmanager
@@ -212,7 +218,7 @@ METHODS: dict[str, Method] = {"flow": FlowMethod(), "bound": BoundMethod()}
 class Chain:
     """The ancestral chain of a denoiser: that of its table, or one of infinitely many steps."""
 
-    denoiser: Denoiser
+    denoiser: Denoise
     variance: Variance
     draws: int
 
@@ -260,7 +266,7 @@ def choose_variance(subject: Subject, measure: Measure) -> tuple[Variance, str]:
     own = variance_of(subject.model.experiment.objective)
     if own is not None:
         return own, f"{type(own).__name__}, the run's own"
-    d, fitted = subject.denoiser, subject.training_values(FITTED_ON)
+    d, fitted = as_sampled(subject, measure), subject.training_values(FITTED_ON)
     noise = NoiseSource.of(seed=_seed(subject, "fit"), count=len(fitted))
     steps = d.schedule.num_steps
     inner = [] if steps is None else Trailing().times(d.schedule, min(steps, 32))[:-1]
@@ -285,6 +291,34 @@ def variance_of(objective: Objective) -> Variance | None:
         return None
     variance: Variance = objective.variance
     return None if isinstance(variance, Optimal) and not variance.is_fitted else variance
+
+
+def as_sampled(subject: Subject, measure: Measure) -> Denoise:
+    """The denoiser whose likelihood is meant: as samples are drawn, with x0 kept within the range of pictures.
+
+    Half a level wider on either side, as far as dequantised data reach. Without it the flow of a network that predicts
+    eps may leave all pictures behind at the noisy end, where x0 = (x - sigma eps)/alpha multiplies its errors.
+    """
+    low, high = subject.model.record.normalization.low, subject.model.record.normalization.high
+    if measure.levels is None or low is None or high is None or not subject.model.experiment.sampling.clip:
+        return subject.denoiser
+    half = torch.tensor(measure.levels.width)[:, None, None] / 2
+    return Clipped(subject.denoiser, low - half, high + half)
+
+
+def require_arrival(nll: Tensor, dim: int) -> None:
+    """Refuse a flow that has carried examples out of all proportion: their number would mean nothing.
+
+    Raises NumericsError.
+    """
+    lost = int((~(nll.abs() / dim < MOST_NATS)).sum())
+    if lost:
+        raise NumericsError(
+            f"the probability flow of this model carries {lost} of {len(nll)} examples away: "
+            f"their log-density is below -{MOST_NATS:g} nats per dimension, or none",
+            expected="a denoiser that predicts data wherever the flow comes",
+            fix="sample with sampling.clip: true, or train with the parameterization Velocity or Edm",
+        )
 
 
 def clean_end(denoiser: Denoiser) -> str:

@@ -21,13 +21,14 @@ from typing import Any, get_args
 import torch
 
 from sfumato.core.denoiser import MAX_TERMINAL_SIGNAL
-from sfumato.errors import DataError, UsageError
+from sfumato.errors import DataError, NumericsError, UsageError
 from sfumato.experiment.build import DataRecord
 from sfumato.experiment.evaluation.conventions import Measure, clean_end_note, convention_of
 from sfumato.experiment.evaluation.likelihoods import (
     BoundMethod,
     FlowMethod,
     Likelihood,
+    Method,
     require_flow,
     require_likelihood,
     true_nll,
@@ -137,7 +138,13 @@ def evaluate(
     book.add(f"{weights} weights on {subject.n:,} examples of the {part} part, seed {seed}")
     found: dict[str, Estimate] = {}
     for name in chosen:
-        found.update(METRICS[name](subject, settings, book))
+        try:
+            for key, estimate in METRICS[name](subject, settings, book):
+                found[key] = estimate
+        except NumericsError as error:
+            if named is not None:  # who asks for a number gets it or an error; who asks for all gets the others
+                raise
+            book.add(f"left out: {error.what}")
     return Evaluation(found, tuple(book.notes), model.experiment.name)
 
 
@@ -198,24 +205,24 @@ def require_fitting(name: str, record: DataRecord) -> None:
 
 
 def likelihood_entries(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
-    """nll[bound] and nll[flow] (and bits/dim for pictures), then nll[true] and the differences from it."""
+    """nll[true] where it is known, nll[bound] and nll[flow] (and bits/dim for pictures), each with its difference."""
     require_likelihood(subject.denoiser)
     measure = convention_of(subject.model.record.normalization, subject.log_scale)
     likelihood_notes(subject, measure, book)
     truth = true_nll(subject)
-    found = {"bound": settings.bound(subject, measure)}
-    if subject.denoiser.schedule.t_min < 1:
-        found["flow"] = settings.flow(subject, measure)
-    else:
-        book.add("a chain of one step has a bound, and no probability flow")
-    for name, likelihood in found.items():
-        yield from of_likelihood(name, likelihood, subject, measure)
     if truth is not None:
         yield "nll[true]", mean_of(truth / subject.dim, subject.facts(unit="nats/dim", law="exact"))
-        for name, likelihood in found.items():
+        book.add("nll[true] is the negative log-density of the same examples under the law that they were drawn from")
+    methods: dict[str, Method] = {"bound": settings.bound, "flow": settings.flow}
+    if subject.denoiser.schedule.t_min >= 1:
+        del methods["flow"]
+        book.add("a chain of one step has a bound, and no probability flow")
+    for name, method in methods.items():
+        likelihood = method(subject, measure)
+        yield from of_likelihood(name, likelihood, subject, measure)
+        if truth is not None:
             facts = subject.facts(unit="nats/dim")
             yield f"nll[{name}-true]", paired_difference(likelihood.nll / subject.dim, truth / subject.dim, facts)
-        book.add("nll[true] is the negative log-density of the same examples under the law that they were drawn from")
 
 
 def of_likelihood(name: str, found: Likelihood, subject: Subject, measure: Measure) -> Iterator[Entry]:
@@ -241,6 +248,8 @@ def likelihood_notes(subject: Subject, measure: Measure, book: Notebook) -> None
     else:
         how = "the discretised Gaussian decoder, no dequantisation" if measure.on_levels else measure.levels.describe()
         book.add(f"bound: {how}; flow: {measure.levels.describe()}")
+        if subject.model.experiment.sampling.clip:
+            book.add("both with x0 kept within the range of the pictures, as samples are drawn (sampling.clip)")
     objective = subject.model.experiment.objective
     if isinstance(objective, DenoisingLoss) and isinstance(objective.distance, Mae | Huber):
         book.add(
