@@ -121,6 +121,7 @@ def test_out_of_range_names_field_value_and_range(key: str, value: object) -> No
         ({"schedule": Tabulated(steps=20), "sampling.steps": 21}, ("sampling.steps", "schedule.steps", "20")),
         ({"parameterization": PreviousMean(Tabulated(steps=9))}, ("parameterization.schedule", "schedule", "same")),
         ({"objective.weighting": "StepElbo"}, ("objective.weighting", "schedule", "Elbo")),
+        ({"data.source": "moons", "network": "Mlp"}, ("network is Mlp", "schedule is CosineAngle", "FourierMlp")),
         ({"sampling.guidance": 2.0}, ("sampling.guidance", "network", "null")),
         ({"data.source": "digits"}, ("8x8", "network.widths", "data")),
         ({"data.source": "moons"}, ("network", "(2,)", "StepMlp")),

@@ -12,7 +12,7 @@ from sfumato.core import GridTimes, PreviousMean, Schedule, Shifted, StepInput, 
 from sfumato.data import declared_shape
 from sfumato.errors import ConfigError, UsageError
 from sfumato.experiment.objective_misfits import objective_misfits, on_grid
-from sfumato.nn import StepMlpConfig
+from sfumato.nn import MlpConfig, StepMlpConfig
 
 if TYPE_CHECKING:
     from sfumato.experiment.config import Experiment
@@ -76,6 +76,12 @@ def _clock_misfits(e: "Experiment") -> Iterator[ConfigError]:
             f"network is StepMlp and time_input is {type(e.time_input).__name__}, which does not count steps",
             expected="network: StepMlp with time_input: StepInput",
             fix="set network: FourierMlp, or time_input: StepInput with times: GridTimes and schedule: Tabulated",
+        )
+    if isinstance(e.network, MlpConfig) and steps != 1:
+        yield ConfigError(
+            f"network is Mlp, which is not told the time, and schedule is {schedule}, which has many noise levels",
+            expected="network: Mlp with schedule: OneLevel, or network: FourierMlp with any schedule",
+            fix="set network: FourierMlp, or schedule: OneLevel",
         )
 
 
