@@ -18,6 +18,7 @@ from sfumato.experiment.build import PreparedData, prepare_data
 from sfumato.experiment.config import Experiment, load_experiment
 from sfumato.experiment.load import load
 from sfumato.experiment.run import Run
+from sfumato.metrics import mean_of
 from sfumato.objectives import DenoisingLoss, attainable_loss, entropies
 
 __all__ = ["PUBLISHED", "Comparison", "Published", "Truth", "compare_with_source"]
@@ -117,9 +118,10 @@ def model_law(experiment: Experiment, data: PreparedData) -> Law:
     return law.normalized(normalization.mean, normalization.scale)
 
 
-def mean_of(values: Tensor, about: str) -> Truth:
+def truth_of(values: Tensor, about: str) -> Truth:
     """The mean of independent values with its standard error."""
-    return Truth(float(values.mean()), float(values.std()) / math.sqrt(len(values)), about)
+    found = mean_of(values)
+    return Truth(found.value, found.std_error, about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ def held_out_bits(run: Run, data: PreparedData, truth: Truth) -> Truth | None:
 
 def least_score_matching(experiment: Experiment, data: PreparedData) -> Truth:
     """min ½ E|s|² + E tr(ds/dx) = -½ E|grad log p|², reached by the score itself (Hyvärinen 2005)."""
-    return mean_of(
+    return truth_of(
         -half_fisher(experiment, data),
         "the least possible, -½ E|grad log p|² by the law of the roll, of which this many points are one draw",
     )
@@ -190,7 +192,7 @@ def least_denoising(experiment: Experiment, data: PreparedData) -> Truth:
         f"{floor:g} of it is the noise's own, D/(2 sigma²); a score that is 0 everywhere costs that, the exact one "
         f"{float(part.mean()):.0f} less, and a mean over 10,000 points scatters by {floor / 100:.0f}"
     )
-    return mean_of(floor - part, about)
+    return truth_of(floor - part, about)
 
 
 def marginal_entropy(law: Law, alpha: float, sigma: float, seed: int) -> Tensor:
@@ -206,13 +208,13 @@ def least_bound_of_2015(experiment: Experiment, data: PreparedData) -> Truth:
     ends = [schedule.rates(t) for t in (schedule.t_min, 1.0)]
     first, last = (marginal_entropy(law, float(r.alpha), float(r.sigma), experiment.seed) for r in ends)
     about = "at the least: that of the exact reverse chain, H(x_1) - H(x_T) by the law of the roll"
-    return mean_of((first - last) / 2 / math.log(2), about)
+    return truth_of((first - last) / 2 / math.log(2), about)
 
 
 def least_bound(experiment: Experiment, data: PreparedData) -> Truth:
     """The entropy of the data per coordinate: no bound of -log p can be below it."""
     law = model_law(experiment, data)
-    return mean_of(marginal_entropy(law, 1.0, 0.0, experiment.seed) / 2, "at the least: the entropy of the roll's law")
+    return truth_of(marginal_entropy(law, 1.0, 0.0, experiment.seed) / 2, "at the least: the entropy of the roll's law")
 
 
 def least_simple(experiment: Experiment, data: PreparedData) -> Truth:

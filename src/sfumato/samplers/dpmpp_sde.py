@@ -28,6 +28,7 @@ from sfumato.core import Cond, Denoise, NoiseSource, Prediction, Rates
 from sfumato.errors import ConfigError
 from sfumato.samplers.base import Sampler, Stepped, predict, rates_at
 from sfumato.samplers.exponential import Past, half_step, midpoint, polynomial_weights
+from sfumato.samplers.multistep import half_way
 
 __all__ = ["Dpmpp2MSde", "Dpmpp3MSde", "DpmppSde"]
 
@@ -90,10 +91,8 @@ class Dpmpp2MSde(Sampler[Past]):
         past = state.joined(p.x0, p.rates.log_snr, keep=2)
         if s == 0:
             return Stepped(p.x0, past, p)
-        then, middle = rates_at(d, s), p.x0
-        if len(past) == 2:
-            (place,) = past.places(half_step(p.rates, then))  # of the last value, -h_last/h
-            middle = p.x0 + (past.values[1] - p.x0) / (2 * place)
+        then = rates_at(d, s)
+        middle = half_way(p, then, past)
         return Stepped(with_noise(drifted(p, then, middle, self.eta), p, then, self.eta, noise), past, p)
 
 

@@ -29,6 +29,17 @@ def through_past(p: Prediction, then: Rates, past: Past) -> Tensor:
     return x_s
 
 
+def half_way(p: Prediction, then: Rates, past: Past) -> Tensor:
+    """x0 at the middle of the step to `then`, (B, *): the line through the last two values, or the only one there is.
+
+    x0 + h/(2 h_last) (x0 - x0_last), steps h in log-SNR (Lu et al. 2022b, algorithm 2).
+    """
+    if len(past) < 2:
+        return p.x0
+    (place,) = past.places(half_step(p.rates, then))  # of the last value, -h_last/h
+    return p.x0 + (past.values[1] - p.x0) / (2 * place)
+
+
 @dataclass(frozen=True, slots=True)
 class Dpmpp2M(Sampler[Past]):
     """DPM-Solver++(2M) (Lu et al. 2022b, alg. 2): second order, one call per step.
@@ -56,10 +67,8 @@ class Dpmpp2M(Sampler[Past]):
         past = state.joined(p.x0, p.rates.log_snr, keep=2)
         if s == 0:
             return Stepped(p.x0, past, p)
-        then, middle = rates_at(d, s), p.x0
-        if len(past) == 2:
-            (place,) = past.places(half_step(p.rates, then))  # of the last value, -h_last/h
-            middle = p.x0 + (past.values[1] - p.x0) / (2 * place)
+        then = rates_at(d, s)
+        middle = half_way(p, then, past)
         return Stepped(slide(x_t, middle, p.rates, then), past, p)
 
 

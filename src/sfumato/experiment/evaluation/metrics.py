@@ -12,6 +12,7 @@
 Every number is an `Estimate`; what a person must know to read them is in `notes`.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -44,7 +45,7 @@ from sfumato.samplers import Ddim, Heun, inversion_times, round_trip
 
 __all__ = ["METRICS", "Evaluation", "default_metrics", "evaluate"]
 
-NATS_TO_BITS = 1.4426950408889634
+NATS_TO_BITS = 1 / math.log(2)
 ROUND_TRIP_STEPS = 50  # each way
 Entry = tuple[str, Estimate]
 TWO_MODELS = "the ancestral chain (bound) and the probability-flow ODE (flow) are two models: they need not agree"
@@ -228,14 +229,14 @@ def likelihood_entries(subject: Subject, settings: Settings, book: Notebook) -> 
 def of_likelihood(name: str, found: Likelihood, subject: Subject, measure: Measure) -> Iterator[Entry]:
     """The numbers of one likelihood, in each unit that means something."""
     more: dict[str, Fact] = {**found.facts, "calls_per_example": round(found.calls, 1)}
+    in_bits: dict[str, Fact] = {}
     if found.probe_std_error is not None:
-        more["probe_std_error"] = found.probe_std_error / subject.dim
-        more["std_error"] = "over examples, the scatter of the probes included"
+        probes = found.probe_std_error / subject.dim
+        more |= {"probe_std_error": probes, "std_error": "over examples, the scatter of the probes included"}
+        in_bits = {"probe_std_error": probes * NATS_TO_BITS}
     nats = mean_of(found.nll / subject.dim, subject.facts(**more))
     if measure.levels is not None:
-        in_bits = {} if found.probe_std_error is None else {"probe_std_error": found.probe_std_error / subject.dim}
-        factor = {key: value * NATS_TO_BITS for key, value in in_bits.items()}
-        yield f"bits_per_dim[{name}]", nats.scaled(NATS_TO_BITS, unit="bits/dim", **factor)
+        yield f"bits_per_dim[{name}]", nats.scaled(NATS_TO_BITS, unit="bits/dim", **in_bits)
     total = nats.value * subject.dim
     yield f"nll[{name}]", nats.scaled(1.0, unit="nats/dim", nats_per_example=total, dim=subject.dim)
 
