@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from sfumato.condition import Condition
 from sfumato.core.learned import NAME, LearnedClock
 from sfumato.core.parameterization import Parameterization
 from sfumato.core.prediction import Prediction
@@ -33,7 +34,7 @@ __all__ = [
     "check_terminal_signal",
 ]
 
-Cond = Tensor
+Cond = Condition
 
 
 class Denoise(Protocol):

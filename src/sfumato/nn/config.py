@@ -2,13 +2,15 @@
 
 A configuration is a frozen dataclass of scalars. It says which data it can take (`check`) and makes the network
 (`build`), whose call is `network(x (B, C, *space), time (B,), cond=None) -> (B, C_out, *space)`. `time` is whatever the
-model's time input gives; the network is told its scale once, when it is built.
+model's time input gives; the network is told its scale once, when it is built. `cond` is a `Condition` of what the
+network was built for; None stands for a batch in which all examples are dropped.
 """
 
 from abc import ABC, abstractmethod
 
 from torch import nn
 
+from sfumato.condition import NO_CONDITION, ConditionShape
 from sfumato.errors import ConfigError
 
 __all__ = ["NetworkConfig", "require_no_condition", "require_positive", "require_values"]
@@ -23,15 +25,29 @@ class NetworkConfig(ABC):
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError unless the network can take examples of this shape (channels first, no batch axis)."""
 
+    def check_condition(self, condition: ConditionShape) -> None:  # noqa: B027  most networks take any
+        """Raise ConfigError unless the network can be told these conditions; by default it can be told any."""
+
+    def fitted(self, shape: tuple[int, ...]) -> "NetworkConfig":
+        """The configuration with every size decided for examples of this shape; itself where none is left open."""
+        return self
+
     @abstractmethod
     def build(
-        self, shape: tuple[int, ...], *, steps: int | None, time_span: float, out_channels: int | None = None
+        self,
+        shape: tuple[int, ...],
+        *,
+        steps: int | None,
+        time_span: float,
+        out_channels: int | None = None,
+        condition: ConditionShape = NO_CONDITION,
     ) -> nn.Module:
         """Make the network for examples of `shape`, with fresh weights from torch's global generator.
 
         `steps` is the T of a tabulated schedule, None for a continuous one. `time_span` is the length of the range of
         the time input in its own unit: 1 for a noise variance, 5 for −log_snr/8, T for a step index (`embeddings`).
-        `out_channels` defaults to the channels of the data; learned variances ask for twice as many.
+        `out_channels` defaults to the channels of the data; learned variances ask for twice as many. `condition` is
+        what the network will be told besides.
         """
 
 

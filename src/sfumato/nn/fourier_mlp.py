@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.nn.config import NetworkConfig, require_no_condition, require_positive, require_values
 from sfumato.nn.embeddings import log_spaced_frequencies, sinusoidal_embedding
 
@@ -48,7 +49,13 @@ class FourierMlpConfig(NetworkConfig):
         require_values("FourierMlp", shape)
 
     def build(
-        self, shape: tuple[int, ...], *, steps: int | None, time_span: float, out_channels: int | None = None
+        self,
+        shape: tuple[int, ...],
+        *,
+        steps: int | None,
+        time_span: float,
+        out_channels: int | None = None,
+        condition: ConditionShape = NO_CONDITION,
     ) -> "FourierMlp":
         """Make the network; any number of `steps` will do, since it sees the time only through its features."""
         self.check(shape)
@@ -98,7 +105,7 @@ class FourierMlp(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
         """Predict for noisy points `x` at `time`, in the units of the time input."""
         require_no_condition(self, cond)
         moment = time / self.time_span

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn.config import NetworkConfig, require_no_condition, require_positive, require_values
 
@@ -45,7 +46,13 @@ class StepMlpConfig(NetworkConfig):
         require_values("StepMlp", shape)
 
     def build(
-        self, shape: tuple[int, ...], *, steps: int | None, time_span: float, out_channels: int | None = None
+        self,
+        shape: tuple[int, ...],
+        *,
+        steps: int | None,
+        time_span: float,
+        out_channels: int | None = None,
+        condition: ConditionShape = NO_CONDITION,
     ) -> "StepMlp":
         """Make the network; its tables need a T-step schedule whose steps the time input counts."""
         self.check(shape)
@@ -84,7 +91,7 @@ class StepMlp(nn.Module):
         self.hidden = nn.ModuleList(ConditionalLinear(i, w, steps=steps) for i, w in zip(inputs, widths, strict=True))
         self.out = nn.Linear(widths[-1], math.prod(self.out_shape))
 
-    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
         """Predict for noisy points `x` at step index `time`, rounded (ties to even) and clamped to the table."""
         require_no_condition(self, cond)
         index = time.round().clamp(0, self.steps - 1).to(torch.int64)
@@ -111,7 +118,13 @@ class MlpConfig(NetworkConfig):
         require_values("Mlp", shape)
 
     def build(
-        self, shape: tuple[int, ...], *, steps: int | None, time_span: float, out_channels: int | None = None
+        self,
+        shape: tuple[int, ...],
+        *,
+        steps: int | None,
+        time_span: float,
+        out_channels: int | None = None,
+        condition: ConditionShape = NO_CONDITION,
     ) -> "Mlp":
         """Make the network; it takes any schedule, and answers the same at every time of it."""
         self.check(shape)
@@ -128,7 +141,7 @@ class Mlp(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(i, w) for i, w in zip(sizes[:-1], widths, strict=True))
         self.out = nn.Linear(sizes[-1], math.prod(self.out_shape))
 
-    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
         """Predict for noisy points `x`; `time` is ignored."""
         require_no_condition(self, cond)
         h = x.flatten(1)

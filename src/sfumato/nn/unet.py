@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn.blocks import DownLevel, ResidualBlock, UpLevel
 from sfumato.nn.config import NetworkConfig, require_no_condition, require_positive
@@ -64,7 +65,13 @@ class ResidualUNetConfig(NetworkConfig):
         require_divisible(shape[1], shape[2], levels=len(self.widths))
 
     def build(
-        self, shape: tuple[int, ...], *, steps: int | None, time_span: float, out_channels: int | None = None
+        self,
+        shape: tuple[int, ...],
+        *,
+        steps: int | None,
+        time_span: float,
+        out_channels: int | None = None,
+        condition: ConditionShape = NO_CONDITION,
     ) -> "ResidualUNet":
         """Make the network; any number of `steps` will do, since it sees the time only through its embedding."""
         self.check(shape)
@@ -123,7 +130,7 @@ class ResidualUNet(nn.Module):
         for parameter in self.conv_out.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, time: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
         """Predict for noisy images `x` at `time` (in the unit whose range is `time_span` long)."""
         require_no_condition(self, cond)
         require_divisible(x.shape[2], x.shape[3], levels=len(self.down))

@@ -81,7 +81,7 @@ class ContinuousBound(Objective):
         (probe,) = draw.probes
         r, last = schedule.rates(draw.t), schedule.rates(schedule.t_min)
         x_t, x_last = marginal(x0, r).sample(draw.eps), marginal(x0, last).sample(probe)
-        both = None if cond is None else torch.cat([cond, cond])
+        both = None if cond is None else cond.repeated(2)
         said = d.said(torch.cat([x_t, x_last]), joined(r, last), both)
         error = DenoisingLoss(weighting=Elbo()).of_output(d, said.output[: len(x0)], x0, draw.eps, r)
         p = d.prediction(Said(said.output[len(x0) :], None), x_last, last)
