@@ -1,5 +1,6 @@
 """The `sampling:` and `evaluation:` sections of an experiment."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +24,15 @@ class SamplingConfig:
     grid: where those intervals lie.
     clip: keep every prediction of x0 within the range of the data.
     micro_batch: samples per network call; fixed, so that the bytes of a sample do not depend on how many are drawn.
-    guidance: weight of classifier-free guidance; null for none.
+    guidance: weight w of classifier-free guidance, D_u + w (D_c - D_u): 0 leaves the label out, 1 is the model as it
+        is, null asks for none.
+    guidance_interval: lowest and highest noise level sigma/alpha at which that guidance acts; null for all of them.
+    autoguidance: weight w of guidance away from a weaker self, D_weak + w (D - D_weak); null for none.
+    weaker: the weaker self: a run of a smaller network, an exported file, or an earlier checkpoint's folder.
+    classifier_guidance: scale of the gradient of log p(label | x_t), by the run's noisy classifier; null for none.
+    dynamic_threshold: share of a sample's values that stay as they are, the others clipped and all rescaled into the
+        range of the data (0.995); null clips to that range.
+    ema_width: relative width of an average made after training from stored ones, in place of `weights`; null for none.
     weights: `ema` draws with averaged weights, `live` with the trained ones.
     precision: float32, or bfloat16 for speed at the cost of the last bits.
     """
@@ -34,14 +43,67 @@ class SamplingConfig:
     clip: bool = True
     micro_batch: int = 64
     guidance: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+    autoguidance: float | None = None
+    weaker: str | None = None
+    classifier_guidance: float | None = None
+    dynamic_threshold: float | None = None
+    ema_width: float | None = None
     weights: Literal["ema", "live"] = "ema"
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         _within("sampling.steps", self.steps, 1, 1_000_000, 50)
         _within("sampling.micro_batch", self.micro_batch, 1, 1_000_000, 64)
-        if self.guidance is not None:
-            _within("sampling.guidance", self.guidance, 0, 1000, 2)
+        for key in ("guidance", "autoguidance", "classifier_guidance"):
+            _require_weight(f"sampling.{key}", getattr(self, key))
+        _require_guidance_fits(self)
+        share, width = self.dynamic_threshold, self.ema_width
+        if share is not None and not 0 < share <= 1:
+            raise ConfigError(
+                f"sampling.dynamic_threshold is {share}",
+                expected="a share of a sample's values, above 0 and at most 1",
+                fix="set sampling.dynamic_threshold: 0.995",
+            )
+        if width is not None and not 0 < width < 0.2887:  # 1/sqrt(12): that of a plain mean of all of training
+            raise ConfigError(
+                f"sampling.ema_width is {width}",
+                expected="a relative width above 0 and below 0.288, that of the mean of all of training",
+                fix="set sampling.ema_width: 0.1",
+            )
+
+
+def _require_weight(key: str, weight: float | None) -> None:
+    """Refuse a weight of guidance that is no number, infinite or negative."""
+    if weight is None or 0 <= weight < math.inf:
+        return
+    away = "; a negative weight leads away from what was asked for" if weight < 0 else ""
+    raise ConfigError(f"{key} is {weight}{away}", expected="a finite number of 0 or more, or null", fix=f"set {key}: 2")
+
+
+def _require_guidance_fits(s: "SamplingConfig") -> None:
+    """Refuse an interval that is none, or has nothing to act on, and a weaker self without its weight."""
+    if s.guidance_interval is not None:
+        low, high = s.guidance_interval
+        if not 0 <= low < high:
+            raise ConfigError(
+                f"sampling.guidance_interval is [{low}, {high}]",
+                expected="two noise levels sigma/alpha, 0 <= lowest < highest",
+                fix="set sampling.guidance_interval: [0.2, 5]",
+            )
+        if s.guidance is None:
+            raise ConfigError(
+                "sampling.guidance_interval is set and sampling.guidance is null",
+                expected="an interval for a guidance that there is",
+                fix="set sampling.guidance: 2, or sampling.guidance_interval: null",
+            )
+    if (s.autoguidance is None) != (s.weaker is None):
+        there, missing = ("weaker", "autoguidance") if s.autoguidance is None else ("autoguidance", "weaker")
+        raise ConfigError(
+            f"sampling.{there} is {getattr(s, there)} and sampling.{missing} is null",
+            expected="a weaker self and a weight, or neither",
+            fix=f"set sampling.autoguidance: 2, sampling.weaker: runs/smaller-1, or sampling.{there}: null",
+        )
 
 
 @dataclass(frozen=True, slots=True)
