@@ -1,16 +1,17 @@
 """Array files: `.npz` and `.npy`, never unpickled.
 
 Keys: `images`, or `x_train` with an optional `x_test`, or `values`; `labels`, or `y_train` with `y_test`;
-`class_names`. Images are (N, H, W) or (N, H, W, C), C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. `values` are points or
-anything else, (N, *shape), and stay float32. `x_train` and a bare `.npy` count as images when they have three or four
-dimensions, otherwise as values. `x_test` becomes the held-out part.
+`class_names`; `conditions`, or `conditions_train` with `conditions_test`; `condition_names`. Images are (N, H, W) or
+(N, H, W, C), C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. `values` are points or anything else, (N, *shape), and stay
+float32. `x_train` and a bare `.npy` count as images when they have three or four dimensions, otherwise as values.
+`x_test` becomes the held-out part. `conditions` are real numbers that belong to the examples, (N,) or (N, V).
 
 Images of any type end as uint8: 16-bit values are divided by 257, floats are taken from [0, 1] or [-1, 1] (whichever
 holds them) and rounded, everything else needs `data.value_range`.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sfumato.data.conditions import Conditions, check_conditions
 from sfumato.data.decoding import Preparation, prepare_pixels
 from sfumato.data.labels import map_labels
 from sfumato.data.packed import Packed, evenly, pack
@@ -34,7 +36,10 @@ ROUNDING = 1e-6  # how far beyond its range a float value may lie: float32 arith
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArrayFile:
-    """The arrays of one file. The last `test_count` examples are its test part; `key` names `data` in messages."""
+    """The arrays of one file. The last `test_count` examples are its test part; `key` names `data` in messages.
+
+    conditions: (N,) or (N, V) real numbers that belong to the examples, and condition_names, what they are called.
+    """
 
     where: str
     key: str
@@ -42,6 +47,8 @@ class ArrayFile:
     labels: NDArray[Any] | None = None
     class_names: tuple[str, ...] | None = None
     test_count: int = 0
+    conditions: NDArray[Any] | None = None
+    condition_names: tuple[str, ...] | None = None
 
     @property
     def is_image(self) -> bool:
@@ -77,18 +84,29 @@ def pack_arrays(file: ArrayFile, config: DataConfig) -> Packed:
     if file.data.ndim < 1 or 0 in file.data.shape:
         raise _error(f"{_name(file)} has shape {file.data.shape}", "at least one example, (N, ...)", "check the file")
     values, notes = _images(file, config) if file.is_image else (_values(file, config), [])
-    if file.labels is None:
-        return pack(values, report=notes, pad=config.pad_hw, test_count=file.test_count)
-    classes = map_labels(file.labels, len(file.data), file.class_names, where=file.where)
+    told = _conditions(file)
+    classes = None
+    if file.labels is not None:
+        classes = map_labels(file.labels, len(file.data), file.class_names, where=file.where)
     return pack(
         values,
-        labels=classes.indices,
-        label_values=classes.values,
-        class_names=classes.names,
+        labels=None if classes is None else classes.indices,
+        label_values=() if classes is None else classes.values,
+        class_names=None if classes is None else classes.names,
         report=notes,
         pad=config.pad_hw,
         test_count=file.test_count,
+        conditions=None if told is None else told.values,
+        condition_names=None if told is None else told.names,
+        absent_classes=() if classes is None else classes.absent,
     )
+
+
+def _conditions(file: ArrayFile) -> Conditions | None:
+    if file.conditions is None:
+        return None
+    key = "conditions_train" if file.key == "x_train" else "conditions"
+    return check_conditions(file.conditions, len(file.data), file.condition_names, where=file.where, key=key)
 
 
 def _error(what: str, expected: str, fix: str) -> DataError:
@@ -128,19 +146,59 @@ def _from_keys(where: str, arrays: Any) -> ArrayFile:
     main = [key for key in ("images", "x_train", "values") if key in keys]
     if len(main) != 1:
         found = ", ".join(sorted(keys)) or "nothing"
-        expected = "exactly one of images, x_train (with x_test) and values; labels or y_train; class_names"
+        expected = (
+            "exactly one of images, x_train (with x_test) and values; labels or y_train; class_names; "
+            "conditions or conditions_train; condition_names"
+        )
         raise _error(f"{where}: the file holds {found}", expected, "rename the arrays")
     key = main[0]
-    label_key = "y_train" if key == "x_train" else "labels"
-    data, labels, test_count = arrays[key], arrays[label_key] if label_key in keys else None, 0
-    if key == "x_train" and "x_test" in keys:
-        data, test_count = _join(where, data, arrays["x_test"])
-        if labels is not None:
-            if "y_test" not in keys:
-                raise _error(f"{where}: there is y_train and x_test but no y_test", "y_test", "add y_test")
-            labels = np.concatenate([_column(labels), _column(arrays["y_test"])])
-    names = _class_names(where, arrays["class_names"]) if "class_names" in keys else None
-    return ArrayFile(where, key, data, None if labels is None else _column(labels), names, test_count)
+    data, labels, conditions, test_count = arrays[key], None, None, 0
+    if key == "x_train":
+        if "x_test" in keys:
+            data, test_count = _join(where, data, arrays["x_test"])
+        labels = _both_parts(where, arrays, "y_train", "y_test")
+        conditions = _both_parts(where, arrays, "conditions_train", "conditions_test")
+    else:
+        labels = _column(arrays["labels"]) if "labels" in keys else None
+        conditions = arrays["conditions"] if "conditions" in keys else None
+    _refuse_other_spelling(where, key, keys)
+    return ArrayFile(
+        where,
+        key,
+        data,
+        labels,
+        _names(where, arrays, "class_names"),
+        test_count,
+        conditions,
+        _names(where, arrays, "condition_names"),
+    )
+
+
+def _both_parts(where: str, arrays: Any, train: str, test: str) -> NDArray[Any] | None:
+    """What belongs to the examples of x_train, followed by what belongs to those of x_test where there are any."""
+    keys = set(arrays.files)
+    if train not in keys:
+        return None
+    first = _column(arrays[train])
+    if "x_test" not in keys:
+        return first
+    if test not in keys:
+        raise _error(f"{where}: there is {train} and x_test but no {test}", test, f"add {test}")
+    second = _column(arrays[test])
+    if first.shape[1:] != second.shape[1:]:
+        what = f"{where}: {train} has shape {first.shape} and {test} has shape {second.shape}"
+        raise _error(what, "as much for each example of either part", "save both alike")
+    return np.concatenate([first, second])
+
+
+def _refuse_other_spelling(where: str, key: str, keys: set[str]) -> None:
+    """Conditions under the name that belongs to another layout would be left out without a word."""
+    meant = "conditions_train" if key == "x_train" else "conditions"
+    other = {"conditions", "conditions_train", "conditions_test"} - (
+        {"conditions_train", "conditions_test"} if key == "x_train" else {"conditions"}
+    )
+    if found := sorted(other & keys):
+        raise _error(f"{where}: there is {found[0]} beside {key}", meant, f"rename {found[0]} to {meant}")
 
 
 def _join(where: str, train: NDArray[Any], test: NDArray[Any]) -> tuple[NDArray[Any], int]:
@@ -155,9 +213,13 @@ def _column(labels: NDArray[Any]) -> NDArray[Any]:
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-def _class_names(where: str, names: NDArray[Any]) -> tuple[str, ...]:
+def _names(where: str, arrays: Any, key: str) -> tuple[str, ...] | None:
+    """The list of strings under `key`, or None where there is none."""
+    if key not in arrays.files:
+        return None
+    names = arrays[key]
     if names.ndim != 1 or names.dtype.kind not in "US":
-        raise _error(f"{where}: class_names is {names.dtype} {names.shape}", "a list of strings", "save strings")
+        raise _error(f"{where}: {key} is {names.dtype} {names.shape}", "a list of strings", "save strings")
     return tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names.tolist())
 
 
@@ -166,10 +228,11 @@ def _limited(file: ArrayFile, limit: int | None) -> ArrayFile:
     if limit is None or own <= limit:
         return file
     chosen = evenly(own, limit) + [own + i for i in evenly(file.test_count, limit)]
-    if file.labels is not None and len(file.labels) != len(file.data):
-        return file  # map_labels will refuse it, naming both numbers
-    labels = None if file.labels is None else file.labels[chosen]
-    return ArrayFile(file.where, file.key, file.data[chosen], labels, file.class_names, len(chosen) - limit)
+    beside = (file.labels, file.conditions)
+    if any(column is not None and (column.ndim < 1 or len(column) != len(file.data)) for column in beside):
+        return file  # what checks them will refuse it, naming both numbers
+    labels, conditions = (None if column is None else column[chosen] for column in beside)
+    return replace(file, data=file.data[chosen], labels=labels, conditions=conditions, test_count=len(chosen) - limit)
 
 
 def _values(file: ArrayFile, config: DataConfig) -> torch.Tensor:

@@ -54,11 +54,13 @@ class Batch:
     """x0 float32 (b, C, H, W), channels-last in memory, or (b, *shape); labels int64 (b,) or None; both on the device.
 
     indices int64 (b,): which examples of the packed set these are; on the CPU.
+    conditions float32 (b, V): real numbers of the examples as the source has them, on the device; or None.
     """
 
     x0: Tensor
     labels: Tensor | None
     indices: Tensor
+    conditions: Tensor | None = None
 
 
 class Batches:
@@ -92,6 +94,7 @@ class Batches:
         home = self.device if self.resident else torch.device("cpu")
         self._values = packed.values.to(home)
         self._labels = None if packed.labels is None else packed.labels.to(home)
+        self._conditions = None if packed.conditions is None else packed.conditions.to(home)
 
     def batch(self, step: int, *, part: slice | None = None) -> Batch:
         """Batch `step` (from 0), or the `part` of it that falls to one process."""
@@ -110,13 +113,16 @@ class Batches:
     def _gather(self, indices: Tensor, mirrored: Tensor | None) -> Batch:
         where = self._moved(indices, self._values.device)
         raw = self._values.index_select(0, where)
-        labels = None if self._labels is None else self._labels.index_select(0, where)
         raw = self._moved(raw, self.device)
         if mirrored is not None:
             rows = self._moved(mirrored.nonzero().flatten(), self.device)  # found on the CPU: no wait for the device
             raw.index_copy_(0, rows, raw.index_select(0, rows).flip(2))
         x0 = self.normalization.to_model(raw)
-        return Batch(x0, None if labels is None else self._moved(labels, self.device), indices)
+        return Batch(x0, self._chosen(self._labels, where), indices, self._chosen(self._conditions, where))
+
+    def _chosen(self, column: Tensor | None, where: Tensor) -> Tensor | None:
+        """The rows of labels or conditions that belong to the examples `where`, on the device."""
+        return None if column is None else self._moved(column.index_select(0, where), self.device)
 
     @staticmethod
     def _moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ class Listing:
     """The picture files below a root, as paths relative to it in natural order, and what was left out.
 
     ignored counts other files by suffix, outside the links that leave the root, loops the links to a folder above them.
+    folders: the folders right below the root, with or without pictures: the classes that the source names.
     """
 
     root: Path
@@ -45,6 +46,7 @@ class Listing:
     ignored: tuple[tuple[str, int], ...]
     outside: int
     loops: int
+    folders: tuple[str, ...] = ()
 
 
 def scan(root: Path) -> Listing:
@@ -56,15 +58,23 @@ def scan(root: Path) -> Listing:
     found: list[str] = []
     counts: Counter[str] = Counter()
     links: Counter[str] = Counter()
+    folders: list[str] = []
     for relative, kind in _walk(os.path.realpath(root)):
-        if kind != "file":
+        if kind == "folder":
+            folders += [relative] if "/" not in relative else []
+        elif kind != "file":
             links[kind] += 1
         elif os.path.splitext(relative)[1].lower() in SUFFIXES:
             found.append(relative)
         else:
             counts[printable(os.path.splitext(relative)[1].lower() or "no suffix")] += 1
     listing = Listing(
-        root, tuple(sorted(found, key=natural)), tuple(sorted(counts.items())), links["outside"], links["loop"]
+        root,
+        tuple(sorted(found, key=natural)),
+        tuple(sorted(counts.items())),
+        links["outside"],
+        links["loop"],
+        tuple(sorted(folders, key=natural)),
     )
     if not found:
         raise _nothing(listing)
@@ -77,16 +87,18 @@ def load_folder(root: Path, config: DataConfig, cache: Cache) -> Packed:
     files = [listing.files[i] for i in evenly(len(listing.files), config.limit)]
     preparation = Preparation.of(config)
     key = _key(listing.root.resolve(), files, preparation, config.bad_files)
-    known = cache.read(key)
-    if known is not None:
-        return known
-    packed = _pack(listing, files, preparation, config)
-    cache.write(key, packed)
-    return packed
+    packed = cache.read(key)
+    if packed is None:
+        packed = _pack(listing, files, preparation, config)
+        cache.write(key, packed)
+    if packed.class_names is None:
+        return packed
+    absent = (name for name in map(printable, listing.folders) if name not in packed.class_names)
+    return replace(packed, absent_classes=tuple(absent))
 
 
 def _walk(root: str) -> Iterator[tuple[str, str]]:
-    """Yield (relative path, "file" | "outside" | "loop") for all that is not hidden below `root`, a real path."""
+    """Yield (relative path, "file" | "folder" | "outside" | "loop") for all that is not hidden below a real path."""
     pending: list[tuple[str, str, tuple[str, ...]]] = [(root, "", (root,))]
     while pending:
         folder, prefix, chain = pending.pop()
@@ -106,6 +118,7 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             elif real in chain:
                 yield prefix + entry.name, "loop"
             else:
+                yield prefix + entry.name, "folder"
                 pending.append((real, f"{prefix}{entry.name}/", (*chain, real)))
 
 

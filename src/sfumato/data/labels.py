@@ -21,11 +21,15 @@ __all__ = ["Classes", "map_labels", "natural"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classes:
-    """indices int64 (N,) in 0..K-1; class k was written `values[k]` and is called `names[k]` (None: unnamed)."""
+    """indices int64 (N,) in 0..K-1; class k was written `values[k]` and is called `names[k]` (None: unnamed).
+
+    absent: names that no example has.
+    """
 
     indices: Tensor
     values: tuple[str | int, ...]
     names: tuple[str, ...] | None
+    absent: tuple[str, ...] = ()
 
 
 def natural(text: str) -> tuple[list[tuple[int, str]], str]:
@@ -57,7 +61,8 @@ def map_labels(raw: NDArray[np.generic], count: int, class_names: tuple[str, ...
     found, indices = np.unique(numbers, return_inverse=True)
     values = tuple(int(v) for v in found)
     names = None if class_names is None else _names(numbers, values, class_names, where)
-    return Classes(torch.from_numpy(indices.astype(np.int64)), values, names)
+    absent = [] if class_names is None or names is None else [name for name in class_names if name not in names]
+    return Classes(torch.from_numpy(indices.astype(np.int64)), values, names, tuple(absent))
 
 
 def _whole_numbers(raw: NDArray[np.generic], where: str) -> NDArray[np.int64]:

@@ -36,10 +36,13 @@ class Packed:
     values: uint8 (N, H, W, C) for images, float32 (N, *shape) for everything else.
     labels: int64 (N,) in 0..K-1, or None. Class k was written `label_values[k]` in the source and is called
         `class_names[k]` when the source names its classes; only classes that occur are counted.
-    fingerprint: SHA-256 over values and labels; equal for equal content wherever it came from.
+    fingerprint: SHA-256 over values, labels and conditions; equal for equal content wherever it came from.
     report: sentences for the run's record: conversions, upscaled pictures, files that were left out.
     pad: (H, W) that batches are padded to, or None.
     test_count: how many examples at the end are the source's own test part, never trained on.
+    conditions: float32 (N, V), V real numbers that belong to each example, as the source has them; or None.
+    condition_names: what the source calls them, V names; or None.
+    absent_classes: classes that the source names and has no example of.
     """
 
     values: Tensor
@@ -50,6 +53,9 @@ class Packed:
     report: tuple[str, ...] = ()
     pad: tuple[int, int] | None = None
     test_count: int = 0
+    conditions: Tensor | None = None
+    condition_names: tuple[str, ...] | None = None
+    absent_classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -63,6 +69,11 @@ class Packed:
     def num_classes(self) -> int:
         """Number of classes that occur; 0 without labels."""
         return len(self.label_values)
+
+    @property
+    def num_conditions(self) -> int:
+        """V, real numbers that belong to each example; 0 for none."""
+        return 0 if self.conditions is None else int(self.conditions.shape[1])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -99,10 +110,10 @@ class Description:
     report: tuple[str, ...]
 
 
-def fingerprint_of(values: Tensor, labels: Tensor | None) -> str:
-    """SHA-256 (hex) over type, shape and bytes of the values and of the labels."""
+def fingerprint_of(values: Tensor, labels: Tensor | None, conditions: Tensor | None = None) -> str:
+    """SHA-256 (hex) over type, shape and bytes of the values, of the labels and of the conditions."""
     digest = hashlib.sha256()
-    for name, tensor in (("values", values), ("labels", labels)):
+    for name, tensor in (("values", values), ("labels", labels), ("conditions", conditions)):
         if tensor is None:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -124,6 +135,9 @@ def pack(
     report: Sequence[str] = (),
     pad: tuple[int, int] | None = None,
     test_count: int = 0,
+    conditions: Tensor | None = None,
+    condition_names: Sequence[str] | None = None,
+    absent_classes: Sequence[str] = (),
 ) -> Packed:
     """A `Packed` of checked tensors with its fingerprint. Raises `DataError` on an empty set, `ConfigError` on a
     padding that does not fit."""
@@ -135,10 +149,21 @@ def pack(
         )
     assert values.dtype in (torch.uint8, torch.float32)
     assert labels is None or (labels.dtype == torch.int64 and labels.shape == values.shape[:1])
+    assert conditions is None or (conditions.dtype == torch.float32 and len(conditions) == len(values))
     check_pad(values, pad)
-    names = None if class_names is None else tuple(class_names)
-    fingerprint = fingerprint_of(values, labels)
-    return Packed(values, labels, tuple(label_values), names, fingerprint, tuple(report), pad, test_count)
+    return Packed(
+        values,
+        labels,
+        label_values=tuple(label_values),
+        class_names=None if class_names is None else tuple(class_names),
+        fingerprint=fingerprint_of(values, labels, conditions),
+        report=tuple(report),
+        pad=pad,
+        test_count=test_count,
+        conditions=conditions,
+        condition_names=None if condition_names is None else tuple(condition_names),
+        absent_classes=tuple(absent_classes),
+    )
 
 
 def check_pad(values: Tensor, pad: tuple[int, int] | None) -> None:
