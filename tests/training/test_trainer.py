@@ -33,6 +33,7 @@ def trainer_of(session: Session, *hooks: Hook, reporter: Any = None) -> Trainer:
     return Trainer(
         session.step,
         store=CheckpointStore(session.folder),
+        averages=session.averages(),
         log=MetricsLog(session.folder, report=pytest.fail),
         hooks=hooks,
         reporter=Silent() if reporter is None else reporter,

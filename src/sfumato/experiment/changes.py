@@ -14,7 +14,14 @@ from sfumato.training.trainer import Reporter
 __all__ = ["require_allowed", "warn_of_differences", "with_record_of"]
 
 # What a resumed run may change without being asked twice …
-FREE = ("training.steps", "training.device", "training.threads", "training.keep_checkpoints", "training.on_disk_full")
+FREE = (
+    "training.steps",
+    "training.device",
+    "training.threads",
+    "training.keep_checkpoints",
+    "training.power_ema_disk",
+    "training.on_disk_full",
+)
 FREE_DATA = ("data.path", "data.cache")
 # … and what it may never change, because the weights mean nothing without it.
 FIXED = (

@@ -22,10 +22,12 @@ from sfumato.experiment.environment import environment
 from sfumato.experiment.model import draw
 from sfumato.experiment.preview import save_preview
 from sfumato.experiment.schema import to_plain
+from sfumato.training.average_store import AverageStore
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.ema import Ema, bare_state
 from sfumato.training.engine import Engine, start_engine
 from sfumato.training.held_out import HeldOut
+from sfumato.training.power_ema import PowerEmas
 from sfumato.training.record import MetricsLog
 from sfumato.training.step import TrainStep, make_optimizer
 from sfumato.training.trainer import Hook, Reporter, Trainer
@@ -47,6 +49,7 @@ class Session:
         denoiser.network = self.engine.prepare(denoiser.network, compiled=settings.compile == "on")
         self.denoiser: Denoiser = denoiser.train()
         self.ema = Ema(denoiser.network, decay=settings.ema_decay)
+        self.power = PowerEmas(denoiser.network, settings.power_ema)
         self.batches = Batches(
             data.packed,
             data.parts.train,
@@ -64,6 +67,7 @@ class Session:
             shape=data.record.shape,
             optimizer=make_optimizer(denoiser.network, settings, self.engine.device),
             ema=self.ema,
+            power=self.power,
             engine=self.engine,
             settings=settings,
             seed=experiment.seed,
@@ -75,12 +79,18 @@ class Session:
         return Trainer(
             self.step,
             store=self.store,
+            averages=self.averages(),
             log=MetricsLog(self.folder, report=self.reporter.note),
             hooks=self._hooks() if self.engine.is_main else [],
             reporter=self.reporter,
             state=self.state(),
             resume_command=resume_command,
         )
+
+    def averages(self) -> AverageStore:
+        """Where the power-function averages are stored."""
+        settings = self.experiment.training
+        return AverageStore(self.folder, every=settings.power_ema_every, cap=1e9 * settings.power_ema_disk)
 
     def num_parameters(self) -> int:
         """Trained parameters."""

@@ -25,6 +25,10 @@ class TrainingConfig:
     decay: `constant` keeps the learning rate, `cosine` lowers it to 0 at the last step.
     clip_norm: longest gradient that is not shortened to this length; null for no limit.
     ema_decay: share of the averaged weights that a step keeps; sampling uses the average.
+    power_ema: relative widths of further averages, such as 0.05,0.1, of which any other width can be made after
+        training (docs/averages.md); none by default, since each is one more copy of the weights.
+    power_ema_every: steps between two times that these averages are stored; the last step always stores them.
+    power_ema_disk: GB that the stored ones may take; beyond, every other one is dropped.
     checkpoint_every: steps between two checkpoints; the last step always makes one.
     keep_checkpoints: how many of the newest checkpoints stay on the disk.
     log_every: steps between two lines of metrics.jsonl.
@@ -48,6 +52,9 @@ class TrainingConfig:
     decay: Literal["constant", "cosine"] = "constant"
     clip_norm: float | None = 1.0
     ema_decay: float = 0.999
+    power_ema: tuple[float, ...] = ()
+    power_ema_every: int = 500
+    power_ema_disk: float = 8.0
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     log_every: int = 50
@@ -77,6 +84,11 @@ class TrainingConfig:
         self._require("keep_checkpoints", self.keep_checkpoints >= 2, "2 or more, so that one bad file loses nothing")
         self._require("learning_rate", 0 < self.learning_rate <= 10, "above 0, at most 10")
         self._require("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
+        widths = self.power_ema
+        narrow = "all different, each from 0.01 to 0.28, or none: []"
+        self._require("power_ema", len({*widths}) == len(widths) and all(0.01 <= w <= 0.28 for w in widths), narrow)
+        self._require("power_ema_every", 1 <= self.power_ema_every <= 10**9, "1 or more")
+        self._require("power_ema_disk", 0 < self.power_ema_disk < math.inf, "above 0, in GB")
         self._require("clip_norm", self.clip_norm is None or 0 < self.clip_norm < math.inf, "above 0, or null for none")
         few = self.threads is None or 1 <= self.threads <= 256
         self._require("threads", few, "from 1 to 256, or null for all cores")
@@ -102,7 +114,7 @@ class TrainingConfig:
 def _usual(name: str) -> object:
     """The default of a field, which is always in range."""
     value = getattr(TrainingConfig(), name)
-    return "null" if value is None else value
+    return "null" if value is None else list(value) if isinstance(value, tuple) else value
 
 
 def _nearest_divisor(whole: int, wanted: int) -> int:

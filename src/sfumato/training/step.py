@@ -22,6 +22,7 @@ from sfumato.errors import ConfigError, NumericsError
 from sfumato.objectives import Draw, Objective
 from sfumato.training.ema import Ema
 from sfumato.training.engine import Engine
+from sfumato.training.power_ema import PowerEmas
 from sfumato.training.settings import TrainingConfig
 
 __all__ = ["StepResult", "TrainStep", "learning_rate", "make_optimizer"]
@@ -76,6 +77,7 @@ class TrainStep:
         shape: tuple[int, ...],
         optimizer: torch.optim.Optimizer,
         ema: Ema,
+        power: PowerEmas,
         engine: Engine,
         settings: TrainingConfig,
         seed: int,
@@ -90,7 +92,7 @@ class TrainStep:
             )
         self.denoiser, self.objective, self.times, self.batches = denoiser, objective, times, batches
         self.optimizer, self.ema, self.engine, self.settings, self.seed = optimizer, ema, engine, settings, seed
-        self.shape = shape
+        self.shape, self.power = shape, power
         self.parameters = [p for p in denoiser.network.parameters() if p.requires_grad]
         self.clock = [] if denoiser.clock is None else list(denoiser.clock.parameters())
         self.weights = [p for p in self.parameters if all(p is not knots for knots in self.clock)]
@@ -155,6 +157,7 @@ class TrainStep:
             self.optimizer.grad_scale, self.optimizer.found_inf = None, skip.float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self.ema.update(self.denoiser.network, skip)
+        self.power.update(self.denoiser.network, skip)
         return StepResult(loss, norm)
 
     def check(self, step: int) -> None:

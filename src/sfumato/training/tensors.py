@@ -36,6 +36,7 @@ __all__ = [
     "nonfinite",
     "read_safetensors",
     "read_weights",
+    "single_file_size",
     "strict_json",
     "write_single_file",
 ]
@@ -153,6 +154,11 @@ def write_single_file(
     except OSError as error:
         needed = encoded_size(tensors, full)
         raise explained(error, f"writing {path}", path=path.parent, storage=storage, needed=needed) from None
+
+
+def single_file_size(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
+    """How many bytes `write_single_file` will write."""
+    return encoded_size(tensors, {**metadata, DIGEST: "0" * 64})
 
 
 # -------------------------------------------------------------------------------------------------------------- reading

@@ -19,9 +19,11 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sfumato.errors import CheckpointError, Interrupted, ResourceError
+from sfumato.training.average_store import AverageStore
 from sfumato.training.checkpoint import CheckpointStore, Snapshot, averaged_weights
 from sfumato.training.ema import bare_state
 from sfumato.training.manifest import MEMORY
+from sfumato.training.power_ema import POWER
 from sfumato.training.record import MetricsLog
 from sfumato.training.signals import StopRequest
 from sfumato.training.step import StepResult, TrainStep, learning_rate
@@ -101,13 +103,14 @@ class Trainer:
         step: TrainStep,
         *,
         store: CheckpointStore,
+        averages: AverageStore,
         log: MetricsLog,
         hooks: Sequence[Hook],
         reporter: Reporter,
         state: dict[str, Any],
         resume_command: str,
     ) -> None:
-        self.step, self.store, self.log, self.reporter = step, store, log, reporter
+        self.step, self.store, self.averages, self.log, self.reporter = step, store, averages, log, reporter
         self.hooks = [Hook(step.settings.log_every, self._log, "log"), *hooks]
         self.state, self.resume_command = state, resume_command
         self.settings, self.engine = step.settings, step.engine
@@ -143,8 +146,16 @@ class Trainer:
                 figures.update(hook.act(done) or {})
         if figures and self.engine.is_main:
             self.log.append({"step": done, **figures})
+        if self.step.power.averages and is_due(self.settings.power_ema_every, done, self.settings.steps):
+            self._save_averages(done)
         if is_due(self.settings.checkpoint_every, done, self.settings.steps) or done == self.settings.steps:
             self.save(done)
+
+    def _save_averages(self, done: int) -> None:
+        """Store the power-function averages of `done` steps."""
+        self.step.check(done)
+        if self.engine.is_main:
+            self._patiently(lambda: self.averages.save(done, self.step.power))
 
     def save(self, done: int) -> None:
         """Write a checkpoint of `done` steps, once. Collective over the processes; the main one writes."""
@@ -154,14 +165,15 @@ class Trainer:
         loss_sums = self.engine.gather(self.window.loss_sum)
         if self.engine.is_main:
             self.log.sync()
-            self._write(self.snapshot(done, loss_sums))
+            snapshot = self.snapshot(done, loss_sums)
+            self._patiently(lambda: self.store.save(snapshot))
         self.saved_step = done
 
-    def _write(self, snapshot: Snapshot) -> None:
-        """Store a snapshot; when there is no space, wait for it instead of stopping, if so configured."""
+    def _patiently(self, write: Callable[[], object]) -> None:
+        """Write something; when there is no space, wait for it instead of stopping, if so configured."""
         while True:
             try:
-                self.store.save(snapshot)
+                write()
                 return
             except ResourceError as error:
                 if self.settings.on_disk_full == "stop" or self.stop:
@@ -176,15 +188,17 @@ class Trainer:
 
         `loss_sums`: of every process, since the log's open window.
         """
+        power = self.step.power
+        averages = {str(self.settings.ema_decay): self.step.ema.state_dict(), **power.tensors()}
         return Snapshot(
             step=done,
             images_seen=self.images_seen,
             model=on_host(bare_state(self.step.denoiser.network)),
-            ema={str(self.settings.ema_decay): on_host(self.step.ema.state_dict())},
+            ema={name: on_host(tensors) for name, tensors in averages.items()},
             optimizer=on_host(flatten_optimizer(self.step)),
             state={
                 **self.state,
-                "ema_updates": {str(self.settings.ema_decay): self.step.ema.num_updates},
+                "ema_updates": {str(self.settings.ema_decay): self.step.ema.num_updates, **power.counters()},
                 "log_window": {"loss_sums": loss_sums, "count": self.window.count},
                 "times_memory": self.step.memory is not None,
             },
@@ -192,7 +206,12 @@ class Trainer:
         )
 
     def require_free_space(self) -> None:
-        """Refuse to begin when three checkpoints, the optimizer's moments included, do not fit on the disk."""
+        """Refuse to begin when three checkpoints, the optimizer's moments included, do not fit on the disk.
+
+        Or when two moments of the averages do not fit into their cap (ConfigError).
+        """
+        if self.step.power.averages:
+            self.averages.room(self.step.power)
         begun = self.snapshot(0, loss_sums=[0.0] * self.engine.processes)
         self.store.require_free_space(replace(begun, optimizer=on_host(trained_optimizer(self.step))))
 
@@ -202,6 +221,7 @@ class Trainer:
         check_names(live, snapshot.model, "the checkpoint")
         check_optimizer(self.step, snapshot.optimizer, trained=snapshot.step > 0)
         self._check_memory(snapshot)
+        self._check_power(snapshot)
         updates = snapshot.state["ema_updates"][str(snapshot.state["ema_decay"])]
         self.step.ema.load_state_dict(averages, num_updates=updates)
         with torch.no_grad():
@@ -210,6 +230,8 @@ class Trainer:
         restore_optimizer(self.step, snapshot.optimizer)
         if self.step.memory is not None and snapshot.memory:
             self.step.memory.restore(snapshot.memory)
+        if _power_names(snapshot):
+            self.step.power.restore(snapshot.ema, snapshot.state["ema_updates"])
         window = snapshot.state["log_window"]
         sums = window["loss_sums"]
         same = len(sums) == self.engine.processes
@@ -231,6 +253,27 @@ class Trainer:
             )
         else:
             self.reporter.note("the times of training remember no losses yet: they are uniform at first")
+
+    def _check_power(self, snapshot: Snapshot) -> None:
+        """Refuse power-function averages that are not those of the settings; they may begin later than the run, once.
+
+        What a run stored of others stands in the way: their profiles begin at another step.
+        """
+        power = self.step.power
+        if not power.averages:
+            return
+        self.averages.room(power)
+        if _power_names(snapshot):
+            power.check(snapshot.ema, snapshot.state["ema_updates"])
+            return
+        if any(stored.step <= snapshot.step for stored in self.averages.files()):
+            raise CheckpointError(
+                f"{self.averages.folder} holds averages, and the checkpoint of step {snapshot.step} knows of none",
+                expected="averages that go on from their checkpoint, or begin anew in an empty folder",
+                fix=f"move {self.averages.folder} away, or set training.power_ema: []",
+            )
+        if snapshot.step > 0:
+            self.reporter.note(f"the averages of training.power_ema begin at step {snapshot.step}: none were kept")
 
     def _log(self, done: int) -> dict[str, Any]:
         """The training figures of the window that ends here; opens the next window. Collective over the processes."""
@@ -260,6 +303,11 @@ class Trainer:
             expected="nothing is lost: the run goes on exactly where it stopped",
             fix=self.resume_command,
         )
+
+
+def _power_names(snapshot: Snapshot) -> list[str]:
+    """The power-function averages that a checkpoint counts."""
+    return [name for name in snapshot.state["ema_updates"] if name.startswith(POWER)]
 
 
 def on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
