@@ -154,6 +154,7 @@ def run_session(session: Session, snapshot: Snapshot | None) -> Run:
             trainer.require_free_space()
         write_config(session.folder, session.experiment)  # nothing can be refused any more
         trainer.log.truncate_after(start)
+        trainer.averages.cut_after(start)
     for line in opening_lines(session, start):
         session.reporter.note(line)
     with listening() as stop, session.engine.together(trainer.resume_command):
