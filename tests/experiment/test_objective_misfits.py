@@ -196,7 +196,7 @@ def test_auto_never_compiles_what_cannot_be_compiled(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sfumato.training.engine.multiplies_bfloat16", lambda device: False)
     for objective, compiled in (("ExactScoreMatching", "off"), ("DenoisingScoreMatching", "on")):
         made = load_experiment("digits", {**POINTS, "objective": objective, "training.steps": 6000})
-        assert resolved(made, is_image=False).training.compile == compiled
+        assert resolved(made, shape=(2,), is_image=False).training.compile == compiled
 
 
 def test_a_model_is_not_sampled_with_a_variance_that_it_was_not_taught(points: dict[str, Any], tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from sfumato.core.kernels import (
 from sfumato.core.learned import LearnedClock, LearnedLogSnr, PiecewiseLogSnr
 from sfumato.core.levels import OneLevel
 from sfumato.core.loss_memory import LossMemory
-from sfumato.core.noise import NoiseSource, batch_noise, derived_generator, derived_seed
+from sfumato.core.noise import NoiseSource, batch_noise, batch_uniforms, derived_generator, derived_seed
 from sfumato.core.optimal import Optimal, fit_optimal
 from sfumato.core.parameterization import (
     Coefficients,
@@ -129,6 +129,7 @@ __all__ = [
     "WarmupBetas",
     "ZeroTerminalSnr",
     "batch_noise",
+    "batch_uniforms",
     "check_terminal_signal",
     "derived_generator",
     "derived_seed",

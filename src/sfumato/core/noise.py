@@ -21,7 +21,7 @@ from torch import Tensor
 from sfumato.core.rates import Rates
 from sfumato.errors import ConfigError
 
-__all__ = ["NoiseSource", "batch_noise", "derived_generator", "derived_seed"]
+__all__ = ["NoiseSource", "batch_noise", "batch_uniforms", "derived_generator", "derived_seed"]
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: the increment of SplitMix64
 REACH = 64.0  # the path is defined for log_snr in [-64, 64]
@@ -49,6 +49,14 @@ def batch_noise(
     """
     generator = torch.Generator(device=device).manual_seed(derived_seed(seed, purpose, *index))
     return torch.randn(shape, generator=generator, device=device)
+
+
+def batch_uniforms(shape: tuple[int, ...], seed: int, purpose: str, *index: int) -> Tensor:
+    """U[0, 1) of the given shape, float64, for (seed, purpose, index …): a few numbers per example, on the CPU.
+
+    Drawn there on every machine, so that which examples lose their label does not depend on the device.
+    """
+    return torch.rand(shape, generator=derived_generator(seed, purpose, *index), dtype=torch.float64)
 
 
 def _wrap(value: int) -> int:
@@ -106,6 +114,10 @@ class NoiseSource:
     def normal(self, x: Tensor, *, draw: int) -> Tensor:
         """The draw-th independent N(0, I) like x (B, *), for samplers whose noise belongs to no interval of log_snr."""
         return self._normals(self._keys("draw", draw), x.shape, x)
+
+    def fresh(self, index: int) -> "NoiseSource":
+        """Other noise for the same samples, independent of this and of that of other indices: for a second walk."""
+        return NoiseSource(self._keys("fresh", index))
 
     def increment(self, t: Rates, s: Rates, x: Tensor) -> Tensor:
         """(W(log_snr_s) - W(log_snr_t))/sqrt(log_snr_s - log_snr_t) ~ N(0, I) like x (B, *), W a Brownian path.

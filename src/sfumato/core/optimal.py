@@ -22,7 +22,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sfumato.core.denoiser import Denoise
+from sfumato.core.denoiser import Cond, Denoise
 from sfumato.core.kernels import LogVariances, Variance, marginal
 from sfumato.core.noise import NoiseSource
 from sfumato.core.prediction import Prediction
@@ -89,9 +89,18 @@ class Optimal(Variance):
 
 
 @torch.no_grad()
-def fit_optimal(d: Denoise, x0: Tensor, times: Sequence[float], noise: NoiseSource, *, batch_size: int = 64) -> Optimal:
+def fit_optimal(
+    d: Denoise,
+    x0: Tensor,
+    times: Sequence[float],
+    noise: NoiseSource,
+    *,
+    batch_size: int = 64,
+    cond: Cond | None = None,
+) -> Optimal:
     """mmse(t) = mean of |x_0 - x0_hat(alpha x_0 + sigma eps, t)|² over examples x0 (N, *) and their values, at `times`.
 
+    `cond` is what d is told of each of the N examples: the error left open by x_t and by it.
     `noise` holds one seed per example; each time has its own draw. Sums are float64. Where the error varies little from
     example to example its relative standard error is sqrt(2/(N D)). Raises NumericsError for an error that is
     not finite.
@@ -104,7 +113,7 @@ def fit_optimal(d: Denoise, x0: Tensor, times: Sequence[float], noise: NoiseSour
         for first in range(0, len(x0), batch_size):
             part = slice(first, first + batch_size)
             eps = NoiseSource(noise.seeds[part]).normal(x0[part], draw=draw)
-            guess = d(marginal(x0[part], r).sample(eps), r.t).x0
+            guess = d(marginal(x0[part], r).sample(eps), r.t, None if cond is None else cond[part]).x0
             total += float((guess - x0[part]).double().square().sum())
         error = total / x0.numel()
         if not math.isfinite(error):

@@ -27,7 +27,7 @@ from sfumato.data.settings import DataConfig
 from sfumato.errors import ConfigError, UsageError
 from sfumato.experiment.catalog import resolve_recipe
 from sfumato.experiment.schema import KIND_OPTIONAL, flatten, read, refuse_all, to_plain
-from sfumato.experiment.sections import EvaluationConfig, SamplingConfig
+from sfumato.experiment.sections import ConditionConfig, EvaluationConfig, SamplingConfig
 from sfumato.experiment.tree import Bare, Branch, Leaf, Node, Plain, assign, overrides_of, tree_of
 from sfumato.experiment.yaml_file import parse_yaml, read_yaml, to_yaml
 from sfumato.nn import NetworkConfig, ResidualUNetConfig
@@ -35,6 +35,7 @@ from sfumato.objectives import DenoisingLoss, Objective
 from sfumato.training.settings import TrainingConfig
 
 __all__ = [
+    "ConditionConfig",
     "EvaluationConfig",
     "Experiment",
     "Overrides",
@@ -59,6 +60,7 @@ class Experiment:
     description: one line for people.
     seed: the one number that every random draw follows from.
     data: what to learn from.
+    condition: what the network is told of each example.
     network: the function that is trained.
     schedule: how much noise there is at each time.
     parameterization: what the network's output means.
@@ -75,6 +77,7 @@ class Experiment:
     description: str = ""
     seed: int = 0
     data: DataConfig = DataConfig()
+    condition: ConditionConfig = ConditionConfig()
     network: NetworkConfig = ResidualUNetConfig()
     schedule: Schedule = CosineAngle()
     parameterization: Parameterization = Velocity()

@@ -149,7 +149,12 @@ def assemble(
     place = choose_device(device)
     denoisers: dict[str, Denoiser] = {}
     for name, tensors in weights.items():
-        denoiser = build_denoiser(experiment, shape=record.shape, data_std=record.data_std)
+        denoiser = build_denoiser(
+            experiment,
+            shape=record.shape,
+            data_std=record.data_std,
+            condition=record.condition_shape(experiment.condition),
+        )
         live = bare_state(denoiser.network)
         check_names(live, tensors, f"what is stored of {experiment.name} ({name} weights)")
         with torch.no_grad():

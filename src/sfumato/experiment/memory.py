@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ResourceError
 from sfumato.experiment.build import build_network
 from sfumato.experiment.config import Experiment
@@ -27,9 +28,9 @@ __all__ = ["least_bytes", "require_memory", "total_memory"]
 COPIES = 6  # float32 values that training holds for each parameter
 
 
-def require_memory(experiment: Experiment, shape: tuple[int, ...]) -> None:
+def require_memory(experiment: Experiment, shape: tuple[int, ...], condition: ConditionShape = NO_CONDITION) -> None:
     """Raise ResourceError when training on examples of `shape` needs more memory than its device has in all."""
-    needed, there = least_bytes(experiment, shape), total_memory(torch.device(experiment.training.device))
+    needed, there = least_bytes(experiment, shape, condition), total_memory(torch.device(experiment.training.device))
     if there is None or needed <= there:
         return
     training = experiment.training
@@ -41,7 +42,7 @@ def require_memory(experiment: Experiment, shape: tuple[int, ...]) -> None:
     )
 
 
-def least_bytes(experiment: Experiment, shape: tuple[int, ...]) -> int:
+def least_bytes(experiment: Experiment, shape: tuple[int, ...], condition: ConditionShape = NO_CONDITION) -> int:
     """Bytes that training holds at the least in one process, by the module's sum."""
     training = experiment.training
     part = max(1, training.batch_size // (training.accumulate * launched_processes()))
@@ -52,15 +53,27 @@ def least_bytes(experiment: Experiment, shape: tuple[int, ...]) -> int:
         return tensor
 
     with torch.device("meta"):
-        network = build_network(experiment, shape)
+        network = build_network(experiment, shape, condition)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            network(torch.empty((part, *shape)), torch.empty(part))
+            network(torch.empty((part, *shape)), torch.empty(part), empty_condition(condition, part, shape))
     own = {p.untyped_storage()._cdata for p in network.parameters()}
     activations = sum(storage.nbytes() for key, storage in kept.items() if key not in own)
     if training.compile == "on":  # a compiled step computes some of them again instead
         activations = 0
     parameters = sum(p.numel() for p in network.parameters())
     return 4 * COPIES * parameters + 4 * training.batch_size * math.prod(shape) + activations // 2
+
+
+def empty_condition(condition: ConditionShape, count: int, shape: tuple[int, ...]) -> Condition | None:
+    """What a network is told of `count` examples, on the device that is in force; its values mean nothing."""
+    if not condition:
+        return None
+    return Condition(
+        labels=torch.empty(count, dtype=torch.int64) if condition.num_classes else None,
+        values=torch.empty(count, condition.num_values) if condition.num_values else None,
+        image=torch.empty(count, condition.image_channels, *shape[1:]) if condition.image_channels else None,
+        dropped=torch.empty(count, dtype=torch.bool) if condition.droppable else None,
+    )
 
 
 def total_memory(device: torch.device) -> int | None:

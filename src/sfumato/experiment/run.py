@@ -72,8 +72,8 @@ def train(
     experiment = load_experiment(recipe, overrides)
     with threads(experiment.training.threads):
         data = prepare_data(experiment)
-        experiment = resolved(experiment, is_image=data.record.is_image)
-        require_memory(experiment, data.record.shape)
+        experiment = resolved(experiment, shape=data.record.shape, is_image=data.record.is_image)
+        require_memory(experiment, data.record.shape, data.record.condition_shape(experiment.condition))
         for note in (*data.record.report, *starting_notes(experiment, data)):
             reporter.note(note)
         with new_folder(Path(runs), experiment.name, name) as folder:
@@ -115,8 +115,8 @@ def resume(
             require_state(snapshot, RESUMED)
             require_allowed(snapshot.state["experiment"], experiment, ("",))
             data = with_record_of(snapshot, data, allow_change)
-        experiment = resolved(experiment, is_image=data.record.is_image)
-        require_memory(experiment, data.record.shape)
+        experiment = resolved(experiment, shape=data.record.shape, is_image=data.record.is_image)
+        require_memory(experiment, data.record.shape, data.record.condition_shape(experiment.condition))
         session = Session(experiment, data, folder=folder, reporter=reporter)
         if snapshot is not None:
             warn_of_differences(snapshot, session, reporter)

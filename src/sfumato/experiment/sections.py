@@ -1,18 +1,71 @@
-"""The `sampling:` and `evaluation:` sections of an experiment."""
+"""The `condition:`, `sampling:` and `evaluation:` sections of an experiment."""
 
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sfumato.errors import ConfigError
+from sfumato.guidance import Degradation
 from sfumato.samplers import Ddim, Sampler, TimeGrid, Trailing
 
-__all__ = ["EvaluationConfig", "SamplingConfig"]
+__all__ = ["ConditionConfig", "EvaluationConfig", "SamplingConfig"]
+
+USUAL_DROPOUT = 0.1
 
 
 def _within(key: str, value: float, low: int, high: int, usual: int) -> None:
     if not low <= value <= high:
         raise ConfigError(f"{key} is {value}", expected=f"a number from {low} to {high:,}", fix=f"set {key}: {usual}")
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionConfig:
+    """What the network is told besides x_t and the time; nothing by default.
+
+    labels: the class of each example, which the data must have.
+    values: the real numbers that belong to each example (`conditions` in an array file).
+    image: a picture made of each example, joined to x_t: what the network learns to undo; null for none.
+    dropout: share of training examples whose class and values are left out, which guidance needs.
+    classes: how many classes there are, for a forecast without the data; the data are checked against it.
+    allow_empty_classes: train although a class has no training example; its samples would mean nothing.
+    """
+
+    labels: bool = False
+    values: bool = False
+    image: Degradation | None = None
+    dropout: float = 0.1
+    classes: int | None = None
+    allow_empty_classes: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout <= 1:
+            raise ConfigError(
+                f"condition.dropout is {self.dropout}",
+                expected="a share of the examples, from 0 to 1",
+                fix="set condition.dropout: 0.1",
+            )
+        if self.classes is not None:
+            _within("condition.classes", self.classes, 1, 1_000_000, 10)
+        if self.classes is not None and not self.labels:
+            raise ConfigError(
+                f"condition.classes is {self.classes} and condition.labels is false",
+                expected="condition.labels: true with condition.classes, or neither",
+                fix="set condition.labels: true, or condition.classes: null",
+            )
+        if self.dropout not in (0.0, USUAL_DROPOUT) and not self.droppable:
+            raise ConfigError(
+                f"condition.dropout is {self.dropout} and neither condition.labels nor condition.values is true",
+                expected="condition.dropout with condition.labels: true or condition.values: true",
+                fix=f"set condition.labels: true, or leave condition.dropout at {USUAL_DROPOUT}",
+            )
+
+    @property
+    def droppable(self) -> bool:
+        """Whether there is something to leave out: a class or values. The picture always stays."""
+        return self.labels or self.values
+
+    def __bool__(self) -> bool:
+        return self.droppable or self.image is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +118,10 @@ class SamplingConfig:
                 expected="a share of a sample's values, above 0 and at most 1",
                 fix="set sampling.dynamic_threshold: 0.995",
             )
-        if width is not None and not 0 < width < 0.2887:  # 1/sqrt(12): that of a plain mean of all of training
+        if width is not None and not 0 < width <= 12**-0.5:
             raise ConfigError(
                 f"sampling.ema_width is {width}",
-                expected="a relative width above 0 and below 0.288, that of the mean of all of training",
+                expected="a relative width above 0 and at most 0.288, that of the mean of all of training",
                 fix="set sampling.ema_width: 0.1",
             )
 

@@ -1,0 +1,73 @@
+"""Whether the data have what a network is to be told of them: classes that occur, numbers, pictures to degrade."""
+
+import torch
+
+from sfumato.data import Packed, Split
+from sfumato.errors import ConfigError, DataError, printable
+from sfumato.experiment.config import Experiment
+
+__all__ = ["require_told"]
+
+NAMED = 10  # classes in a message
+
+
+def require_told(experiment: Experiment, packed: Packed, parts: Split) -> None:
+    """Raise DataError where the data lack labels or values that the settings ask for, or examples of a class.
+
+    Raises ConfigError for another number of classes than the settings say, and for a picture that cannot be made.
+    """
+    told = experiment.condition
+    if told.labels:
+        require_labels(experiment, packed)
+        if not told.allow_empty_classes:
+            require_examples(experiment, packed, parts)
+    if told.values and packed.conditions is None:
+        raise DataError(
+            f"{source(experiment)}: condition.values is true, and the data have no real numbers beside the examples",
+            expected="an array file with conditions, (N,) or (N, V)",
+            fix="store them with np.savez(path, images=images, conditions=numbers), or set condition.values: false",
+        )
+    if told.image is not None:
+        told.image.check(packed.shape)
+
+
+def source(experiment: Experiment) -> str:
+    """The data, for messages: their path, or the name of the set."""
+    data = experiment.data
+    return f"data.source {data.source}" if data.path is None else printable(data.path)
+
+
+def require_labels(experiment: Experiment, packed: Packed) -> None:
+    """Refuse data without labels, and with another number of classes than the settings say."""
+    told = experiment.condition
+    if packed.labels is None:
+        raise DataError(
+            f"{source(experiment)}: condition.labels is true, and the data have no labels",
+            expected="a folder for each class, or an array file with labels (y_train beside x_train)",
+            fix="sort the pictures into folders, add labels to the file, or set condition.labels: false",
+        )
+    if told.classes is not None and told.classes != packed.num_classes:
+        raise ConfigError(
+            f"condition.classes is {told.classes}, and the data have {packed.num_classes:,} class"
+            f"{'es' if packed.num_classes != 1 else ''}",
+            expected=f"condition.classes: {packed.num_classes}, or null to count them",
+            fix=f"set condition.classes: {packed.num_classes}",
+        )
+
+
+def require_examples(experiment: Experiment, packed: Packed, parts: Split) -> None:
+    """Refuse classes without a training example: what a model would draw of them means nothing."""
+    assert packed.labels is not None
+    counts = torch.bincount(packed.labels[parts.train], minlength=packed.num_classes).tolist()
+    names = packed.class_names or tuple(map(str, packed.label_values))
+    empty = [*(name for name, count in zip(names, counts, strict=True) if count == 0), *packed.absent_classes]
+    if not empty:
+        return
+    more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
+    raise DataError(
+        f"{source(experiment)}: no training example of the class{'es' if len(empty) > 1 else ''} "
+        f"{', '.join(map(printable, empty[:NAMED]))}{more}",
+        expected="a training example of every class that can be asked for",
+        fix="add examples, raise data.limit, lower data.held_out, remove the class, "
+        "or train all the same with condition.allow_empty_classes: true",
+    )
