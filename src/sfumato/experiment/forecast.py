@@ -2,23 +2,25 @@
 
 Parameters and FLOPs are counted, memory is the sum of what training keeps, and the time is that of a few real training
 steps on random data of the right shape, on this machine, now. The data themselves are not needed when the settings say
-their shape.
+their shape, and, for a network that is told labels, how many classes there are.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sfumato.condition import NO_CONDITION, ConditionShape
 from sfumato.core import batch_noise
-from sfumato.data import Normalization, Split, declared_shape, fingerprint_of, load_data, pack
+from sfumato.data import Normalization, Split, declared_shape, pack
 from sfumato.data.wording import counted
 from sfumato.errors import ConfigError
-from sfumato.experiment.build import DataRecord, PreparedData, resolved
+from sfumato.experiment.build import DataRecord, PreparedData, prepare_data, resolved
 from sfumato.experiment.config import Experiment, Overrides, experiment_yaml, load_experiment
+from sfumato.experiment.data_record import ValueFacts
 from sfumato.experiment.memory import require_memory
 from sfumato.experiment.reporting import Silent
 from sfumato.experiment.schema import to_plain
@@ -34,30 +36,51 @@ TRAINING_FLOPS = 3  # a backward pass costs about two forward passes
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The numbers of a run that was not started. FLOPs are of one forward pass; times are of this machine."""
+    """The numbers of a run that was not started. FLOPs are of one forward pass; times are of this machine.
+
+    memory_bytes: all that training keeps, activation_bytes of it by one part of a batch for the backward pass.
+    condition: what the network is told.
+    """
 
     experiment: Experiment
     shape: tuple[int, ...]
     parameters: int
     flops_per_image: int
     memory_bytes: int
+    activation_bytes: int
     checkpoint_bytes: int
     seconds_per_step: float
+    condition: ConditionShape = NO_CONDITION
 
     @property
     def seconds(self) -> float:
         """Seconds of training steps alone."""
         return self.seconds_per_step * self.experiment.training.steps
 
+    @property
+    def micro_batch(self) -> int:
+        """Examples that are in the network at once, in one process."""
+        return self.experiment.training.batch_size // self.experiment.training.accumulate
+
+    def told(self) -> str:
+        """What the network is told, in words."""
+        c = self.condition
+        words = [f"one of {c.num_classes:,} classes"] if c.num_classes else []
+        words += [counted(c.num_values, "real number")] if c.num_values else []
+        words += [f"a picture of {counted(c.image_channels, 'channel')}"] if c.image_channels else []
+        return ", ".join(words)
+
     def document(self) -> dict[str, Any]:
         """As JSON data; the complete settings are under `experiment`."""
         return {
             "experiment": to_plain(self.experiment),
             "shape": list(self.shape),
+            "condition": asdict(self.condition),
             "parameters": self.parameters,
             "flops_per_image": self.flops_per_image,
             "training_flops_per_image": TRAINING_FLOPS * self.flops_per_image,
             "memory_bytes": self.memory_bytes,
+            "activation_bytes": self.activation_bytes,
             "checkpoint_bytes": self.checkpoint_bytes,
             "seconds_per_step": self.seconds_per_step,
             "images_per_second": self.experiment.training.batch_size / self.seconds_per_step,
@@ -73,9 +96,12 @@ class Forecast:
         lines = [
             experiment_yaml(self.experiment),
             f"example            {' x '.join(map(str, self.shape))}",
+            *([f"told               {self.told()}"] if self.condition else []),
             f"parameters         {self.parameters:,}",
             f"work per image     {self.flops_per_image / 1e9:.4g} GFLOP forward, about {TRAINING_FLOPS}x that to train",
             f"memory             about {human_bytes(self.memory_bytes)} (weights, optimizer, averages, one batch)",
+            f"activations        {human_bytes(self.activation_bytes)} of it, kept from the forward pass of "
+            f"{counted(self.micro_batch, 'example')} for the backward pass",
             f"disk               {human_bytes(self.checkpoint_bytes)} a checkpoint, {training.keep_checkpoints} kept",
             f"speed              {training.batch_size / self.seconds_per_step:,.0f} images/s, measured here now "
             f"({training.device}, {training.precision}, {counted(training.threads or 1, 'thread')})",
@@ -93,8 +119,9 @@ def forecast(recipe: str | Path | Experiment, overrides: Overrides | None = None
     """
     experiment = load_experiment(recipe, overrides)
     data = stand_in(experiment)
-    experiment = resolved(experiment, is_image=data.record.is_image)
-    require_memory(experiment, data.record.shape)
+    record, condition = data.record, data.record.condition_shape(experiment.condition)
+    experiment = resolved(experiment, shape=record.shape, is_image=record.is_image)
+    require_memory(experiment, record.shape, condition)
     session = Session(experiment, data, folder=Path("forecast"), reporter=Silent())
     parameters = session.num_parameters()
     flops = count_flops(session)
@@ -102,50 +129,90 @@ def forecast(recipe: str | Path | Experiment, overrides: Overrides | None = None
     copies = 4 * 6 * parameters  # float32 weights, gradient, two moments, average and its copy for evaluation
     return Forecast(
         experiment=experiment,
-        shape=data.record.shape,
+        shape=record.shape,
         parameters=parameters,
         flops_per_image=flops,
         memory_bytes=copies + activations,
+        activation_bytes=activations,
         checkpoint_bytes=4 * 4 * parameters,
         seconds_per_step=time_steps(session),
+        condition=condition,
     )
 
 
 def stand_in(experiment: Experiment) -> PreparedData:
-    """Random data of the shape that the settings declare; the real ones are read only if they alone can tell it."""
-    shape = declared_shape(experiment.data)
-    if shape is None and experiment.data.path is None:
+    """Random data of the shape that the settings declare; the real ones are read only if they alone can tell it.
+
+    Raises ConfigError where neither settings nor data tell the shape, or the number of classes to be told.
+    """
+    told, shape = experiment.condition, declared_shape(experiment.data)
+    uncounted = told.labels and told.classes is None
+    if shape is None or uncounted:
+        require_readable(experiment, shape)
+        return like_data(experiment, prepare_data(experiment).record)
+    if told.image is not None:
+        told.image.check(shape)
+    is_image = len(shape) == 3
+    if is_image:
+        ones = (127.5,) * shape[0]
+        normalization = Normalization("range", ones, ones, size=(shape[1], shape[2]), pad=None)
+    else:
+        normalization = Normalization("none", (0.0,) * shape[0], (1.0,) * shape[0])
+    labels = tuple(range(told.classes or 0))
+    facts = ValueFacts((0.0,), (1.0,), (-1.0,), (1.0,)) if told.values else None
+    std = STANDARD[experiment.data.normalize]
+    record = DataRecord(shape, is_image, std, normalization, None, labels, "", 0, 0, (), conditions=facts)
+    return like_data(experiment, record)
+
+
+def require_readable(experiment: Experiment, shape: tuple[int, ...] | None) -> None:
+    """Raise ConfigError when the data are needed and the settings do not say where they are."""
+    data = experiment.data
+    if data.path is not None or data.source != "folder":
+        return
+    if shape is None:
         raise ConfigError(
             "the shape of the examples is not known: neither data.size nor data.path is given",
             expected="data.size (and data.channels), or the data themselves",
             fix="--data.size 64, or --data.path path/to/images",
         )
-    if shape is None:
-        packed = load_data(experiment.data, seed=experiment.seed)
-        shape, is_image = packed.shape, packed.is_image
+    raise ConfigError(
+        "condition.labels is true, and how many classes there are is not known: "
+        "neither condition.classes nor data.path is given",
+        expected="condition.classes, or the data themselves",
+        fix="--condition.classes 10, or --data.path path/to/images",
+    )
+
+
+def like_data(experiment: Experiment, record: DataRecord) -> PreparedData:
+    """Random examples with the shape and the conditions that the record tells of."""
+    shape, batch = record.shape, experiment.training.batch_size
+    if record.is_image:
+        count = min(2 * batch, 256)
+        values = batch_noise((count, *shape[1:], shape[0]), 0, "stand-in").mul(64).add(128).clamp(0, 255)
+        values = values.to(torch.uint8)
+        normalization = replace(record.normalization, size=(shape[1], shape[2]), pad=None)
     else:
-        is_image = len(shape) == 3
-    count = 2 * experiment.training.batch_size if is_image else 4096
-    if is_image:
-        size = (min(count, 256), *shape[1:], shape[0])
-        values = batch_noise(size, 0, "stand-in").mul(64).add(128).clamp(0, 255).to(torch.uint8)
-        ones = (127.5,) * shape[0]
-        normalization = Normalization("range", ones, ones, size=(shape[1], shape[2]), pad=None)
-    else:
+        count, normalization = 4096, record.normalization
         values = batch_noise((count, *shape), 0, "stand-in")
-        normalization = Normalization("none", (0.0,) * shape[0], (1.0,) * shape[0])
-    packed = pack(values)
-    std, fingerprint = STANDARD[experiment.data.normalize], fingerprint_of(values, None)
-    record = DataRecord(shape, is_image, std, normalization, None, (), fingerprint, len(values), 0, ())
-    return PreparedData(packed, Split(torch.arange(len(values)), torch.arange(0)), record)
+    packed = pack(
+        values,
+        labels=torch.arange(count) % record.num_classes if record.num_classes else None,
+        label_values=record.label_values,
+        conditions=batch_noise((count, record.num_values), 0, "stand-in values") if record.num_values else None,
+    )
+    found = replace(record, normalization=normalization, fingerprint=packed.fingerprint, count=count)
+    return PreparedData(packed, Split(torch.arange(count), torch.arange(0)), replace(found, held_out_count=0))
 
 
 def count_flops(session: Session) -> int:
     """FLOPs of one forward pass for one example."""
     shape = session.data.record.shape
     x = torch.zeros((2, *shape), device=session.engine.device)
+    batch = session.batches.take(torch.tensor([0, 0]))
+    cond = session.conditioner.plain(batch, "forecast")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        session.averaged(x, torch.full((2,), 0.5, dtype=torch.float64))
+        session.averaged(x, torch.full((2,), 0.5, dtype=torch.float64), cond)
     return int(counter.get_total_flops()) // 2
 
 
@@ -158,9 +225,9 @@ def saved_bytes(session: Session) -> int:
         seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch, draw = next(iter(session.step.parts(0)))
+    examples, draw = next(iter(session.step.parts(0)))
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        session.experiment.objective(session.denoiser, batch.x0, draw)
+        session.experiment.objective(session.denoiser, examples.x0, draw, examples.cond)
     own = {p.untyped_storage().data_ptr() for p in session.step.parameters}
     return sum(size for pointer, size in seen.items() if pointer not in own)
 

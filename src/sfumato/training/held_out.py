@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfumato.condition import Condition
 from sfumato.core import Denoiser, Schedule, batch_noise
 from sfumato.objectives import Draw, Objective
 
@@ -21,13 +22,17 @@ __all__ = ["HeldOut"]
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Examples x0 (N, *) on the device, already normalised, with what scores them."""
+    """Examples x0 (N, *) on the device, already normalised, with what scores them.
+
+    cond: what the network is told of them, always all of it and always the same.
+    """
 
     x0: Tensor
     objective: Objective
     levels: int
     seed: int
     batch_size: int = 64
+    cond: Condition | None = None
 
     def times(self, schedule: Schedule) -> Tensor:
         """The K fixed times, increasing; (K,) float64. A table with fewer steps than levels uses each of its steps."""
@@ -79,5 +84,6 @@ class HeldOut:
             x0 = self.x0[part]
             ones = torch.ones(len(x0), dtype=torch.float64)
             draw = Draw(t[part], eps[part], ones, tuple(probe[part] for probe in probes))
-            found.append(self.objective(denoiser, x0, draw).values.detach())  # score matching leaves a graph
+            cond = None if self.cond is None else self.cond[part]
+            found.append(self.objective(denoiser, x0, draw, cond).values.detach())  # score matching leaves a graph
         return torch.cat(found).to("cpu", torch.float64)

@@ -1,6 +1,6 @@
 """One training step: a function of the step number and of the state it changes.
 
-    (t, eps, x0) drawn for (seed, step) -> loss -> gradients, clipped -> AdamW -> EMA -> memory of the losses, if any
+    (t, eps, x0, what is told of it) for (seed, step) -> loss -> gradients, clipped -> AdamW -> EMA -> memory of losses
 
 The global batch is drawn whole and then sliced by process and by accumulated part, so the numbers do not depend on how
 many share the work. A gradient that is not finite changes nothing: on the CPU the step stops before the optimizer; on a
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.core import Denoiser, LearnedClock, TimeDraw, Times, batch_noise, derived_generator, derived_seed
-from sfumato.data import Batch, Batches
+from sfumato.data import Batches
 from sfumato.errors import ConfigError, NumericsError
 from sfumato.objectives import Draw, Objective
+from sfumato.training.conditioner import Conditioner, Examples
 from sfumato.training.ema import Ema
 from sfumato.training.engine import Engine
 from sfumato.training.power_ema import PowerEmas
@@ -81,6 +82,7 @@ class TrainStep:
         engine: Engine,
         settings: TrainingConfig,
         seed: int,
+        conditioner: Conditioner | None = None,
     ) -> None:
         shares = engine.processes * settings.accumulate
         if settings.batch_size % shares:
@@ -93,6 +95,7 @@ class TrainStep:
         self.denoiser, self.objective, self.times, self.batches = denoiser, objective, times, batches
         self.optimizer, self.ema, self.engine, self.settings, self.seed = optimizer, ema, engine, settings, seed
         self.shape, self.power = shape, power
+        self.conditioner = Conditioner() if conditioner is None else conditioner
         self.parameters = [p for p in denoiser.network.parameters() if p.requires_grad]
         self.clock = [] if denoiser.clock is None else list(denoiser.clock.parameters())
         self.weights = [p for p in self.parameters if all(p is not knots for knots in self.clock)]
@@ -106,10 +109,10 @@ class TrainStep:
             group["lr"] = learning_rate(self.settings, step)
         self.optimizer.zero_grad(set_to_none=True)
         loss, judged = torch.zeros((), device=self.engine.device), []
-        for part, (batch, draw) in enumerate(self.parts(step)):
+        for part, (examples, draw) in enumerate(self.parts(step)):
             last = part == self.settings.accumulate - 1
             with nullcontext() if last else self.engine.accelerator.no_sync(self.denoiser.network):
-                losses = self.objective(self.denoiser, batch.x0, draw)
+                losses = self.objective(self.denoiser, examples.x0, draw, examples.cond)
                 mean = losses.values.mean() / self.settings.accumulate
                 with nullcontext() if self.denoiser.clock is None else self.denoiser.clock.judged(losses.judged):
                     mean.backward()
@@ -169,7 +172,7 @@ class TrainStep:
                 fix="lower training.learning_rate, or use training.precision float32; the weights are still finite",
             )
 
-    def parts(self, step: int) -> Iterator[tuple[Batch, Draw]]:
+    def parts(self, step: int) -> Iterator[tuple[Examples, Draw]]:
         """This process's share of the global batch, one accumulated part after the other."""
         total, drawn = self.settings.batch_size, self._drawn(step)
         eps = self._normals("noise", step)
@@ -179,11 +182,13 @@ class TrainStep:
             start = (self.engine.rank * self.settings.accumulate + index) * size
             part = slice(start, start + size)
             batch = self.batches.batch(step, part=part)
+            cond = self.conditioner.training(batch, step, total=total, part=part)
             noise, *others = (
                 whole[part].contiguous(memory_format=torch.channels_last) if whole.ndim == 4 else whole[part]
                 for whole in (eps, *probes)
             )
-            yield batch, Draw(drawn.t[part], noise, drawn.inv_density[part], tuple(others))
+            examples = Examples(batch.x0, cond, batch.indices)
+            yield examples, Draw(drawn.t[part], noise, drawn.inv_density[part], tuple(others))
 
     def _normals(self, purpose: str, *index: int) -> Tensor:
         """N(0, I) for every example of the global batch, on the device."""
@@ -204,10 +209,12 @@ class TrainStep:
     def _worst_example(self, step: int) -> str:
         """Where the loss is largest, not finite first."""
         found = []
-        for batch, draw in self.parts(step):
-            values = self.objective(self.denoiser, batch.x0, draw).values.detach().nan_to_num(nan=math.inf)
+        for examples, draw in self.parts(step):
+            values = (
+                self.objective(self.denoiser, examples.x0, draw, examples.cond).values.detach().nan_to_num(nan=math.inf)
+            )
             at = int(values.argmax())
             level = float(self.denoiser.schedule.rates(draw.t[at]).log_snr)
-            found.append((float(values[at]), level, int(batch.indices[at])))
+            found.append((float(values[at]), level, int(examples.indices[at])))
         value, level, index = max(found)
         return f"largest loss {value:.4g} at log-SNR {level:.2f}, example {index} of the data"
