@@ -28,7 +28,7 @@ from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.config import sampling_with
 from sfumato.experiment.fitted import CACHE, SEED, fitted, levels, measured
-from sfumato.experiment.model import guided
+from sfumato.experiment.guiding import Guide
 from sfumato.samplers import Ancestral, Ddim, PredictorCorrector
 
 
@@ -41,7 +41,7 @@ def run(points_run: Path, tmp_path: Path) -> Path:
 def table_of(model: sfumato.Model, **changes: object) -> Optimal:
     config = model.settings(sampler=Ancestral(Optimal()), **changes)
     denoiser = model.weights[config.weights]
-    sampler = fitted(model, denoiser, guided(denoiser, model.record, config), config).sampler
+    sampler = fitted(model, denoiser, Guide(denoiser, model.record, config), config).sampler
     assert isinstance(sampler, Ancestral)
     assert isinstance(sampler.variance, Optimal)
     return sampler.variance

@@ -19,8 +19,9 @@ from sfumato.core import Denoise, Denoiser, NoiseSource, Optimal, Schedule, fit_
 from sfumato.data import Batches
 from sfumato.errors import ConfigError, DataError, UsageError
 from sfumato.experiment.build import DataRecord, PreparedData, prepare_data
-from sfumato.experiment.config import SamplingConfig
-from sfumato.experiment.session import weights_digest
+from sfumato.experiment.config import Experiment, SamplingConfig
+from sfumato.experiment.guiding import Guide
+from sfumato.experiment.session import conditioner_of, normalised, weights_digest
 from sfumato.samplers import Ancestral, PredictorCorrector, Sampler
 from sfumato.training.storage import LocalStorage, replace_file
 
@@ -36,13 +37,16 @@ LEVELS = 32
 SEED = 1 << 40  # far from the seeds that people sample with
 
 
-def fitted(model: "Model", denoiser: Denoiser, guide: Denoise, config: SamplingConfig) -> SamplingConfig:
+def fitted(
+    model: "Model", denoiser: Denoiser, guide: Guide, config: SamplingConfig, *, unlabelled: bool = False
+) -> SamplingConfig:
     """The settings with every variance measured that needs it; the same object where none does.
 
-    `guide` is the denoiser as it samples, clipped or not. Raises UsageError for an exported model, which holds no data,
-    and DataError where the run's data are gone or have changed.
+    `guide` steers the denoiser as it samples. What is measured is its error on examples told as they are, or with
+    `unlabelled` without label and values. Raises UsageError for an exported model, which holds no data, and DataError
+    where the run's data are gone or have changed.
     """
-    sampler = measured(config.sampler, lambda: table_of(model, denoiser, guide, clip=config.clip))
+    sampler = measured(config.sampler, lambda: table_of(model, denoiser, guide, unlabelled=unlabelled))
     return config if sampler is config.sampler else replace(config, sampler=sampler)
 
 
@@ -56,7 +60,7 @@ def measured(sampler: Sampler[Any], measure: Callable[[], Optimal]) -> Sampler[A
     return sampler
 
 
-def table_of(model: "Model", denoiser: Denoiser, guide: Denoise, *, clip: bool) -> Optimal:
+def table_of(model: "Model", denoiser: Denoiser, guide: Guide, *, unlabelled: bool) -> Optimal:
     """The table of these weights: from the run folder, or measured now and kept there."""
     if model.folder is None:
         raise UsageError(
@@ -64,7 +68,8 @@ def table_of(model: "Model", denoiser: Denoiser, guide: Denoise, *, clip: bool) 
             expected="a run folder",
             fix="sample from the run, or take the variance Small or Large (--sampler.variance small)",
         )
-    key = hashlib.sha256(f"{weights_digest(denoiser)}:{model.record.fingerprint}:{clip}".encode()).hexdigest()
+    told = steering(model, guide, unlabelled=unlabelled)
+    key = hashlib.sha256(f"{weights_digest(denoiser)}:{model.record.fingerprint}:{told}".encode()).hexdigest()
     path = model.folder / CACHE
     kept = stored_tables(path)
     if key in kept:
@@ -72,11 +77,22 @@ def table_of(model: "Model", denoiser: Denoiser, guide: Denoise, *, clip: bool) 
             found = Optimal(tuple(map(float, kept[key]["log_snr"])), tuple(map(float, kept[key]["mmse"])))
             if found.is_fitted:
                 return found
-    table = measure(guide, data_of(model), next(denoiser.network.parameters()).device)
+    device = next(denoiser.network.parameters()).device
+    table = measure(guide.steered(), data_of(model), device, experiment=model.experiment, unlabelled=unlabelled)
     kept[key] = {"log_snr": list(table.log_snr), "mmse": list(table.mmse)}
     with suppress(OSError):
         replace_file(path, [json.dumps(kept).encode()], LocalStorage(), durable=False)
     return table
+
+
+def steering(model: "Model", guide: Guide, *, unlabelled: bool) -> str:
+    """Everything besides weights and data that a table depends on, as text; "True" is a clipped denoiser alone."""
+    config = guide.config
+    parts = [config.guidance, config.guidance_interval, config.autoguidance, config.weaker, config.classifier_guidance]
+    parts.append(config.dynamic_threshold)
+    if not model.condition_shape and all(part is None for part in parts):
+        return str(config.clip)
+    return json.dumps([config.clip, unlabelled, *parts])
 
 
 def stored_tables(path: Path) -> dict[str, Any]:
@@ -106,15 +122,21 @@ def data_of(model: "Model") -> PreparedData:
     return data
 
 
-def measure(guide: Denoise, data: PreparedData, device: torch.device) -> Optimal:
+def measure(
+    guide: Denoise, data: PreparedData, device: torch.device, *, experiment: Experiment, unlabelled: bool = False
+) -> Optimal:
     """`fit_optimal` on examples that lie evenly over the training part, as many as 20,000 values take."""
     train = data.parts.train
     count = min(len(train), max(FEWEST, min(MOST, VALUES // values_of(data.record))))
     chosen = train[torch.linspace(0, len(train) - 1, count, dtype=torch.float64).round().long()]
-    batches = Batches(data.packed, chosen, data.record.normalization, seed=0, batch_size=1, flip=False, device=device)
-    x0 = batches.take(chosen).x0
+    packed = normalised(data) if experiment.condition.values else data.packed
+    batches = Batches(packed, chosen, data.record.normalization, seed=0, batch_size=1, flip=False, device=device)
+    batch = batches.take(chosen)
+    cond = conditioner_of(experiment).plain(batch, "optimal variance")
+    if unlabelled and cond is not None:
+        cond = cond.unconditional()
     noise = NoiseSource.of(seed=SEED, count=count)
-    return fit_optimal(guide, x0, levels(guide.schedule), noise, batch_size=FEWEST)
+    return fit_optimal(guide, batch.x0, levels(guide.schedule), noise, batch_size=FEWEST, cond=cond)
 
 
 def values_of(record: DataRecord) -> int:

@@ -1,12 +1,12 @@
 """A trained model: settings, the record of its data, and weights, ready to sample.
 
-Sampling runs in micro-batches of the size stored in the run, the last one padded with the seeds that would come next,
-so that the bytes of sample i depend on the model, the seed and i, and not on how many samples are asked for.
+Sampling runs in micro-batches of the size stored in the run (`drawing`), so that the bytes of sample i depend on the
+model, the seed, i and what sample i is asked to be (`conditions`), and not on how many samples are asked for.
 """
 
 import math
 import numbers
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -16,29 +16,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sfumato.core import Denoise, Denoiser, NoiseSource
+from sfumato.condition import Condition, ConditionShape
+from sfumato.core import Denoiser
 from sfumato.data.wording import counted
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import DataRecord
+from sfumato.experiment.conditions import Asked, Tellable, condition_of, names_of
 from sfumato.experiment.config import Experiment, SamplingConfig, sampling_with
+from sfumato.experiment.drawing import draw, draw_counted, walk
+from sfumato.experiment.guiding import Guide, Requests, averaged_denoiser, guide_of, require_guidance, weights_of
 from sfumato.experiment.objective_misfits import variance_misfits
 from sfumato.experiment.schema import refuse_all
-from sfumato.guidance import Clipped
-from sfumato.samplers import Step, Trailing, sample
 
 if TYPE_CHECKING:
     from sfumato.experiment.latents import Encoded
 
 __all__ = [
     "MOST_SAMPLES",
-    "Drawn",
     "Model",
     "Samples",
     "Trajectory",
     "draw",
-    "draw_counted",
     "require_count",
-    "walk",
+    "require_seed",
 ]
 
 MAX_SEED = 2**62
@@ -49,7 +49,11 @@ MOST_SAMPLES = 10_000_000  # more are a slip of the finger; they would not fit i
 class Samples:
     """A batch of samples: `images` uint8 (N, H, W, C) or `values` float32 (N, *), and the seed of each, (N,) int64.
 
+    labels: (N,) int64, the class in 0 … K-1 that each sample was asked to be, and class_names, what the K classes are
+        called; None where no label was given.
     calls: (N,) int64, the denoiser calls that each sample needed; they differ with an adaptive sampler only.
+    conditions: (N, V) float32, the values that each was asked to have, in units of the data, and condition_names.
+    guidance: (N,) float64, the weight of guidance of each, where they were given one by one.
     """
 
     images: NDArray[np.uint8] | None
@@ -57,6 +61,10 @@ class Samples:
     labels: NDArray[np.int64] | None
     seeds: NDArray[np.int64]
     calls: NDArray[np.int64]
+    class_names: tuple[str, ...] | None = None
+    conditions: NDArray[np.float32] | None = None
+    condition_names: tuple[str, ...] | None = None
+    guidance: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -75,80 +83,14 @@ class Trajectory:
     guesses: tuple[NDArray[np.generic], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """Samples in data units, `values` (N, *), and the denoiser calls of each, `calls` (N,) int64; on the CPU."""
-
-    values: Tensor
-    calls: Tensor
-
-
-def walk(
-    denoiser: Denoise, record: DataRecord, config: SamplingConfig, *, seed: int, first: int, like: Tensor
-) -> Iterator[Step]:
-    """The steps of one micro-batch: samples first … first + micro_batch - 1 of the seed, in model units.
-
-    With an adaptive sampler the times of the grid are those at which its path is seen.
-    """
-    noise = NoiseSource.of(seed=seed, count=config.micro_batch, first=first)
-    start = noise.initial((config.micro_batch, *record.shape), like=like) * denoiser.schedule.prior_std
-    if start.ndim == 4:
-        start = start.contiguous(memory_format=torch.channels_last)
-    times = config.grid.times(denoiser.schedule, config.steps)
-    return sample(config.sampler, guided(denoiser, record, config), start, times, noise=noise)
-
-
-def guided(denoiser: Denoise, record: DataRecord, config: SamplingConfig) -> Denoise:
-    """The denoiser as the settings have it sample: clipped to the range of the data where they have one."""
-    low, high = record.normalization.low, record.normalization.high
-    return Clipped(denoiser, low, high) if config.clip and low is not None and high is not None else denoiser
-
-
-def draw(
-    denoiser: Denoise,
-    record: DataRecord,
-    config: SamplingConfig,
-    *,
-    count: int,
-    seed: int,
-    like: Tensor,
-    progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """`count` samples in data units, on the CPU; `progress(done, total)` counts sampler steps of all micro-batches."""
-    return draw_counted(denoiser, record, config, count=count, seed=seed, like=like, progress=progress).values
-
-
-def draw_counted(
-    denoiser: Denoise,
-    record: DataRecord,
-    config: SamplingConfig,
-    *,
-    count: int,
-    seed: int,
-    like: Tensor,
-    progress: Callable[[int, int], None] | None = None,
-) -> Drawn:
-    """The same as `draw`, with the calls of each sample. An adaptive sampler takes the whole way in one step."""
-    if config.sampler.adaptive:
-        config = replace(config, steps=1, grid=Trailing())
-    batches = range(0, count, config.micro_batch)
-    done, total = 0, len(batches) * config.steps
-    values, calls = [], []
-    for first in batches:
-        last = None
-        for last in walk(denoiser, record, config, seed=seed, first=first, like=like):  # noqa: B007
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        assert last is not None  # a grid has at least one interval
-        values.append(record.normalization.to_data(last.x[: count - first]).cpu())
-        calls.append(last.calls_each[: count - first])
-    return Drawn(torch.cat(values), torch.cat(calls))
-
-
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value can count; NumPy's whole numbers can, True cannot."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is one number, NumPy's among them."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def require_count(n: object) -> None:
@@ -195,6 +137,11 @@ class Model:
         given = {name: value for name, value in changes.items() if value is not None}
         return sampling_with(self.experiment.sampling, given) if given else self.experiment.sampling
 
+    @property
+    def condition_shape(self) -> ConditionShape:
+        """What the network was built to be told."""
+        return self.record.condition_shape(self.experiment.condition)
+
     def sample(
         self,
         n: int,
@@ -203,29 +150,38 @@ class Model:
         sampler: object = None,
         seed: int = 0,
         labels: object = None,
-        guidance: float | None = None,
+        values: object = None,
+        images: object = None,
+        guidance: float | Sequence[float] | None = None,
         weights: str | None = None,
         progress: Callable[[int, int], None] | None = None,
         config: SamplingConfig | None = None,
     ) -> Samples:
         """Draw n samples; sample i has seed `seed + i` and is the same bits in any batch.
 
-        `sampler` is a name ("ddim") or a sampler object; None takes what the run's settings say. Raises UsageError for
-        labels or guidance given to a model without classes.
+        `sampler` is a name ("ddim") or a sampler object; None takes what the run's settings say. `labels` is a name of
+        a class, its index, a list of n of them, "all" (sample i is of class i mod K) or "none" (none at all); `values`
+        are V numbers in units of the data, or (n, V) of them; `images` uint8 pictures (n, H, W, C) that a model goes by
+        which was trained to; `guidance` a weight, or n of them (`conditions`, `guiding`). Raises UsageError for what
+        the model cannot be told, and for what it must be told and was not.
         """
+        own = None if guidance is None or is_number(guidance) else weights_of(guidance, n)
         if config is None:
-            config = self.settings(steps=steps, sampler=sampler, guidance=guidance, weights=weights)
-        self._require_sampling(n, seed, labels, config)
+            scalar = None if own is not None else guidance
+            config = self.settings(steps=steps, sampler=sampler, guidance=scalar, weights=weights)
+        self._require_sampling(n, seed, config)
+        asked = Asked(labels, values, images)
+        requests = self._requests(asked, n, config, seed=seed, guidance=own)
         denoiser = self._chosen(config)
-        config = self._fitted(denoiser, config)
+        guide = guide_of(self, denoiser, config)
+        config = self._fitted(denoiser, guide, requests, config)
+        like = self._like(denoiser)
         with torch.no_grad(), self._precision(denoiser, config):
-            drawn = draw_counted(
-                denoiser, self.record, config, count=n, seed=seed, like=self._like(denoiser), progress=progress
-            )
-        seeds, values, calls = seed + np.arange(n, dtype=np.int64), drawn.values.numpy(), drawn.calls.numpy()
-        if self.record.is_image:
-            return Samples(values, None, None, seeds, calls)
-        return Samples(None, values, None, seeds, calls)
+            drawn = draw_counted(guide, config, requests, count=n, seed=seed, like=like, progress=progress)
+        found = drawn.values.numpy()
+        pictures, points = (found, None) if self.record.is_image else (None, found)
+        seeds = seed + np.arange(n, dtype=np.int64)
+        return self._told(Samples(pictures, points, None, seeds, drawn.calls.numpy()), requests)
 
     def log_prob(
         self, x: NDArray[Any], *, method: str = "flow", seed: int = 0, weights: str = "ema"
@@ -260,46 +216,88 @@ class Model:
         dim = math.prod(self.record.shape)
         return -self.log_prob(x, method=method, seed=seed, weights=weights) / (dim * math.log(2))
 
-    def encode(self, x: NDArray[Any], *, steps: int = 50, sampler: object = "heun") -> "Encoded":
+    def encode(
+        self,
+        x: NDArray[Any],
+        *,
+        steps: int = 50,
+        sampler: object = "heun",
+        labels: object = None,
+        values: object = None,
+        images: object = None,
+    ) -> "Encoded":
         """The noise that raw examples x (n, *) are sampled from, and how far each comes back; see `latents.encoded`.
 
-        `sampler`, a name or a sampler object, adds no noise. Raises DataError, UsageError.
+        `sampler`, a name or a sampler object, adds no noise; the rest as in `sample`. Raises DataError, UsageError.
         """
         from sfumato.experiment.latents import encoded
 
-        return encoded(self, x, steps=steps, sampler=self.settings(sampler=sampler).sampler)
+        cond = self.condition_of(Asked(labels, values, images), len(x))
+        return encoded(self, x, steps=steps, sampler=self.settings(sampler=sampler).sampler, cond=cond)
 
-    def decode(self, latents: NDArray[np.float32], *, steps: int = 50, sampler: object = "heun") -> NDArray[np.generic]:
+    def decode(
+        self,
+        latents: NDArray[np.float32],
+        *,
+        steps: int = 50,
+        sampler: object = "heun",
+        labels: object = None,
+        values: object = None,
+        images: object = None,
+    ) -> NDArray[np.generic]:
         """What latents (n, *) of `encode` come back as, in data units; see `latents.decoded`."""
         from sfumato.experiment.latents import decoded
 
-        return decoded(self, latents, steps=steps, sampler=self.settings(sampler=sampler).sampler)
+        cond = self.condition_of(Asked(labels, values, images), len(latents))
+        return decoded(self, latents, steps=steps, sampler=self.settings(sampler=sampler).sampler, cond=cond)
 
-    def interpolate(self, first: int, second: int, n: int = 11, **changes: object) -> NDArray[np.generic]:
+    def interpolate(
+        self,
+        first: int,
+        second: int,
+        n: int = 11,
+        *,
+        labels: object = None,
+        values: object = None,
+        images: object = None,
+        **changes: object,
+    ) -> NDArray[np.generic]:
         """n samples from that of seed `first` to that of seed `second`, along the arc between their noises.
 
         `changes` are sampling settings (steps=25, sampler="heun"). See `latents.interpolated`.
         """
         from sfumato.experiment.latents import interpolated
 
-        return interpolated(self, first, second, n, self.settings(**changes))
+        return interpolated(self, first, second, n, self.settings(**changes), Asked(labels, values, images))
 
-    def path(self, n: int, *, seed: int = 0, config: SamplingConfig | None = None) -> Trajectory:
+    def path(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        labels: object = None,
+        values: object = None,
+        images: object = None,
+        config: SamplingConfig | None = None,
+    ) -> Trajectory:
         """The whole way of n samples (at most one micro-batch) from noise to data, in data units."""
         config = self.experiment.sampling if config is None else config
-        self._require_sampling(n, seed, None, config)
+        self._require_sampling(n, seed, config)
         if n > config.micro_batch:
             raise UsageError(
                 f"{n} trajectories were asked for",
                 expected=f"at most one micro-batch, {config.micro_batch}",
                 fix="ask for fewer, or raise sampling.micro_batch",
             )
+        requests = self._requests(Asked(labels, values, images), n, config, seed=seed)
         denoiser = self._chosen(config)
-        config = self._fitted(denoiser, config)
+        guide = guide_of(self, denoiser, config)
+        config = self._fitted(denoiser, guide, requests, config)
         like, back = self._like(denoiser), self.record.normalization.to_data
+        part = requests.part(0, config.micro_batch, count=n, device=like.device)
         times, states, guesses = [], [], []
         with torch.no_grad(), self._precision(denoiser, config):
-            for step in walk(denoiser, self.record, config, seed=seed, first=0, like=like):
+            for step in walk(guide, config, part, seed=seed, first=0, like=like):
                 times.append(step.t)
                 r = step.prediction.rates
                 power = float((r.alpha**2 + r.sigma**2).sqrt())
@@ -308,7 +306,45 @@ class Model:
         states.append(back(step.x).cpu().numpy()[:n])
         return Trajectory((*times, 0.0), tuple(states), tuple(guesses))
 
+    def condition_of(self, asked: Asked, n: int, *, seed: int = 0, steered: bool = False) -> Condition | None:
+        """What the network is told of n samples, on the CPU; see `conditions`. Raises UsageError."""
+        e = self.experiment
+        known = Tellable(
+            e.name,
+            self.record,
+            self.condition_shape,
+            dropout=e.condition.dropout,
+            degradation=e.condition.image,
+            steered=steered,
+        )
+        return condition_of(known, asked, n, seed=seed)
+
+    def _requests(
+        self, asked: Asked, n: int, config: SamplingConfig, *, seed: int, guidance: Tensor | None = None
+    ) -> Requests:
+        """What n samples are told, with the weights of guidance that they have of their own."""
+        require_guidance(self, config, own=guidance is not None)
+        steered = config.classifier_guidance is not None
+        return Requests(self.condition_of(asked, n, seed=seed, steered=steered), guidance)
+
+    def _told(self, samples: Samples, requests: Requests) -> Samples:
+        """Samples with what each was asked to be."""
+        cond, record = requests.cond, self.record
+        labels = None if cond is None or cond.labels is None else cond.labels.numpy()
+        values = None if cond is None or cond.values is None else record.conditions_to_data(cond.values).float().numpy()
+        return replace(
+            samples,
+            labels=labels,
+            class_names=None if labels is None else names_of(record),
+            conditions=values,
+            condition_names=None if values is None else record.condition_names,
+            guidance=None if requests.guidance is None else requests.guidance.numpy(),
+        )
+
     def _chosen(self, config: SamplingConfig) -> Denoiser:
+        """The denoiser with the weights that the settings name."""
+        if config.ema_width is not None:
+            return averaged_denoiser(self, config.ema_width)
         if config.weights not in self.weights:
             raise UsageError(
                 f"weights {config.weights!r} were asked for; this file holds {', '.join(sorted(self.weights))}",
@@ -317,11 +353,11 @@ class Model:
             )
         return self.weights[config.weights]
 
-    def _fitted(self, denoiser: Denoiser, config: SamplingConfig) -> SamplingConfig:
+    def _fitted(self, denoiser: Denoiser, guide: Guide, requests: Requests, config: SamplingConfig) -> SamplingConfig:
         """The settings with the optimal variance measured, where the sampler has one."""
         from sfumato.experiment.fitted import fitted  # which reads the data of a model
 
-        return fitted(self, denoiser, guided(denoiser, self.record, config), config)
+        return fitted(self, denoiser, guide, config, unlabelled=requests.unlabelled)
 
     def _like(self, denoiser: Denoiser) -> Tensor:
         parameter = next(denoiser.network.parameters())
@@ -331,14 +367,7 @@ class Model:
         kind = self._like(denoiser).device.type
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
 
-    def _require_sampling(self, n: int, seed: int, labels: object, config: SamplingConfig) -> None:
+    def _require_sampling(self, n: int, seed: int, config: SamplingConfig) -> None:
         require_count(n)
         refuse_all(list(variance_misfits(self.experiment.objective, config)))
         require_seed(seed, n)
-        if labels is not None or config.guidance is not None:
-            what = "a label" if labels is not None else "guidance"
-            raise UsageError(
-                f"{what} was given to {self.experiment.name!r}, which was trained without labels",
-                expected="neither labels nor guidance for an unconditional model",
-                fix="leave out the labels (--label) and the guidance (--guidance)",
-            )
