@@ -56,7 +56,10 @@ INSIDE_FUNCTIONS = {
 PURE = {"errors", "condition", "core", "nn", *KERNEL_USERS}
 
 # The only modules that draw, each from a generator handed to it; weights are initialised under a seed set in build.
-DRAWING = {"core.noise", "core.times", "verify.oracles", "data.seeding", "data.points", "data.batches", "data.packed"}
+DRAWING = {
+    *("core.noise", "core.times", "verify.oracles", "metrics.judge"),
+    *("data.seeding", "data.points", "data.batches", "data.packed"),
+}
 SEEDING = {"experiment.build", "training.step"}  # dropout draws from the global stream, which each step seeds anew
 DRAWS = {
     *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like"),

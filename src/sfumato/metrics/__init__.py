@@ -1,5 +1,15 @@
 """Measures of samples and models, each an `Estimate` with its error and its provenance."""
 
+from sfumato.metrics.classes import (
+    ChiSquare,
+    agreement,
+    chi_square,
+    class_shares,
+    confusion,
+    confusions,
+    total_variation,
+    total_variation_floor,
+)
 from sfumato.metrics.estimate import (
     Estimate,
     Fact,
@@ -9,6 +19,7 @@ from sfumato.metrics.estimate import (
     paired_difference,
     require_enough,
 )
+from sfumato.metrics.judge import Judge, JudgeRecord, Labelled, train_judge
 from sfumato.metrics.points import (
     EnergyDistance,
     Mmd,
@@ -21,12 +32,21 @@ from sfumato.metrics.points import (
 )
 
 __all__ = [
+    "ChiSquare",
     "EnergyDistance",
     "Estimate",
     "Fact",
+    "Judge",
+    "JudgeRecord",
+    "Labelled",
     "Mmd",
     "PointDistance",
     "SlicedWasserstein",
+    "agreement",
+    "chi_square",
+    "class_shares",
+    "confusion",
+    "confusions",
     "difference",
     "directions",
     "floor",
@@ -35,5 +55,8 @@ __all__ = [
     "mode_coverage",
     "paired_difference",
     "require_enough",
+    "total_variation",
+    "total_variation_floor",
+    "train_judge",
     "wasserstein_1d",
 ]
