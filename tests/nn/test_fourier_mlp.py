@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sfumato.condition import Condition
 from sfumato.errors import ConfigError
 from sfumato.nn import FourierMlp, FourierMlpConfig
 
@@ -74,4 +75,4 @@ def test_bad_settings_and_shapes_are_refused(field: str) -> None:
     with pytest.raises(ConfigError, match="shape"):
         FourierMlpConfig().check((0,))
     with pytest.raises(ConfigError, match="no input"):
-        build()(torch.zeros(1, 2).double(), torch.zeros(1).double(), torch.tensor([1]))
+        build()(torch.zeros(1, 2).double(), torch.zeros(1).double(), Condition(labels=torch.tensor([1])))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sfumato.condition import Condition
 from sfumato.errors import ConfigError
 from sfumato.nn import MlpConfig, StepMlp, StepMlpConfig
 
@@ -90,7 +91,7 @@ def test_bad_settings_and_shapes_are_refused() -> None:
 
 def test_a_condition_is_refused_rather_than_ignored() -> None:
     with pytest.raises(ConfigError, match="no input"):
-        build()(torch.randn(1, 2), torch.zeros(1), torch.tensor([1]))
+        build()(torch.randn(1, 2), torch.zeros(1), Condition(labels=torch.tensor([1])))
 
 
 def test_without_time_it_is_a_plain_perceptron() -> None:
@@ -110,7 +111,7 @@ def test_without_hidden_layers_it_is_affine() -> None:
     network = MlpConfig(widths=()).build((2,), steps=None, time_span=1.0)
     assert sum(p.numel() for p in network.parameters()) == 6
     with pytest.raises(ConfigError, match="no input"):
-        network(torch.zeros(1, 2), torch.zeros(1), torch.tensor([1]))
+        network(torch.zeros(1, 2), torch.zeros(1), Condition(labels=torch.tensor([1])))
     with pytest.raises(ConfigError, match=r"network\.widths"):
         MlpConfig(widths=(0,))
     with pytest.raises(ConfigError, match="Mlp was given data of shape"):

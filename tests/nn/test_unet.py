@@ -7,6 +7,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sfumato.condition import Condition
 from sfumato.errors import ConfigError
 from sfumato.nn import ResidualUNet, ResidualUNetConfig
 from sfumato.nn.blocks import ResidualBlock
@@ -274,7 +275,7 @@ def test_points_are_refused() -> None:
 
 def test_a_condition_is_refused_rather_than_ignored() -> None:
     with pytest.raises(ConfigError, match="no input"):
-        small()(torch.randn(1, 3, 8, 8), torch.rand(1), torch.tensor([1]))
+        small()(torch.randn(1, 3, 8, 8), torch.rand(1), cond=Condition(labels=torch.tensor([1])))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@
     image      joined to x_t along the channels
 
 A network adds the embeddings of class and values to that of the time. Row K for "no class" is the convention of DiT and
-of diffusers' `num_class_embeds` = K + 1.
+of diffusers' `num_class_embeds` = K + 1. A part of a condition that the network has no input for is refused, never
+ignored: whoever asked for it would take what comes out for an answer.
 """
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional
 from sfumato.condition import Condition, ConditionShape
 from sfumato.errors import ConfigError
 
-__all__ = ["ClassEmbedding", "ConditionEmbedding", "ValueEmbedding", "joined"]
+__all__ = ["ClassEmbedding", "ConditionEmbedding", "ValueEmbedding", "joined", "require_understood"]
 
 
 class ClassEmbedding(nn.Module):
@@ -46,13 +47,23 @@ class ValueEmbedding(nn.Module):
         self.null = nn.Parameter(torch.zeros(width))
 
     def forward(self, cond: Condition | None, batch: int) -> Tensor:
-        """(B, width); without a condition, or without values in it, the null row."""
+        """(B, width); without a condition, or without values in it, the null row.
+
+        The values of a dropped example may be anything, NaN too.
+        """
         if cond is None or cond.values is None:
             return self.null.expand(batch, -1)
-        embedded = self.linear_2(functional.silu(self.linear_1(cond.values)))
+        values = cond.values.to(self.null.dtype)
         if cond.dropped is None:
-            return embedded
-        return torch.where(cond.dropped[:, None], self.null.to(embedded.dtype), embedded)
+            return self._embedded(values)
+        dropped = cond.dropped[:, None]
+        # filled before, not only replaced after: the gradient of a NaN is NaN even where its value is thrown away
+        embedded = self._embedded(values.masked_fill(dropped, 0))
+        return torch.where(dropped, self.null.to(embedded.dtype), embedded)
+
+    def _embedded(self, values: Tensor) -> Tensor:
+        """W_2 silu(W_1 a + b_1) + b_2."""
+        return self.linear_2(functional.silu(self.linear_1(values)))
 
 
 class ConditionEmbedding(nn.Module):
@@ -88,3 +99,34 @@ def joined(x: Tensor, cond: Condition | None, image_channels: int) -> Tensor:
             fix="give the picture that the model was trained to go by",
         )
     return torch.cat([x, image.to(x.dtype)], dim=1)
+
+
+def require_understood(network: nn.Module, cond: Condition | None, takes: ConditionShape, batch: int) -> None:
+    """Raise ConfigError when a batch is told what the network has no input for, or in other shapes than it has.
+
+    Looks at shapes only, so that nothing waits for a GPU and compilers see no branch; labels are held to be below K
+    where they are made. The image of a network that has one is checked by `joined`.
+    """
+    if cond is None:
+        return
+    wanted = {
+        "labels": (cond.labels, (batch,), takes.num_classes > 0),
+        "values": (cond.values, (batch, takes.num_values), takes.num_values > 0),
+        "image": (cond.image, None, takes.image_channels > 0),
+        "dropped": (cond.dropped, (batch,), True),
+    }
+    for name, (given, shape, known) in wanted.items():
+        if given is None:
+            continue
+        if not known:
+            raise ConfigError(
+                f"{type(network).__name__} was given a condition ({name}) but has no input for one",
+                expected=f"no {name} (this network was built without)",
+                fix=f"leave out the {name}, or train a network that is told them",
+            )
+        if shape is not None and tuple(given.shape) != shape:
+            raise ConfigError(
+                f"{type(network).__name__} was given {name} of shape {tuple(given.shape)} for {batch} examples",
+                expected=f"{name} of shape {shape}",
+                fix="give one of them for each example of the batch",
+            )

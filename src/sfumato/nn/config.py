@@ -13,7 +13,7 @@ from torch import nn
 from sfumato.condition import NO_CONDITION, ConditionShape
 from sfumato.errors import ConfigError
 
-__all__ = ["NetworkConfig", "require_no_condition", "require_positive", "require_values"]
+__all__ = ["NetworkConfig", "require_no_condition", "require_no_image", "require_positive", "require_values"]
 
 
 class NetworkConfig(ABC):
@@ -69,6 +69,16 @@ def require_values(network: str, shape: tuple[int, ...]) -> None:
             f"network {network} was given data of shape {shape}",
             expected="vectors (D,) or arrays (C, …) with at least one value",
             fix="give each example one value or more",
+        )
+
+
+def require_no_image(network: str, condition: ConditionShape) -> None:
+    """Raise ConfigError when a network of points and vectors would be given a picture to go by."""
+    if condition.image_channels:
+        raise ConfigError(
+            f"network {network} takes points and vectors and has no place for a picture beside them",
+            expected="labels or values as conditions, no image",
+            fix="turn condition.image off, or choose a U-Net",
         )
 
 

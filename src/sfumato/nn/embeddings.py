@@ -22,7 +22,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["log_spaced_frequencies", "sinusoidal_embedding"]
+__all__ = ["log_spaced_frequencies", "sinusoidal_embedding", "step_frequencies"]
 
 
 def log_spaced_frequencies(
@@ -36,6 +36,16 @@ def log_spaced_frequencies(
     dtype = torch.float32 if like is None else torch.promote_types(like.dtype, torch.float32)
     device = None if like is None else like.device
     return torch.linspace(math.log(lowest), math.log(highest), count, dtype=dtype, device=device).exp()
+
+
+def step_frequencies(count: int, *, like: Tensor | None = None) -> Tensor:
+    """The frequencies of Vaswani et al. 2017 for a span of a thousand steps, in turns per span, lowest first: (count,).
+
+    From 10⁻⁴ radians per step to 1 radian per step, whatever unit the time is in and however many steps there are; at
+    T = 1000 exactly those of Ho et al. 2020 (code).
+    """
+    turns = 1000 / (2 * math.pi)  # of one radian per step
+    return log_spaced_frequencies(count, lowest=1e-4 * turns, highest=turns, like=like)
 
 
 def sinusoidal_embedding(time: Tensor, frequencies: Tensor) -> Tensor:

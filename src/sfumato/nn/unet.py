@@ -8,7 +8,9 @@
     conv_out 1×1 (e → C), zero at the start, so that the untrained network returns exactly 0
 
 e = `embedding`. With the default widths at 3 × 64 × 64 there are 3,562,211 parameters. Each level halves the image, so
-height and width must be multiples of 2^L. Source: falbel, after Béres 2022.
+height and width must be multiples of 2^L. What else the network is told arrives where the time does, which is the one
+place the layout has: an embedding of e numbers is added to that of the time; a picture enters conv_in beside x_t.
+Without conditions there is nothing of this, not even a parameter. Source: falbel, after Béres 2022.
 """
 
 import math
@@ -20,10 +22,11 @@ from torch import Tensor, nn
 from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn.blocks import DownLevel, ResidualBlock, UpLevel
-from sfumato.nn.config import NetworkConfig, require_no_condition, require_positive
+from sfumato.nn.conditioning import ConditionEmbedding, joined, require_understood
+from sfumato.nn.config import NetworkConfig, require_positive
 from sfumato.nn.embeddings import log_spaced_frequencies, sinusoidal_embedding
 
-__all__ = ["ResidualUNet", "ResidualUNetConfig"]
+__all__ = ["ResidualUNet", "ResidualUNetConfig", "require_divisible", "require_picture"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,7 @@ class ResidualUNetConfig(NetworkConfig):
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError unless `shape` is (C, H, W) with H and W multiples of 2^levels."""
-        if len(shape) != 3:
-            raise ConfigError(
-                f"network ResidualUNet was given data of shape {shape}",
-                expected="images, (channels, height, width)",
-                fix="choose network: StepMlp for points and vectors",
-            )
+        require_picture("ResidualUNet", shape)
         require_divisible(shape[1], shape[2], levels=len(self.widths))
 
     def build(
@@ -82,11 +80,25 @@ class ResidualUNetConfig(NetworkConfig):
             depth=self.depth,
             embedding=self.embedding,
             time_span=time_span,
+            condition=condition,
         )
 
 
-def require_divisible(height: int, width: int, *, levels: int) -> None:
-    """Raise ConfigError unless both are positive multiples of 2^levels, naming the nearest sizes that are."""
+def require_picture(network: str, shape: tuple[int, ...]) -> None:
+    """Raise ConfigError unless `shape` is that of a picture, (C, H, W), with at least one value."""
+    if len(shape) != 3 or min(shape) < 1:
+        raise ConfigError(
+            f"network {network} was given data of shape {shape}",
+            expected="images, (channels, height, width)",
+            fix="choose network: FourierMlp for points and vectors, or UNet1d for sequences",
+        )
+
+
+def require_divisible(height: int, width: int, *, levels: int, unhalved: int = 0) -> None:
+    """Raise ConfigError unless both are positive multiples of 2^levels, naming the nearest sizes that are.
+
+    `unhalved` counts the entries of network.widths whose level does not halve the picture.
+    """
     factor = 2**levels
     if height > 0 and width > 0 and height % factor == 0 and width % factor == 0:
         return
@@ -95,11 +107,11 @@ def require_divisible(height: int, width: int, *, levels: int) -> None:
     common = math.gcd(height, width)
     fitting_levels = (common & -common).bit_length() - 1
     raise ConfigError(
-        f"images of {height}x{width} (height x width) do not fit the {levels} levels of network.widths",
-        expected=f"height and width in multiples of {factor} (each level halves them); "
+        f"images of {height}x{width} (height x width) do not fit the {levels + unhalved} levels of network.widths",
+        expected=f"height and width in multiples of {factor} ({levels} levels halve them); "
         f"nearest: {' or '.join(dict.fromkeys(f'{h}x{w}' for h, w in (smaller, larger)))}",
         fix=f"set data.pad: {larger} (samples are cropped back), change data.size, or give network.widths "
-        + (f"at most {fitting_levels} entries" if fitting_levels else "fewer entries and an even size"),
+        + (f"at most {fitting_levels + unhalved} entries" if fitting_levels else "fewer entries and an even size"),
     )
 
 
@@ -115,11 +127,13 @@ class ResidualUNet(nn.Module):
         depth: int,
         embedding: int,
         time_span: float,
+        condition: ConditionShape = NO_CONDITION,
     ) -> None:
         super().__init__()
         self.embedding = embedding
         self.time_span = time_span
-        self.conv_in = nn.Conv2d(in_channels, embedding, kernel_size=1)
+        self.takes = condition
+        self.conv_in = nn.Conv2d(in_channels + condition.image_channels, embedding, kernel_size=1)
         before = [2 * embedding, *widths[:-1]]
         self.down = nn.ModuleList(DownLevel(i, w, depth=depth) for i, w in zip(before, widths, strict=True))
         bottom = widths[-1]
@@ -129,13 +143,14 @@ class ResidualUNet(nn.Module):
         self.conv_out = nn.Conv2d(embedding, out_channels, kernel_size=1)
         for parameter in self.conv_out.parameters():
             nn.init.zeros_(parameter)
+        self.condition_embedding = ConditionEmbedding(condition, embedding)
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
         """Predict for noisy images `x` at `time` (in the unit whose range is `time_span` long)."""
-        require_no_condition(self, cond)
+        require_understood(self, cond, self.takes, len(x))
         require_divisible(x.shape[2], x.shape[3], levels=len(self.down))
-        h = self.conv_in(x)
-        h = torch.cat([h, self._time_planes(time, like=h)], dim=1)
+        h = self.conv_in(joined(x, cond, self.takes.image_channels))
+        h = torch.cat([h, self._planes(time, cond, like=h)], dim=1)
         skips: list[Tensor] = []
         for level in self.down:
             h = level(h, skips)
@@ -144,9 +159,11 @@ class ResidualUNet(nn.Module):
             h = level(h, skips)
         return self.conv_out(h)
 
-    def _time_planes(self, time: Tensor, *, like: Tensor) -> Tensor:
-        """Embedding of `time`, constant over the image: (B, e, H, W), laid out in memory as `like`."""
+    def _planes(self, time: Tensor, cond: Condition | None, *, like: Tensor) -> Tensor:
+        """Embedding of time and condition, constant over the image: (B, e, H, W), laid out in memory as `like`."""
         frequencies = log_spaced_frequencies(self.embedding // 2, like=time) / self.time_span
         embedded = sinusoidal_embedding(time, frequencies)
+        told = self.condition_embedding(cond, len(time))
+        embedded = embedded if told is None else embedded + told
         # An expanded view has no memory format of its own: concatenating it would turn channels-last into contiguous.
         return torch.empty_like(like).copy_(embedded[:, :, None, None])
