@@ -1,12 +1,24 @@
 """Networks: plain torch modules that know nothing of schedules or objectives."""
 
+from sfumato.nn.additive_unet import AdditiveUNet, AdditiveUNetConfig
+from sfumato.nn.bottleneck_unet import BottleneckUNet, BottleneckUNetConfig
 from sfumato.nn.config import NetworkConfig
 from sfumato.nn.embeddings import log_spaced_frequencies, sinusoidal_embedding
+from sfumato.nn.film_unet import FilmUNet, FilmUNetConfig
 from sfumato.nn.fourier_mlp import FourierMlp, FourierMlpConfig
 from sfumato.nn.mlp import Mlp, MlpConfig, StepMlp, StepMlpConfig
 from sfumato.nn.unet import ResidualUNet, ResidualUNetConfig
+from sfumato.nn.unet1d import UNet1d, UNet1dConfig
 
 __all__ = [
+    "AdditiveUNet",
+    "AdditiveUNetConfig",
+    "BottleneckUNet",
+    "BottleneckUNetConfig",
+    "FilmUNet",
+    "FilmUNetConfig",
+    "UNet1d",
+    "UNet1dConfig",
     "FourierMlp",
     "FourierMlpConfig",
     "Mlp",
