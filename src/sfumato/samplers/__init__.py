@@ -13,8 +13,10 @@ from sfumato.samplers.inversion import RoundTrip, decode, encode, inversion_time
 from sfumato.samplers.langevin import AnnealedLangevin, Langevin, langevin, score_at
 from sfumato.samplers.multistep import Deis, Dpmpp2M, Dpmpp3M
 from sfumato.samplers.predictor_corrector import PredictorCorrector
+from sfumato.samplers.repaint import Move, repaint, repaint_moves
 from sfumato.samplers.singlestep import Dpmpp2S
 from sfumato.samplers.unipc import UniPc
+from sfumato.samplers.variation import times_below, vary
 
 __all__ = [
     "Ancestral",
@@ -35,6 +37,7 @@ __all__ = [
     "Langevin",
     "Leading",
     "Linspace",
+    "Move",
     "PredictorCorrector",
     "Quadratic",
     "RoundTrip",
@@ -49,8 +52,12 @@ __all__ = [
     "encode",
     "inversion_times",
     "langevin",
+    "repaint",
+    "repaint_moves",
     "round_trip",
     "sample",
     "score_at",
     "slerp",
+    "times_below",
+    "vary",
 ]
