@@ -122,9 +122,27 @@ def test_out_of_range_names_field_value_and_range(key: str, value: object) -> No
         ({"parameterization": PreviousMean(Tabulated(steps=9))}, ("parameterization.schedule", "schedule", "same")),
         ({"objective.weighting": "StepElbo"}, ("objective.weighting", "schedule", "Elbo")),
         ({"data.source": "moons", "network": "Mlp"}, ("network is Mlp", "schedule is CosineAngle", "FourierMlp")),
-        ({"sampling.guidance": 2.0}, ("sampling.guidance", "network", "null")),
+        ({"sampling.guidance": 2.0}, ("sampling.guidance", "condition.labels", "condition.labels: true")),
+        (
+            {"sampling.guidance": 2.0, "condition.labels": True, "condition.dropout": 0.0},
+            ("sampling.guidance", "condition.dropout", "condition.dropout: 0.1"),
+        ),
+        ({"condition.dropout": 0.2}, ("condition.dropout", "condition.labels", "condition.labels: true")),
+        ({"condition.classes": 10}, ("condition.classes", "condition.labels", "condition.labels: true")),
+        (
+            {"data.source": "moons", "network": "FourierMlp", "condition.image": "Blur"},
+            ("condition.image", "(2,)", "condition.image: null"),
+        ),
+        (
+            {"data.source": "digits", "data.pad": 16, "condition.image": "Grey"},
+            ("condition.image", "one channel", "condition.image: null"),
+        ),
+        (
+            {"data.size": 30, "network.widths": (8,), "condition.image": {"kind": "LowResolution", "factor": 4}},
+            ("condition.image", "30", "2"),
+        ),
         ({"data.source": "digits"}, ("8x8", "network.widths", "data")),
-        ({"data.source": "moons"}, ("network", "(2,)", "StepMlp")),
+        ({"data.source": "moons"}, ("network", "(2,)", "FourierMlp")),
     ],
     ids=str,
 )

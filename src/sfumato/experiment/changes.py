@@ -6,6 +6,7 @@ from dataclasses import replace
 from sfumato.errors import ConfigError, DataError
 from sfumato.experiment.build import DataRecord, PreparedData
 from sfumato.experiment.config import Experiment
+from sfumato.experiment.differing import completed
 from sfumato.experiment.schema import flatten, to_plain
 from sfumato.experiment.session import Session
 from sfumato.training.checkpoint import Snapshot
@@ -31,6 +32,9 @@ FIXED = (
     "parameterization",
     "time_input",
     "network",
+    "condition.labels",
+    "condition.values",
+    "condition.image",
     "data.size",
     "data.channels",
     "data.pad",
@@ -44,7 +48,7 @@ def require_allowed(before: object, after: Experiment, allow_change: Sequence[st
 
     What a checkpoint itself says counts too: `config.yaml` may have been edited. "" allows all that can change at all.
     """
-    old, new = flatten(before), flatten(to_plain(after))
+    old, new = flatten(completed(before)), flatten(to_plain(after))
     changed = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     never = [key for key in changed if any(within(key, fixed) for fixed in FIXED)]
     if never:

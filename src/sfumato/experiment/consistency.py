@@ -8,6 +8,7 @@ or `NoiseVarianceInput`). `LossAwareTimes` fit both. What objectives need stands
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sfumato.condition import ConditionShape
 from sfumato.core import GridTimes, PreviousMean, Schedule, Shifted, StepInput, ZeroTerminalSnr
 from sfumato.data import declared_shape
 from sfumato.errors import ConfigError, UsageError
@@ -38,6 +39,25 @@ def _network_misfits(e: "Experiment") -> Iterator[UsageError]:
             e.network.check(shape)
         except UsageError as error:
             yield error
+    image = e.condition.image
+    try:
+        if shape is not None and image is not None:
+            image.check(shape)
+        e.network.check_condition(least_condition(e, shape))
+    except UsageError as error:
+        named = "condition." in error.what or image is None
+        what = error.what if named else f"condition.image is {type(image).__name__}: {error.what}"
+        yield ConfigError(what, expected=error.expected, fix=error.fix)
+
+
+def least_condition(e: "Experiment", shape: tuple[int, ...] | None) -> ConditionShape:
+    """What the network will be told, as far as the settings alone tell: at least one class, one value."""
+    told = e.condition
+    return ConditionShape(
+        num_classes=(told.classes or 1) if told.labels else 0,
+        num_values=int(told.values),
+        image_channels=0 if told.image is None else told.image.image_channels(3 if shape is None else shape[0]),
+    )
 
 
 def steps_key(schedule: Schedule) -> str:
@@ -110,10 +130,25 @@ def _sampling_misfits(e: "Experiment") -> Iterator[ConfigError]:
             expected=f"sampling.steps of at most {steps}",
             fix=f"set sampling.steps: {min(50, steps)}",
         )
-    if e.sampling.guidance is not None:
-        network = type(e.network).__name__.removesuffix("Config")
+    yield from _guidance_misfits(e)
+
+
+def _guidance_misfits(e: "Experiment") -> Iterator[ConfigError]:
+    """Guidance by a label or values that the network was never without, or never with; 1 is the network as it is."""
+    weight = e.sampling.guidance
+    if weight is None:
+        return
+    if not e.condition.droppable:
         yield ConfigError(
-            f"sampling.guidance is {e.sampling.guidance} and network is {network}, which takes no labels",
-            expected=f"sampling.guidance: null with network: {network}",
-            fix="set sampling.guidance: null",
+            f"sampling.guidance is {weight:g} and condition.labels and condition.values are false: "
+            "the network is told nothing that guidance could lead to",
+            expected="sampling.guidance: null with condition.labels: false, or a weight with condition.labels: true",
+            fix="set sampling.guidance: null, or condition.labels: true",
+        )
+    elif e.condition.dropout == 0 and weight != 1:
+        yield ConfigError(
+            f"sampling.guidance is {weight:g} and condition.dropout is 0: "
+            "the network is never trained without its label, which guidance leads away from",
+            expected="sampling.guidance: null with condition.dropout: 0, or a weight with condition.dropout: 0.1",
+            fix="set condition.dropout: 0.1, or sampling.guidance: null",
         )

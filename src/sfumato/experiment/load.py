@@ -17,6 +17,7 @@ from sfumato.core import Denoiser
 from sfumato.errors import CheckpointError, ConfigError, SfumatoError, UsageError
 from sfumato.experiment.build import DataRecord, build_denoiser
 from sfumato.experiment.config import Experiment, load_experiment
+from sfumato.experiment.differing import differing
 from sfumato.experiment.kinds import nearest
 from sfumato.experiment.model import Model
 from sfumato.experiment.schema import read
@@ -102,7 +103,8 @@ def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report
     require_state(snapshot, SAMPLED)
     record = DataRecord.from_plain(snapshot.state["data"])
     weights = {"ema": averaged_weights(snapshot), "live": snapshot.model}
-    model = assemble(experiment, record, weights, device=device, steps_trained=snapshot.step)
+    then = snapshot.state.get("experiment")
+    model = assemble(experiment, record, weights, device=device, steps_trained=snapshot.step, trained_with=then)
     return replace(model, folder=folder)
 
 
@@ -144,8 +146,12 @@ def assemble(
     *,
     device: str,
     steps_trained: int,
+    trained_with: object = None,
 ) -> Model:
-    """A model from its parts; CheckpointError, before anything is loaded, for tensors that do not fit the settings."""
+    """A model from its parts; CheckpointError, before anything is loaded, for tensors that do not fit the settings.
+
+    `trained_with` are the settings of training as plain data, to say which of them differ.
+    """
     place = choose_device(device)
     denoisers: dict[str, Denoiser] = {}
     for name, tensors in weights.items():
@@ -156,7 +162,8 @@ def assemble(
             condition=record.condition_shape(experiment.condition),
         )
         live = bare_state(denoiser.network)
-        check_names(live, tensors, f"what is stored of {experiment.name} ({name} weights)")
+        what = f"what is stored of {experiment.name} ({name} weights)"
+        check_names(live, tensors, what, because=differing(experiment, trained_with))
         with torch.no_grad():
             for key, tensor in live.items():
                 tensor.copy_(tensors[key])

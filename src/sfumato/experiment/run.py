@@ -19,6 +19,7 @@ from sfumato.errors import CheckpointError, ConfigError, ResourceError
 from sfumato.experiment.build import prepare_data, resolved
 from sfumato.experiment.changes import require_allowed, warn_of_differences, with_record_of
 from sfumato.experiment.config import Experiment, Overrides, can_name_a_folder, experiment_yaml, load_experiment
+from sfumato.experiment.differing import differing, differing_data
 from sfumato.experiment.environment import environment
 from sfumato.experiment.load import find_run, load, read_run_config, stored_settings
 from sfumato.experiment.memory import require_memory
@@ -312,7 +313,11 @@ def start_from(session: Session, source: str) -> None:
     model = load(source, runs=session.folder.parent, report=session.reporter.note)
     found = bare_state(model.denoiser.network)
     live = bare_state(session.denoiser.network)
-    check_names(live, found, f"training.init_from {source}")
+    because = (
+        *differing(session.experiment, to_plain(model.experiment)),
+        *differing_data(session.data.record, model.record),
+    )
+    check_names(live, found, f"training.init_from {source}", because=because)
     with torch.no_grad():
         for name, tensor in live.items():
             tensor.copy_(found[name])

@@ -13,17 +13,20 @@ from typing import Any
 
 import torch
 
+from sfumato.condition import Condition
 from sfumato.core import Denoiser
-from sfumato.data import Batches
+from sfumato.data import Batches, Packed
 from sfumato.errors import NumericsError, SfumatoError, UsageError
 from sfumato.experiment.build import PreparedData, build_denoiser
 from sfumato.experiment.config import Experiment, experiment_yaml
+from sfumato.experiment.drawing import draw
 from sfumato.experiment.environment import environment
-from sfumato.experiment.model import draw
-from sfumato.experiment.preview import save_preview
+from sfumato.experiment.guiding import Requests, plainly
+from sfumato.experiment.preview import preview_condition, save_preview
 from sfumato.experiment.schema import to_plain
 from sfumato.training.average_store import AverageStore
 from sfumato.training.checkpoint import CheckpointStore
+from sfumato.training.conditioner import Conditioner
 from sfumato.training.ema import Ema, bare_state
 from sfumato.training.engine import Engine, start_engine
 from sfumato.training.held_out import HeldOut
@@ -32,7 +35,7 @@ from sfumato.training.record import MetricsLog
 from sfumato.training.step import TrainStep, make_optimizer
 from sfumato.training.trainer import Hook, Reporter, Trainer
 
-__all__ = ["Session"]
+__all__ = ["Session", "batches_of", "conditioner_of", "held_out_scorer", "weights_digest"]
 
 
 class Session:
@@ -43,22 +46,21 @@ class Session:
         settings = experiment.training
         self.engine: Engine = start_engine(settings)
         self._require_agreement()
-        denoiser = build_denoiser(experiment, shape=data.record.shape, data_std=data.record.data_std)
+        told = experiment.condition
+        denoiser = build_denoiser(
+            experiment,
+            shape=data.record.shape,
+            data_std=data.record.data_std,
+            condition=data.record.condition_shape(told),
+        )
         self.averaged = copy.deepcopy(denoiser).to(self.engine.device).eval()
         self.averaged.requires_grad_(False)
         denoiser.network = self.engine.prepare(denoiser.network, compiled=settings.compile == "on")
         self.denoiser: Denoiser = denoiser.train()
         self.ema = Ema(denoiser.network, decay=settings.ema_decay)
         self.power = PowerEmas(denoiser.network, settings.power_ema)
-        self.batches = Batches(
-            data.packed,
-            data.parts.train,
-            data.record.normalization,
-            seed=experiment.seed,
-            batch_size=settings.batch_size,
-            flip=experiment.data.flip,
-            device=self.engine.device,
-        )
+        self.batches = batches_of(experiment, data, self.engine.device)
+        self.conditioner = conditioner_of(experiment)
         self.step = TrainStep(
             denoiser,
             objective=experiment.objective,
@@ -71,6 +73,7 @@ class Session:
             engine=self.engine,
             settings=settings,
             seed=experiment.seed,
+            conditioner=self.conditioner,
         )
         self.store = CheckpointStore(folder, keep=settings.keep_checkpoints)
 
@@ -98,12 +101,8 @@ class Session:
 
     def _hooks(self) -> list[Hook]:
         settings, hooks = self.experiment.training, []
-        held_out = self.data.parts.held_out[: self.experiment.evaluation.count]
-        if len(held_out):
-            x0 = self.batches.take(held_out).x0
-            scorer = HeldOut(
-                x0, self.experiment.objective, self.experiment.evaluation.noise_levels, self.experiment.seed
-            )
+        if len(self.data.parts.held_out):
+            scorer = held_out_scorer(self.experiment, self.data, self.batches)
             hooks.append(Hook(settings.evaluate_every, lambda done: self._evaluate(scorer), "held-out loss"))
         if self.denoiser.clock is not None:
             hooks.append(Hook(settings.evaluate_every, self._knots, "schedule"))
@@ -130,11 +129,16 @@ class Session:
     def _preview(self, done: int) -> None:
         """Samples from one fixed noise, by the averaged weights: the same faces growing clearer."""
         count = self.experiment.training.preview_count
-        config = replace(self.experiment.sampling, micro_batch=count)
-        like = torch.empty(0, device=self.engine.device)
+        config = plainly(replace(self.experiment.sampling, micro_batch=count))
+        record, like = self.data.record, torch.empty(0, device=self.engine.device)
+        cond = self._shown(count)
+        labels = None if cond is None or cond.labels is None else cond.labels.tolist()
+        names = None if labels is None else [record.called(label) for label in labels]
         try:
-            drawn = draw(self._with_averages(), self.data.record, config, count=count, seed=0, like=like)
-            save_preview(self.folder / "samples", done, drawn.numpy(), is_image=self.data.record.is_image)
+            drawn = draw(
+                self._with_averages(), record, config, count=count, seed=0, like=like, asked=Requests(cond)
+            ).numpy()
+            save_preview(self.folder / "samples", done, drawn, is_image=record.is_image, names=names)
         except (
             OSError,
             NumericsError,
@@ -142,6 +146,14 @@ class Session:
         ) as error:  # a preview is not worth a run: what matters is refused at the next checkpoint
             why = error.what if isinstance(error, SfumatoError) else str(error)
             self.reporter.note(f"no preview of step {done}: {why}")
+
+    def _shown(self, count: int) -> Condition | None:
+        """What the samples of a preview are told: of examples that are held out, or of the training part."""
+        if not self.experiment.condition:
+            return None
+        examples = self.data.parts.held_out if len(self.data.parts.held_out) else self.data.parts.train
+        batch = self.batches.take(examples[torch.arange(count) * len(examples) // count])
+        return preview_condition(self.conditioner.plain(batch, "preview degradation"), self.data.record.num_classes)
 
     def state(self) -> dict[str, Any]:
         """What every checkpoint says of the run besides its tensors and counters: plain JSON data."""
@@ -161,6 +173,40 @@ class Session:
     def _require_agreement(self) -> None:
         self.engine.require_agreement("configuration", config_digest(self.experiment))
         self.engine.require_agreement("data", self.data.record.fingerprint)
+
+
+def normalised(data: PreparedData) -> Packed:
+    """The packed data with their real numbers as the network is told them."""
+    assert data.packed.conditions is not None
+    return replace(data.packed, conditions=data.record.conditions_to_model(data.packed.conditions))
+
+
+def batches_of(experiment: Experiment, data: PreparedData, device: torch.device) -> Batches:
+    """The examples of training, as a model takes them; `take` gives any others."""
+    return Batches(
+        normalised(data) if experiment.condition.values else data.packed,
+        data.parts.train,
+        data.record.normalization,
+        seed=experiment.seed,
+        batch_size=experiment.training.batch_size,
+        flip=experiment.data.flip,
+        device=device,
+    )
+
+
+def held_out_scorer(experiment: Experiment, data: PreparedData, batches: Batches) -> HeldOut:
+    """What measures the held-out loss, on the first `evaluation.count` examples held out."""
+    batch = batches.take(data.parts.held_out[: experiment.evaluation.count])
+    cond = conditioner_of(experiment).plain(batch, "held-out degradation")
+    return HeldOut(batch.x0, experiment.objective, experiment.evaluation.noise_levels, experiment.seed, cond=cond)
+
+
+def conditioner_of(experiment: Experiment) -> Conditioner:
+    """What makes the condition of a batch, by the settings."""
+    told = experiment.condition
+    return Conditioner(
+        labels=told.labels, values=told.values, image=told.image, dropout=told.dropout, seed=experiment.seed
+    )
 
 
 def config_digest(experiment: Experiment) -> str:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -322,10 +322,13 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
         )
 
 
-def check_names(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str) -> None:
+def check_names(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str, *, because: Sequence[str] = ()
+) -> None:
     """Refuse unless both hold the same names with the same shapes; call it before anything is loaded.
 
-    The `CheckpointError` lists the first five differences with both shapes: missing, unexpected, misshapen.
+    The `CheckpointError` lists the first five differences with both shapes (missing, unexpected, misshapen), and
+    `because`: clauses that say which settings differ from those of training, where that is known.
     """
     names = [*expected, *(name for name in found if name not in expected)]
     different = [
@@ -335,10 +338,12 @@ def check_names(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], wha
     ]
     if different:
         more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
+        why = f" ({'; '.join(because)})" if because else ""
+        back = "set back what differs" if because else "use the configuration it was trained with"
         raise CheckpointError(
-            f"{what} does not fit the network: {'; '.join(different[:5])}{more}",
+            f"{what} does not fit the network: {'; '.join(different[:5])}{more}{why}",
             expected=f"exactly the {len(expected)} tensors of the network that the configuration builds",
-            fix="use the configuration it was trained with (network, data channels, classes), or another checkpoint",
+            fix=f"{back} (network, data channels, classes), or use another checkpoint",
         )
 
 
