@@ -56,8 +56,7 @@ class HeldOut:
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser) -> dict[str, Any]:
         """The mean loss with its standard error over examples, and per noise level: plain numbers for the log."""
-        times = self.times_of_examples(denoiser.schedule)
-        losses = torch.stack([self._losses(denoiser, t, level) for level, t in enumerate(times)])  # (K, N)
+        losses = self.losses(denoiser)
         per_example = losses.mean(0)
         return {
             "held_out_loss": float(per_example.mean()),
@@ -69,6 +68,12 @@ class HeldOut:
                 "loss": losses.mean(1).tolist(),
             },
         }
+
+    @torch.no_grad()
+    def losses(self, denoiser: Denoiser) -> Tensor:
+        """The loss of each example at each of the K times, (K, N) float64 on the CPU."""
+        times = self.times_of_examples(denoiser.schedule)
+        return torch.stack([self._losses(denoiser, t, level) for level, t in enumerate(times)])
 
     def _losses(self, denoiser: Denoiser, t: Tensor, level: int) -> Tensor:
         """The loss of every example at its time (N,), (N,) float64 on the CPU; the noise depends on (seed, level)."""

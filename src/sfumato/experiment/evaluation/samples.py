@@ -7,7 +7,7 @@ data.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from torch import Tensor
 from sfumato.core import derived_seed
 from sfumato.data.laws import Law, law_of
 from sfumato.errors import DataError
-from sfumato.experiment.config import sampling_with
 from sfumato.experiment.evaluation.subject import Subject
 from sfumato.experiment.model import Model
 from sfumato.metrics import Estimate, PointDistance, floor, mode_coverage, require_enough
@@ -106,7 +105,8 @@ def compared_of(subject: Subject, count: int) -> Compared:
 def samples_of(subject: Subject, count: int) -> Tensor:
     """`count` samples as the run draws them, in data units, (count, D) float64."""
     require_enough(count, 4)
-    config = sampling_with(subject.model.experiment.sampling, {"weights": subject.weights})
+    sampling = subject.model.experiment.sampling
+    config = replace(sampling, weights="live" if subject.weights == "live" else "ema", ema_width=None)
     drawn = subject.model.sample(count, seed=subject.seed, config=config).values
     assert drawn is not None  # points, not pictures
     values = torch.from_numpy(drawn).double().flatten(1)
