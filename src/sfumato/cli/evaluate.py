@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
+from sfumato.cli.naming import width_given
 from sfumato.cli.output import note, say, table
 from sfumato.cli.sample import whole
 from sfumato.errors import UsageError, printable
@@ -26,7 +27,12 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("-n", "--count", type=whole, metavar="N", help="examples, samples (default: up to 1000)")
     parser.add_argument("--seed", type=whole, default=0, metavar="K", help="of everything drawn (default: 0)")
-    parser.add_argument("--weights", default="ema", metavar="ema|live", help="averaged or last weights (default: ema)")
+    parser.add_argument(
+        "--weights",
+        default="ema",
+        metavar="ema|live|W",
+        help="averaged, last, or the average of width W (default: ema)",
+    )
     parser.add_argument("--part", default="held-out", metavar="held-out|training", help="measured (default: held-out)")
     parser.add_argument("--device", default="auto", metavar="D", help="where to compute (default: auto)")
     parser.add_argument("--tolerance", metavar="TOL", help="of the ODE solver (default: 1e-5 for points, 1e-3 else)")
@@ -52,10 +58,15 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     from sfumato.experiment.evaluation import evaluate
     from sfumato.experiment.evaluation.files import write_evaluation
     from sfumato.experiment.load import load
+    from sfumato.experiment.widths import with_average
 
     tolerance = None if args.tolerance is None else _tolerance(args.tolerance)
+    model = load(args.run, runs=args.runs, device=args.device, report=note)
+    if args.weights not in ("ema", "live"):
+        width = width_given("--weights", args.weights, words="ema, live or ")
+        model, args.weights = with_average(model, width, note), f"{width:g}"
     found = evaluate(
-        load(args.run, runs=args.runs, device=args.device, report=note),
+        model,
         args.metrics,
         n=args.count,
         seed=args.seed,

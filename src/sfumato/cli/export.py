@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sfumato.cli.arguments import Parser, Settings
+from sfumato.cli.naming import width_given
 from sfumato.cli.output import note, say
 from sfumato.errors import printable
 
@@ -16,6 +17,9 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder, or the name of a run")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
     parser.add_argument("--out", required=True, metavar="FILE", help="a file ending in .safetensors")
+    parser.add_argument(
+        "--ema_width", metavar="W", help="an average of this width, made of those that training stored (0.08)"
+    )
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 
@@ -23,7 +27,8 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Export; returns the file and its size."""
     from sfumato.experiment.load import export
 
-    out = export(args.run, Path(args.out), runs=args.runs, force=args.force, report=note)
+    width = None if args.ema_width is None else width_given("--ema_width", args.ema_width)
+    out = export(args.run, Path(args.out), runs=args.runs, force=args.force, report=note, ema_width=width)
     size = out.stat().st_size
     say(f"{printable(out)} ({size:,} bytes); `sfumato sample {printable(out)}` draws from it")
     return {"out": str(out), "bytes": size}

@@ -1,4 +1,4 @@
-"""What figures are made of, by name: one run, recipe or file, and the model that it holds."""
+"""What figures and files are made of, by name: one run, recipe or file, the model that it holds, an average of it."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from sfumato.errors import UsageError
 if TYPE_CHECKING:
     from sfumato.experiment.model import Model
 
-__all__ = ["one", "trained"]
+__all__ = ["one", "trained", "width_given"]
 
 
 def one(args: argparse.Namespace, what: str) -> str:
@@ -27,3 +27,13 @@ def trained(what: str, args: argparse.Namespace) -> "Model":
     from sfumato.experiment.load import load
 
     return load(what, runs=args.runs, device=args.device, report=note)
+
+
+def width_given(option: str, text: str, *, words: str = "") -> float:
+    """The width of an average, sigma_rel. Raises UsageError for what is neither a number nor one of `words`."""
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(
+            f"{option} is {text!r}", expected=f"{words}the width of an average, such as 0.08", fix=f"{option} 0.08"
+        ) from None

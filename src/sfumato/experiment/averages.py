@@ -106,7 +106,7 @@ class StoredAverages:
             if tensors is not None:
                 break
         if found.residual > ROUGH:
-            self.report(f"the profile of width {width:g} is met to {100 * found.residual:.1f} % only")
+            self.report(f"the profile of width {width:g} is missed by {100 * found.residual:.1f} % (relative L2)")
         return Average(tensors, width, found.residual, files[-1].step, len(files))
 
     def _combined(self, files: Sequence[StoredAverage], weights: Sequence[float]) -> dict[str, Tensor] | None:
@@ -149,8 +149,8 @@ class StoredAverages:
         nearest = min(can, key=lambda w: abs(math.log(w / width)), default=None)
         moments = len({stored.step for stored in self.files()})
         return UsageError(
-            f"the {counted(moments, 'stored moment')} of {self.store.folder} give an average of width {width:g} to "
-            f"{100 * residual:.0f} % only",
-            expected=f"a width whose profile they meet to {100 * COARSEST:.0f} %",
+            f"the {counted(moments, 'stored moment')} of {self.store.folder} cannot give an average of width {width:g}: "
+            f"its profile is missed by {100 * residual:.0f} % (relative L2)",
+            expected=f"a width whose profile is missed by at most {100 * COARSEST:.0f} %",
             fix="store them more often (training.power_ema_every)" if nearest is None else f"choose {nearest:g}",
         )

@@ -88,7 +88,7 @@ def warn(text: str) -> None:
 
 
 def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report: Report = warn) -> Model:
-    """The trained model of a run (a folder, a name, a `Run`) or of an exported file, ready to sample.
+    """The trained model of a run (a folder, a name, a `Run`), of one of its checkpoints or of an exported file.
 
     `report` hears of damaged checkpoints that were passed over for an older one. Raises CheckpointError for files that
     are damaged or do not fit together.
@@ -96,16 +96,25 @@ def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report
     place = Path(str(getattr(run, "folder", run)))
     if place.suffix == ".safetensors" or (place.exists() and not place.is_dir()):
         return load_file(place, device=device)
-    folder = find_run(place, Path(runs))
+    chosen = checkpoint_at(place, Path(runs))
+    folder = find_run(place if chosen is None else chosen.parent.parent, Path(runs))
     experiment = read_run_config(folder, report)
     store = CheckpointStore(folder)
-    snapshot = store.load(store.find(report))
+    snapshot = store.load(store.find(report) if chosen is None else chosen)
     require_state(snapshot, SAMPLED)
     record = DataRecord.from_plain(snapshot.state["data"])
     weights = {"ema": averaged_weights(snapshot), "live": snapshot.model}
     then = snapshot.state.get("experiment")
     model = assemble(experiment, record, weights, device=device, steps_trained=snapshot.step, trained_with=then)
     return replace(model, folder=folder)
+
+
+def checkpoint_at(place: Path, runs: Path) -> Path | None:
+    """The folder of one checkpoint, RUN/checkpoints/step-00001000, where that is what was named."""
+    for path in (place, runs / place):
+        if path.parent.name == "checkpoints" and path.name.startswith("step-") and path.is_dir():
+            return path
+    return None
 
 
 def load_file(path: Path, *, device: str) -> Model:
@@ -174,9 +183,19 @@ def assemble(
 
 
 def export(
-    run: object, out: str | Path, *, runs: str | Path = "runs", force: bool = False, report: Report = warn
+    run: object,
+    out: str | Path,
+    *,
+    runs: str | Path = "runs",
+    force: bool = False,
+    report: Report = warn,
+    ema_width: float | None = None,
 ) -> Path:
-    """Write the averaged weights of a run, with all that is needed to sample, into one safetensors file."""
+    """Write the averaged weights of a run, with all that is needed to sample, into one safetensors file.
+
+    `ema_width`: instead of the plain EMA the average of this width, or of that which the run samples with
+    (sampling.ema_width).
+    """
     target = Path(out)
     if target.suffix != ".safetensors":
         known = target.suffix.lower() in OTHER_FORMATS
@@ -185,6 +204,11 @@ def export(
     if target.exists() and not force:
         raise UsageError(f"{target} exists already", expected="a new file", fix="choose another name, or add --force")
     model = load(run, runs=runs, device="cpu", report=report)
+    width = model.experiment.sampling.ema_width if ema_width is None else ema_width
+    if width is not None and (ema_width is not None or model.folder is not None):
+        from sfumato.experiment.widths import with_average
+
+        model = with_average(model, width, report)
     write_single_file(target, bare_state(model.denoiser.network), metadata_of(model))
     return target
 

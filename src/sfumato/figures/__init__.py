@@ -2,6 +2,7 @@
 
 from sfumato.figures.curves import schedules
 from sfumato.figures.density import Densities, densities
+from sfumato.figures.ema import ema
 from sfumato.figures.field import ScoreField, score_fields
 from sfumato.figures.files import MOVING, STILL, check_target, is_moving, save
 from sfumato.figures.gamma import gamma
@@ -22,6 +23,7 @@ __all__ = [
     "animation",
     "check_target",
     "densities",
+    "ema",
     "embedding",
     "forward",
     "gamma",
