@@ -9,20 +9,21 @@ losses RUN …             training and held-out loss of runs
 score RUN                learned and exact score of 2-D points as arrows, and their difference, at several times
 langevin RUN             Langevin paths over the score of 2-D points; an animation as reverse
 density RUN              log-density of a model of 2-D points beside the true one
+ema RUN                  held-out loss of averages by their width, made after training; numbers with --json
 gamma RUN                log-SNR of a run's schedule and its slope, learned and at the start, and the loss of each level
 """
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.cli import plane
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.naming import one, trained
-from sfumato.cli.output import say
-from sfumato.cli.sample import whole
+from sfumato.cli.output import note, say
+from sfumato.cli.sample import Asking, asked_in, in_turn, tell, whole
 from sfumato.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
-    parser.add_argument("-n", "--count", type=whole, metavar="N", help="examples (grid, forward, reverse)")
+    parser.add_argument("-n", "--count", type=whole, metavar="N", help="examples (grid, forward, reverse, ema)")
     parser.add_argument("--columns", type=whole, metavar="C", help="columns (grid) or moments (reverse)")
     parser.add_argument("--seed", type=whole, default=0, metavar="K", help="seed of samples and noise (default: 0)")
     parser.add_argument("--device", default="auto", metavar="D", help="where to compute (default: auto)")
@@ -64,6 +65,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--at", metavar="T[,T…]", help="times up to 1, which is noise (score, langevin)")
     parser.add_argument("--log-snr", metavar="L[,L…]", help="log-SNRs instead of times (score, langevin)")
     parser.add_argument("--start", metavar="X,Y", action="append", default=[], help="start of a path (langevin)")
+    tell(parser)
     parser.add_argument("--side", type=whole, metavar="N", help="N x N arrows (score, langevin) or cells (density)")
     parser.epilog = (
         "grid and reverse take sampler settings (--steps 25 --sampler.eta 1), forward those of an experiment,\n"
@@ -87,10 +89,12 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     _require_taken(args, settings, kind)
     if args.count is not None and args.count < 1:
         raise UsageError(f"-n is {args.count}", expected="1 or more examples", fix="-n 36")
-    path = save(kind.draw(args, settings, target), target, force=args.force)
+    drawn = kind.draw(args, settings, target)
+    drawing, numbers = (drawn.drawing, drawn.numbers) if isinstance(drawn, Numbered) else (drawn, {})
+    path = save(drawing, target, force=args.force)
     size = path.stat().st_size
     say(f"{printable(path)} ({size:,} bytes)")
-    return {"out": str(path), "kind": args.kind, "bytes": size}
+    return {"out": str(path), "kind": args.kind, "bytes": size, **numbers}
 
 
 def _grid(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
@@ -103,8 +107,15 @@ def _grid(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawin
     model = trained(what, args)
     config = _sampling(model, settings)
     count = args.count if args.count is not None else 36 if model.record.is_image else _POINTS
-    samples = model.sample(count, seed=args.seed, config=config)
-    return grid(samples.images if samples.images is not None else samples.values, columns=args.columns)  # type: ignore[arg-type]
+    asked = asked_or_all(args, model, count)
+    samples = model.sample(
+        count, seed=args.seed, labels=asked.labels, values=asked.values, images=asked.images, config=config
+    )
+    names = samples.class_names
+    labels = None if samples.labels is None or names is None else [names[label] for label in samples.labels.tolist()]
+    shown = samples.values if samples.images is None else samples.images
+    assert shown is not None  # a model draws one or the other
+    return grid(shown, labels=labels, columns=args.columns)
 
 
 def _arrays(path: Path, count: int | None) -> "tuple[NDArray[Any], list[object] | None]":
@@ -117,7 +128,7 @@ def _arrays(path: Path, count: int | None) -> "tuple[NDArray[Any], list[object] 
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names = [name for name in ("images", "values") if name in arrays.files]
-            found = {name: arrays[name][:count] for name in (*names, "labels") if name in arrays.files}
+            found = {name: arrays[name] for name in (*names, "labels", "class_names") if name in arrays.files}
     except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         what = f"cannot read {path}: {type(error).__name__}"
         raise DataError(what, expected="an .npz file of samples", fix="check the file") from error
@@ -127,7 +138,19 @@ def _arrays(path: Path, count: int | None) -> "tuple[NDArray[Any], list[object] 
             expected="an .npz file as `sfumato sample` writes it",
             fix="name the arrays images or values",
         )
-    return found[names[0]], list(found["labels"].tolist()) if "labels" in found else None
+    labels = _called(path, found["labels"], found.get("class_names")) if "labels" in found else None
+    return found[names[0]][:count], None if labels is None else labels[:count]
+
+
+def _called(path: Path, labels: "NDArray[Any]", names: "NDArray[Any] | None") -> list[object]:
+    """What each label is called, by the names that the file gives its classes."""
+    from sfumato.data.labels import map_labels
+
+    if names is None:
+        return list(labels.tolist())
+    classes = map_labels(labels, len(labels), tuple(names.astype(str).tolist()), where=str(path))
+    called = classes.values if classes.names is None else classes.names
+    return [called[index] for index in classes.indices.tolist()]
 
 
 def _forward(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
@@ -155,11 +178,22 @@ def _reverse(args: argparse.Namespace, settings: Settings, target: Path) -> "Dra
     config = _sampling(model, settings)
     usual = (25 if is_moving(target) else 3) if model.record.is_image else _POINTS
     count = min(usual, config.micro_batch) if args.count is None else args.count
-    path = model.path(count, seed=args.seed, config=config)
+    asked = asked_or_all(args, model, count)
+    path = model.path(
+        count, seed=args.seed, labels=asked.labels, values=asked.values, images=asked.images, config=config
+    )
     if is_moving(target):
         return animation(path, columns=args.columns)
     columns = {} if args.columns is None else {"columns": args.columns}
     return reverse(path, schedule=model.denoiser.schedule, examples=count, **columns)
+
+
+def asked_or_all(args: argparse.Namespace, model: "Model", count: int) -> Asking:
+    """What the options ask for, or all classes in turn of a model that is told classes."""
+    asked = asked_in(args, model)
+    if asked.labels is None and model.condition_shape.num_classes:
+        asked = replace(asked, labels="all")
+    return replace(asked, images=in_turn(asked.images, count))
 
 
 def _schedules(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
@@ -189,20 +223,40 @@ def _losses(args: argparse.Namespace, settings: Settings, target: Path) -> "Draw
     return losses({folder.name: MetricsLog.read(folder / "metrics.jsonl") for folder in folders})
 
 
+def _ema(args: argparse.Namespace, settings: Settings, target: Path) -> "Numbered":
+    from sfumato.experiment.widths import width_curve
+    from sfumato.figures import ema
+
+    curve = width_curve(trained(one(args, "RUN"), args), count=args.count, report=note)
+    best, plain = curve.best, curve.ema
+    apart = f"{best.difference:+.2g} ± {best.difference_error:.1g} to the plain EMA's {plain.loss:.4g}"
+    say(f"best width {best.width:g}: held-out loss {best.loss:.4g}, {apart}")
+    return Numbered(ema(curve), {"curve": curve.document()})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Numbered:
+    """A drawing with the numbers that it shows, for the JSON document."""
+
+    drawing: "Drawing"
+    numbers: Mapping[str, object]
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of figure: what draws it, the options that it takes, whether settings may follow, whether it can move."""
 
-    draw: Callable[[argparse.Namespace, Settings, Path], "Drawing"]
+    draw: Callable[[argparse.Namespace, Settings, Path], "Drawing | Numbered"]
     options: tuple[str, ...] = ()
     settings: bool = False
     moves: bool = False
 
 
+TOLD = ("label", "value", "pictures")
 KINDS: dict[str, Kind] = {
-    "grid": Kind(_grid, ("count", "columns"), settings=True),
+    "grid": Kind(_grid, ("count", "columns", *TOLD), settings=True),
     "forward": Kind(_forward, ("count", "compare"), settings=True),
-    "reverse": Kind(_reverse, ("count", "columns"), settings=True, moves=True),
+    "reverse": Kind(_reverse, ("count", "columns", *TOLD), settings=True, moves=True),
     "schedules": Kind(_schedules),
     "embedding": Kind(_embedding),
     "losses": Kind(_losses),
@@ -210,8 +264,9 @@ KINDS: dict[str, Kind] = {
     "langevin": Kind(plane.langevin, ("at", "log_snr", "start", "side"), settings=True, moves=True),
     "density": Kind(plane.density, ("side",)),
     "gamma": Kind(plane.gamma),
+    "ema": Kind(_ema, ("count",)),
 }
-OPTIONS = ("count", "columns", "compare", "at", "log_snr", "start", "side")
+OPTIONS = ("count", "columns", "compare", "at", "log_snr", "start", "side", *TOLD)
 
 
 def _require_taken(args: argparse.Namespace, settings: Settings, kind: Kind) -> None:

@@ -1,18 +1,32 @@
-"""`sfumato sample`: draw from a run or an exported model into an array file or a folder of pictures."""
+"""`sfumato sample`: draw from a run or an exported model into an array file or a folder of pictures.
+
+What a model was trained to be told is asked for with --label, --value and --pictures (`experiment.conditions`); a list
+with commas takes turns over the samples.
+"""
 
 import argparse
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import is_fancy, note, say
-from sfumato.errors import printable
+from sfumato.errors import UsageError, printable
 
-__all__ = ["arguments", "run", "whole"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sfumato.experiment.build import DataRecord
+    from sfumato.experiment.model import Model, Samples
+
+__all__ = ["Asking", "arguments", "asked_in", "in_turn", "run", "tell", "whole"]
 
 
 def whole(text: str) -> int:
@@ -23,24 +37,38 @@ def whole(text: str) -> int:
 def arguments(parser: Parser) -> None:
     """Declare the short forms; any other setting below `sampling` may follow as --KEY VALUE."""
     parser.usage = (
-        "sfumato sample RUN [-n N] [--steps S] [--sampler NAME] [--seed K] [--label L] [--guidance W]\n"
-        "                      [--weights ema|live] --out FILE.npz|FOLDER"
+        "sfumato sample RUN [-n N] [--steps S] [--sampler NAME] [--seed K] [--label L] [--value A] [--pictures PATH]\n"
+        "                      [--guidance W] [--weights ema|live] --out FILE.npz|FOLDER"
     )
-    parser.add_argument("run", metavar="RUN", help="a run folder, the name of a run, or an exported file")
+    parser.add_argument("run", metavar="RUN", help="a run folder, the name of a run, a checkpoint or an exported file")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
-    parser.add_argument("-n", "--count", type=whole, default=36, metavar="N", help="number of samples (default: 36)")
+    parser.add_argument("-n", "--count", type=whole, metavar="N", help="number of samples (default: 36)")
     parser.add_argument("--steps", metavar="S", help="steps of the sampler (default: the run's)")
     parser.add_argument("--sampler", metavar="NAME", help="ddim, ancestral, … (default: the run's)")
     parser.add_argument("--seed", type=whole, default=0, metavar="K", help="sample i has seed K + i (default: 0)")
-    parser.add_argument("--label", metavar="L", help="the class to draw, for models trained with classes")
-    parser.add_argument("--guidance", metavar="W", help="weight of classifier-free guidance")
+    tell(parser)
+    parser.add_argument(
+        "--guidance", metavar="W[,W…]", help="weight of classifier-free guidance; 1 is the model as it is"
+    )
     parser.add_argument("--weights", metavar="ema|live", help="averaged or last weights (default: the run's, ema)")
     parser.add_argument("--device", default="auto", metavar="D", help="where to sample (default: auto)")
     parser.add_argument("--out", required=True, metavar="FILE.npz|FOLDER", help="where the samples go")
     parser.add_argument("--force", action="store_true", help="replace samples that are there already")
     parser.epilog = (
-        "Settings of the sampler follow as --sampler.eta 1.0, of the rest as --grid quadratic, --clip false, …"
+        "Settings of the sampler follow as --sampler.eta 1.0, of the rest as --grid quadratic, --clip false,\n"
+        "--guidance_interval 0.2,5, --autoguidance 2 --weaker runs/small-1, --classifier_guidance 1, …"
     )
+
+
+def tell(parser: Parser) -> None:
+    """Declare what a sample can be asked to be."""
+    parser.add_argument(
+        "--label", metavar="L[,L…]", help="a class by name or by its number in the data; all: in turn; none: without"
+    )
+    parser.add_argument(
+        "--value", metavar="A[,A…]", help="the numbers to draw for, in units of the data; none: without"
+    )
+    parser.add_argument("--pictures", metavar="PATH", help="pictures to go by: a folder, a picture, an .npz file")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
@@ -52,16 +80,30 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     from sfumato.experiment.outputs import require_free_target, settings_of, write_samples
 
     out, folder = Path(args.out), args.out.endswith(("/", os.sep))
-    require_count(args.count)
-    require_free_target(out, args.count, force=args.force, folder=folder)
+    require_count(36 if args.count is None else args.count)
+    require_free_target(out, 1 if args.count is None else args.count, force=args.force, folder=folder)
     model = load(args.run, runs=args.runs, device=args.device, report=note)
-    short = {"steps": args.steps, "sampler": args.sampler, "guidance": args.guidance, "weights": args.weights}
+    own = weights_in_turn(args.guidance)
+    guidance = args.guidance if own is None else None
+    short = {"steps": args.steps, "sampler": args.sampler, "guidance": guidance, "weights": args.weights}
     named = [(key.removeprefix("sampling."), text) for key, text in settings]
     named += [(key, text) for key, text in short.items() if text is not None]
     config = sampling_with(model.experiment.sampling, named)
+    asked = asked_in(args, model)
+    count = args.count if args.count is not None else 36 if asked.images is None else len(asked.images)
+    require_free_target(out, count, force=args.force, folder=folder)
     started = time.perf_counter()
     with _progress() as progress:
-        samples = model.sample(args.count, seed=args.seed, labels=args.label, config=config, progress=progress)
+        samples = model.sample(
+            count,
+            seed=args.seed,
+            labels=asked.labels,
+            values=asked.values,
+            images=in_turn(asked.images, count),
+            guidance=None if own is None else [own[i % len(own)] for i in range(count)],
+            config=config,
+            progress=progress,
+        )
     seconds = time.perf_counter() - started
     about = {"run": str(args.run), "digest": model.digest, **settings_of(config)}
     written = write_samples(out, samples, about, force=args.force, folder=folder)
@@ -80,7 +122,65 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         "seconds": seconds,
         "calls": calls,
         **about,
+        **named_labels(samples),
     }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asking:
+    """What the options ask for: texts, and the pictures that were read."""
+
+    labels: str | None = None
+    values: str | None = None
+    images: "NDArray[np.uint8] | None" = None
+
+
+def asked_in(args: argparse.Namespace, model: "Model") -> Asking:
+    """What --label, --value and --pictures ask for. Raises SfumatoError for pictures that cannot be read."""
+    from sfumato.experiment.pictures import read_pictures
+
+    experiment, images = model.experiment, None
+    if args.pictures is not None:
+        images = read_pictures(Path(args.pictures), model.record, experiment.data, experiment.condition.image)
+    if args.value is not None:
+        for line in far_values(model.record, args.value):
+            note(line)
+    return Asking(args.label, args.value, images)
+
+
+def far_values(record: "DataRecord", text: str) -> Iterator[str]:
+    """What is to be said of values outside those that the model has seen; one number per sample only."""
+    facts = record.conditions
+    if facts is None or len(facts.low) != 1:
+        return
+    for part in text.split(","):
+        with suppress(ValueError):
+            if not facts.low[0] <= float(part) <= facts.high[0]:
+                yield f"{part.strip()} lies outside the values of the data, {facts.low[0]:g} to {facts.high[0]:g}"
+
+
+def in_turn(images: "NDArray[np.uint8] | None", count: int) -> "NDArray[np.uint8] | None":
+    """The pictures for `count` samples, again and again."""
+    return None if images is None else images[[i % len(images) for i in range(count)]]
+
+
+def weights_in_turn(text: str | None) -> list[float] | None:
+    """Weights of guidance that take turns over the samples; None for a single one. Raises UsageError."""
+    if text is None or "," not in text:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        expected = "a number, or several with commas between them"
+        raise UsageError(f"--guidance {printable(text)}", expected=expected, fix="--guidance 0,1,2,4") from None
+
+
+def named_labels(samples: "Samples") -> dict[str, object]:
+    """How many samples were asked for of each class, by what it is called."""
+    if samples.labels is None or samples.class_names is None:
+        return {}
+    counts = Counter(samples.labels.tolist())
+    return {"labels": {samples.class_names[label]: count for label, count in sorted(counts.items())}}
 
 
 @contextmanager

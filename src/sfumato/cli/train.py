@@ -12,6 +12,7 @@ from sfumato.cli.output import is_fancy, is_first_process, say
 from sfumato.errors import SfumatoError, printable
 
 if TYPE_CHECKING:
+    from sfumato.experiment.config import ConditionConfig
     from sfumato.experiment.run import Run
     from sfumato.training.trainer import Reporter
 
@@ -91,7 +92,8 @@ def finished(result: "Run") -> dict[str, object]:
     comparison = compare_with_source(result)
     for line in comparison.lines() if comparison is not None else ():
         say(line)
-    say(f"look at it: sfumato sample {run} -n {36 if result.is_image else 1000} --out {out}")
+    count = 36 if result.is_image else 1000
+    say(f"look at it: sfumato sample {run} -n {count}{asking(result.experiment.condition)} --out {out}")
     return {
         "run": str(result.folder),
         "parameters": result.parameters,
@@ -101,6 +103,14 @@ def finished(result: "Run") -> dict[str, object]:
         "held_out_loss": result.held_out_loss,
         **({"published": comparison.document()} if comparison is not None else {}),
     }
+
+
+def asking(told: "ConditionConfig") -> str:
+    """The options without which `sfumato sample` would refuse a model that is told these."""
+    pictures = "" if told.image is None else " --pictures FOLDER"
+    if told.values and told.dropout > 0:  # which numbers mean something is not known here: draw without
+        return (" --label none" if told.labels else " --value none") + pictures
+    return (" --label all" if told.labels else "") + (" --value A" if told.values else "") + pictures
 
 
 @contextmanager

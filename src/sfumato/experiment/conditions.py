@@ -26,7 +26,8 @@ from sfumato.core import NoiseSource
 from sfumato.errors import UsageError, printable
 from sfumato.experiment.build import DataRecord
 from sfumato.experiment.kinds import nearest
-from sfumato.guidance.degradations import Degradation
+from sfumato.experiment.pictures import degraded_shape, stored_shape
+from sfumato.guidance import Degradation
 
 __all__ = ["Asked", "Tellable", "condition_of", "label_indices", "labels_like_data", "names_of"]
 
@@ -300,11 +301,11 @@ def _numbers(given: object) -> NDArray[np.float64]:
 
 def _picture(known: Tellable, degradation: Degradation, given: object, n: int, *, seed: int) -> Tensor:
     """What the network sees of the pictures given: degraded here, or already so; float32 (n, C', H, W)."""
-    height, width = _stored_size(known.record)
+    high, wide, _ = stored_shape(known.record)
     if given is None:
         raise UsageError(
             f"no picture was given to {known.name!r}, which was trained to go by one",
-            expected=f"{height} x {width} pictures, or such as {type(degradation).__name__} makes of them",
+            expected=f"pictures of {high} x {wide}, or such as {type(degradation).__name__} makes of them",
             fix="give images=… (--pictures FOLDER)",
         )
     raw = np.asarray(given)
@@ -328,26 +329,16 @@ def _picture(known: Tellable, degradation: Degradation, given: object, n: int, *
 
 def _seen(record: DataRecord, degradation: Degradation, raw: Tensor, uniforms: Tensor | None) -> Tensor:
     """The network's picture from whole ones, uint8 (n, H, W, C), or from ones that are degraded already."""
-    normalization, shape = record.normalization, record.shape
-    channels = len(normalization.mean)
-    if tuple(raw.shape[1:]) == (*_stored_size(record), channels):
+    normalization, shape, whole = record.normalization, record.shape, stored_shape(record)
+    if tuple(raw.shape[1:]) == whole:
         return degradation.picture(normalization.to_model(raw), uniforms)
-    operator = degradation.operator(shape, uniforms)
-    small = tuple(operator.apply(torch.zeros(len(raw), *shape)).shape[1:])
+    small = degraded_shape(record, degradation)
     alike = len(set(zip(normalization.mean, normalization.scale, strict=True))) == 1
-    if (raw.shape[3], *raw.shape[1:3]) != small or not (small[0] == channels or alike):
-        high, wide = _stored_size(record)
-        raise UsageError(
-            f"pictures of {raw.shape[1]} x {raw.shape[2]} with {raw.shape[3]} channels",
-            expected=f"{high} x {wide} with {channels} channels, or {small[1]} x {small[2]} with {small[0]}",
-            fix="resize them first",
-        )
-    mean, scale = (torch.tensor(part[: small[0]])[:, None, None] for part in (normalization.mean, normalization.scale))
+    if tuple(raw.shape[1:]) != small or not (small[2] == whole[2] or alike):
+        wanted = " or ".join(f"{h} x {w} with {c} channels" for h, w, c in dict.fromkeys((whole, small)))
+        given = "{} x {} with {} channels".format(*raw.shape[1:])
+        raise UsageError(f"pictures of {given}", expected=wanted, fix="resize them first")
+    columns = (normalization.mean, normalization.scale)
+    mean, scale = (torch.tensor(column[: small[2]])[:, None, None] for column in columns)
+    operator = degradation.operator(shape, uniforms)
     return operator.shown((raw.permute(0, 3, 1, 2).to(torch.float32) - mean) / scale)
-
-
-def _stored_size(record: DataRecord) -> tuple[int, int]:
-    """Height and width of a stored picture, without padding."""
-    size = record.normalization.size
-    assert size is not None, "only models of pictures go by one"
-    return size

@@ -23,11 +23,8 @@ from sfumato.core import Cond, Denoise, Prediction, Schedule
 from sfumato.errors import UsageError
 from sfumato.experiment.build import DataRecord
 from sfumato.experiment.config import SamplingConfig
-from sfumato.guidance.autoguidance import AutoGuided
-from sfumato.guidance.classifier import ClassifierGuided, LogProb
-from sfumato.guidance.classifier_free import Guided
-from sfumato.guidance.clipping import Clipped
-from sfumato.guidance.thresholding import Thresholded
+from sfumato.guidance import AutoGuided, ClassifierGuided, Clipped, Guided, Thresholded
+from sfumato.guidance.classifier import LogProb
 from sfumato.training.ema import bare_state
 from sfumato.training.tensors import check_names
 
@@ -217,7 +214,7 @@ def classifier_of(model: "Model", denoiser: "Denoiser") -> LogProb:
             expected="a run folder, for classifier_guidance",
             fix="sample from the run, or leave out classifier_guidance (--classifier_guidance)",
         )
-    found: LogProb = load_classifier(model.folder)
+    found: LogProb = load_classifier(model.folder, model)
     return found
 
 

@@ -27,6 +27,7 @@ from sfumato.experiment.drawing import draw, draw_counted, walk
 from sfumato.experiment.guiding import Guide, Requests, averaged_denoiser, guide_of, require_guidance, weights_of
 from sfumato.experiment.objective_misfits import variance_misfits
 from sfumato.experiment.schema import refuse_all
+from sfumato.experiment.wording import in_arguments
 
 if TYPE_CHECKING:
     from sfumato.experiment.latents import Encoded
@@ -135,12 +136,22 @@ class Model:
     def settings(self, **changes: object) -> SamplingConfig:
         """The run's sampling settings with changes; None leaves a setting as it is."""
         given = {name: value for name, value in changes.items() if value is not None}
-        return sampling_with(self.experiment.sampling, given) if given else self.experiment.sampling
+        try:
+            return sampling_with(self.experiment.sampling, given) if given else self.experiment.sampling
+        except UsageError as error:
+            raise in_arguments(error) from error
 
     @property
     def condition_shape(self) -> ConditionShape:
         """What the network was built to be told."""
         return self.record.condition_shape(self.experiment.condition)
+
+    @property
+    def tellable(self) -> Tellable:
+        """What the model can be told, and how people say it."""
+        told = self.experiment.condition
+        shape = self.condition_shape
+        return Tellable(self.experiment.name, self.record, shape, dropout=told.dropout, degradation=told.image)
 
     def sample(
         self,
@@ -184,27 +195,47 @@ class Model:
         return self._told(Samples(pictures, points, None, seeds, drawn.calls.numpy()), requests)
 
     def log_prob(
-        self, x: NDArray[Any], *, method: str = "flow", seed: int = 0, weights: str = "ema"
+        self,
+        x: NDArray[Any],
+        *,
+        method: str = "flow",
+        seed: int = 0,
+        weights: str = "ema",
+        labels: object = None,
+        values: object = None,
     ) -> NDArray[np.float64]:
         """log p(x) in nats per example, (n,), for raw data x (n, *): points in their units, pictures as uint8.
 
+        For a model that is told labels or values it is log p(x | labels, values), given as in `sample`, and log p(x)
+        with labels="none"; one that goes by pictures is shown what its own degradation makes of x.
         Of points a density; of pictures a lower bound on the log-probability of their 8-bit levels. `flow` integrates
         the probability-flow ODE, `bound` gives minus the variational bound of the ancestral chain (it reads the run's
         data, unless the variance was learned). Raises DataError for data that have no such number (padded pictures,
         floats that are not 8-bit), NumericsError where the solver does not arrive.
         """
-        from sfumato.experiment.evaluation.likelihoods import METHODS, nll_of
+        from sfumato.experiment.evaluation.densities import nll_of
+        from sfumato.experiment.evaluation.likelihoods import METHODS
 
         if method not in METHODS:
             expected = " or ".join(METHODS)
             raise UsageError(f"method is {method!r}", expected=expected, fix="leave it out: the flow is taken")
         if weights not in self.weights:
             raise UsageError(f"weights {weights!r}", expected=" or ".join(sorted(self.weights)), fix="leave them out")
-        found: NDArray[np.float64] = -nll_of(self, x, method=METHODS[method], seed=seed, weights=weights).numpy()
+        told = Asked(labels, values)
+        found: NDArray[np.float64] = -nll_of(
+            self, x, method=METHODS[method], seed=seed, weights=weights, told=told
+        ).numpy()
         return found
 
     def bits_per_dim(
-        self, x: NDArray[Any], *, method: str = "flow", seed: int = 0, weights: str = "ema"
+        self,
+        x: NDArray[Any],
+        *,
+        method: str = "flow",
+        seed: int = 0,
+        weights: str = "ema",
+        labels: object = None,
+        values: object = None,
     ) -> NDArray[np.float64]:
         """-log2 p(x)/D per picture, (n,): uint8 (n, H, W, C). See `log_prob`. Raises DataError for points."""
         if not self.record.is_image:
@@ -214,7 +245,8 @@ class Model:
                 fix="use log_prob, in nats",
             )
         dim = math.prod(self.record.shape)
-        return -self.log_prob(x, method=method, seed=seed, weights=weights) / (dim * math.log(2))
+        found = self.log_prob(x, method=method, seed=seed, weights=weights, labels=labels, values=values)
+        return -found / (dim * math.log(2))
 
     def encode(
         self,
@@ -308,16 +340,7 @@ class Model:
 
     def condition_of(self, asked: Asked, n: int, *, seed: int = 0, steered: bool = False) -> Condition | None:
         """What the network is told of n samples, on the CPU; see `conditions`. Raises UsageError."""
-        e = self.experiment
-        known = Tellable(
-            e.name,
-            self.record,
-            self.condition_shape,
-            dropout=e.condition.dropout,
-            degradation=e.condition.image,
-            steered=steered,
-        )
-        return condition_of(known, asked, n, seed=seed)
+        return condition_of(replace(self.tellable, steered=steered), asked, n, seed=seed)
 
     def _requests(
         self, asked: Asked, n: int, config: SamplingConfig, *, seed: int, guidance: Tensor | None = None

@@ -2,8 +2,9 @@
 
 Every file is written under a temporary name and renamed when complete; a file that exists already is left alone unless
 `force` is given. The metadata of a PNG (tEXt chunks `sfumato:…`) carry the digest of the weights, the sample's own
-seed, its index, and every setting of the sampling as it is given to `sfumato sample` (`sampler.eta` 0.5): enough to
-draw the same picture again.
+seed, its index, what it was asked to be (`label` daisy, `label_index` 3), and every setting of the sampling as it is
+given to `sfumato sample` (`sampler.eta` 0.5): enough to draw the same picture again. An array file of labelled samples
+is a labelled data set.
 """
 
 import io
@@ -82,11 +83,22 @@ def write_samples(
         )
     paths = list(_pictures(out, len(samples)))
     for index, (path, pixels) in enumerate(zip(paths, samples.images, strict=True)):
-        own = {"seed": int(samples.seeds[index]), "index": index}
-        if samples.labels is not None:
-            own["label"] = int(samples.labels[index])
+        own = {"seed": int(samples.seeds[index]), "index": index, **asked_of(samples, index)}
         _write(path, png(pixels, {**about, **own}), durable=False)  # two syncs per picture would take most of the time
     return paths
+
+
+def asked_of(samples: Samples, index: int) -> dict[str, object]:
+    """What one sample was asked to be, as `sfumato sample` takes it: its label, values and own weight of guidance."""
+    asked: dict[str, object] = {}
+    if samples.labels is not None and samples.class_names is not None:
+        label = int(samples.labels[index])
+        asked.update(label=samples.class_names[label], label_index=label)
+    if samples.conditions is not None:
+        asked["value"] = ",".join(f"{value:.9g}" for value in samples.conditions[index].tolist())
+    if samples.guidance is not None:
+        asked["guidance"] = float(samples.guidance[index])
+    return asked
 
 
 def png(pixels: NDArray[np.uint8], about: Mapping[str, object]) -> bytes:
@@ -108,8 +120,19 @@ def _pictures(folder: Path, count: int) -> Iterable[Path]:
 
 
 def _array_file(samples: Samples) -> bytes:
-    """`images` or `values`, `labels` if there are any, `seeds`: the bytes depend on the samples alone."""
-    named = {"images": samples.images, "values": samples.values, "labels": samples.labels, "seeds": samples.seeds}
+    """`images` or `values`, `seeds`, and what was asked: `labels` with `class_names`, `conditions` with
+    `condition_names`, `guidance`; the bytes depend on the samples alone.
+    """
+    named = {
+        "images": samples.images,
+        "values": samples.values,
+        "labels": samples.labels,
+        "seeds": samples.seeds,
+        "class_names": None if samples.class_names is None else np.array(samples.class_names),
+        "conditions": samples.conditions,
+        "condition_names": None if samples.condition_names is None else np.array(samples.condition_names),
+        "guidance": samples.guidance,
+    }
     file = io.BytesIO()
     np.savez(file, **{name: array for name, array in named.items() if array is not None})  # type: ignore[arg-type]
     return file.getvalue()

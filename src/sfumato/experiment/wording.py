@@ -2,7 +2,7 @@
 
 A refusal is written once, wherever it is raised, as `set schedule.steps: 200, times.steps: 200`; `as_flags` makes
 `--schedule.steps 200 --times.steps 200` of it. Only names of settings that there are (`keys`, from the name in a
-message to that of the flag) are touched.
+message to that of the flag) are touched. In a call of Python the same is `steps=200`.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from sfumato.errors import SfumatoError
 
-__all__ = ["as_flags", "as_settings", "in_flags", "in_settings"]
+__all__ = ["as_arguments", "as_flags", "as_settings", "in_arguments", "in_flags", "in_settings"]
 
 E = TypeVar("E", bound=SfumatoError)
 
@@ -37,6 +37,26 @@ def as_flags(text: str, keys: Mapping[str, str], *, prose: bool = False) -> str:
 def as_settings(text: str, keys: Mapping[str, str]) -> str:
     """`--key value` as `key: value`."""
     return _FLAG.sub(lambda m: f"{m[1]}{m[2]}: {m[3]}" if m[2] in keys else m[0], text)
+
+
+def as_arguments(text: str) -> str:
+    """`sampling.key: value` as `key=value (--key value)`: what a call takes and what a command does."""
+
+    def argument(found: re.Match[str]) -> str:
+        key, value = found[1].removeprefix("sampling."), found[2]
+        if "." in key or key == found[1]:
+            return found[0]
+        literal = {"null": "None", "true": "True", "false": "False"}.get(value, value)
+        quoted = literal if literal != value or re.fullmatch(r"[-+0-9.e]+|\[.*", value) else repr(value)
+        return f"{key}={quoted} (--{key} {value.strip('[]').replace(' ', '')})"
+
+    return _SETTING.sub(argument, text)
+
+
+def in_arguments(error: E) -> E:
+    """The error of settings that came as arguments of a call, with its remedies as such, and as flags."""
+    what = error.what.replace("overrides: ", "").replace("sampling.", "")
+    return type(error)(what, expected=error.expected, fix=as_arguments(error.fix))
 
 
 def in_flags(error: E, keys: Mapping[str, str]) -> E:
