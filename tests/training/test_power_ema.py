@@ -30,7 +30,7 @@ class Path(nn.Module):
 
 def path(t: float) -> Tensor:
     """A known trajectory: a line, a decay, an oscillation."""
-    return torch.tensor([t, math.exp(-t / 40), math.sin(t / 9)], dtype=torch.float64)
+    return torch.tensor([t, math.exp(-t / 300), math.sin(t / 9)], dtype=torch.float64)
 
 
 def tracked(widths: tuple[float, ...], steps: int, moments: tuple[int, ...] = ()) -> dict[tuple[int, float], Tensor]:
@@ -218,7 +218,7 @@ def test_another_width_is_what_tracking_it_gives(width: float) -> None:
     assert bool(((combined - truth).abs() <= bound + 1e-9).all())
     assert found.residual < {0.02: 0.05, 0.07: 0.001, 0.15: 0.003, 0.25: 0.04}[width]
     # Weights of real runs move less wildly than a line from 0: the smooth decay is met to far better than the bound.
-    assert float((combined - truth).abs()[1]) < 2e-4
+    assert float((combined - truth).abs()[1]) < 1e-3 * float(truth[1])
 
 
 def test_resting_weights_come_back_unscaled() -> None:
