@@ -3,14 +3,21 @@
 from sfumato.nn.additive_unet import AdditiveUNet, AdditiveUNetConfig
 from sfumato.nn.bottleneck_unet import BottleneckUNet, BottleneckUNetConfig
 from sfumato.nn.config import NetworkConfig
-from sfumato.nn.embeddings import log_spaced_frequencies, sinusoidal_embedding
+from sfumato.nn.ddpm_unet import DdpmUNet, DdpmUNetConfig
+from sfumato.nn.embeddings import log_spaced_frequencies, sinusoidal_embedding, step_frequencies
 from sfumato.nn.film_unet import FilmUNet, FilmUNetConfig
 from sfumato.nn.fourier_mlp import FourierMlp, FourierMlpConfig
 from sfumato.nn.mlp import Mlp, MlpConfig, StepMlp, StepMlpConfig
+from sfumato.nn.sizes import BaseConfig, SmallConfig, TinyConfig
 from sfumato.nn.unet import ResidualUNet, ResidualUNetConfig
 from sfumato.nn.unet1d import UNet1d, UNet1dConfig
 
 __all__ = [
+    "BaseConfig",
+    "DdpmUNet",
+    "DdpmUNetConfig",
+    "SmallConfig",
+    "TinyConfig",
     "AdditiveUNet",
     "AdditiveUNetConfig",
     "BottleneckUNet",
@@ -30,4 +37,5 @@ __all__ = [
     "StepMlpConfig",
     "log_spaced_frequencies",
     "sinusoidal_embedding",
+    "step_frequencies",
 ]
