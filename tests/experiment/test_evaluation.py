@@ -240,7 +240,7 @@ def test_a_bound_whose_variance_is_stated_needs_no_data(monkeypatch: pytest.Monk
     def gone(experiment: Experiment) -> None:
         raise DataError("the data are gone", expected="data", fix="put them back")
 
-    monkeypatch.setattr("sfumato.experiment.evaluation.likelihoods.prepare_data", gone)
+    monkeypatch.setattr("sfumato.experiment.evaluation.densities.prepare_data", gone)
     assert np.array_equal(stated.log_prob(x, method="bound"), before)
     with pytest.raises(DataError, match="gone"):
         chosen.log_prob(x, method="bound")

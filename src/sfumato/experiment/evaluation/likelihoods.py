@@ -15,12 +15,12 @@ density is that of data blurred by u: both are honest likelihoods of what would 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from sfumato.condition import Condition
 from sfumato.core import (
     Decoder,
     Denoise,
@@ -34,10 +34,8 @@ from sfumato.core import (
 )
 from sfumato.core.optimal import Optimal, fit_optimal
 from sfumato.errors import DataError, NumericsError
-from sfumato.experiment.build import prepare_data
-from sfumato.experiment.evaluation.conventions import Measure, convention_of, raw_values
-from sfumato.experiment.evaluation.subject import Subject, pieces, precise
-from sfumato.experiment.model import Model
+from sfumato.experiment.evaluation.conventions import Measure
+from sfumato.experiment.evaluation.subject import Subject, pieces
 from sfumato.guidance import Clipped
 from sfumato.likelihood import (
     Bound,
@@ -59,10 +57,10 @@ __all__ = [
     "Likelihood",
     "Method",
     "choose_variance",
-    "nll_of",
     "require_flow",
     "require_likelihood",
     "true_nll",
+    "variance_of",
 ]
 
 FEW_DIMENSIONS = 50  # up to which the divergence is taken exactly
@@ -137,7 +135,7 @@ class BoundMethod:
         for part in pieces(subject, "variational bound", batch_size(subject), lambda: chain.calls):
             noise = noise_of(subject, "bound", part)
             x = measure.prepared(subject.x0[part], noise, on_levels=measure.on_levels)
-            found.append(chain.bound(x, measure.decoder, noise).total)
+            found.append(chain.bound(x, measure.decoder, noise, subject.told(part)).total)
         nll = torch.cat(found) + (0.0 if measure.on_levels else measure.from_density(subject.dim))
         return Likelihood(
             nll, {"variance": how, "chain": chain.describe(), **_wording(measure, True)}, None, chain.calls
@@ -177,6 +175,7 @@ class FlowMethod:
                     rtol=tolerance,
                     atol=tolerance,
                     max_steps=self.max_steps,
+                    cond=subject.told(part),
                 )
             nll.append(-solved.log_prob)
             calls.append(solved.calls.double())
@@ -245,16 +244,17 @@ class Chain:
         seen = "all" if self.visited == self.steps else f"{self.visited}"
         return f"{self.steps} steps, {seen} visited per example"
 
-    def bound(self, x0: Tensor, decoder: Decoder, noise: NoiseSource) -> Bound:
-        """The bound for x0 (B, *)."""
+    def bound(self, x0: Tensor, decoder: Decoder, noise: NoiseSource, cond: Condition | None = None) -> Bound:
+        """The bound for x0 (B, *), of which the denoiser is told `cond`."""
+        d, variance = self.denoiser, self.variance
         if self.steps is None:
             return continuous_bound(
-                self.denoiser, x0, variance=self.variance, decoder=decoder, noise=noise, draws=self.visited
+                d, x0, variance=variance, decoder=decoder, noise=noise, draws=self.visited, cond=cond
             )
         times = Trailing().times(self.denoiser.schedule, self.steps)
         sampled = None if self.visited == self.steps else self.visited
         return variational_bound(
-            self.denoiser, x0, times, variance=self.variance, decoder=decoder, noise=noise, sampled=sampled
+            d, x0, times, variance=variance, decoder=decoder, noise=noise, sampled=sampled, cond=cond
         )
 
 
@@ -266,19 +266,21 @@ def choose_variance(subject: Subject, measure: Measure) -> tuple[Variance, str]:
     own = variance_of(subject.model.experiment.objective)
     if own is not None:
         return own, f"{type(own).__name__}, the run's own"
-    d, fitted = as_sampled(subject, measure), subject.training_values(FITTED_ON)
-    noise = NoiseSource.of(seed=_seed(subject, "fit"), count=len(fitted))
+    d, fitted = as_sampled(subject, measure), subject.training_examples(FITTED_ON)
+    noise = NoiseSource.of(seed=_seed(subject, "fit"), count=len(fitted.x0))
     steps = d.schedule.num_steps
     inner = [] if steps is None else Trailing().times(d.schedule, min(steps, 32))[:-1]
     times = sorted({d.schedule.t_min, *inner}, reverse=True)
-    candidates: list[Variance] = [Large(), fit_optimal(d, fitted, times, noise, batch_size=batch_size(subject))]
+    optimal = fit_optimal(d, fitted.x0, times, noise, batch_size=batch_size(subject), cond=fitted.cond)
+    candidates: list[Variance] = [Large(), optimal]
     candidates += [] if steps is None else [Small()]
-    x0 = subject.training_values(PILOTS)
+    pilots = subject.training_examples(PILOTS)
+    x0 = pilots.x0
     scores = []
     for variance in candidates:
         source = NoiseSource.of(seed=_seed(subject, "pilot"), count=len(x0))
         x = measure.prepared(x0, source, on_levels=measure.on_levels)
-        scores.append(float(Chain(d, variance, 16).bound(x, measure.decoder, source).total.mean()))
+        scores.append(float(Chain(d, variance, 16).bound(x, measure.decoder, source, pilots.cond).total.mean()))
     best = candidates[scores.index(min(scores))]
     detail = ", measured on training examples" if isinstance(best, Optimal) else ""
     names = ", ".join(type(c).__name__ for c in candidates)
@@ -337,27 +339,12 @@ def _wording(measure: Measure, bound: bool) -> dict[str, Fact]:
     return {"convention": measure.levels.describe()}
 
 
-def nll_of(model: Model, x: NDArray[Any], *, method: Method, seed: int, weights: str) -> Tensor:
-    """-log p of raw examples x (n, *), nats per example, (n,) float64: in data units, or of levels for pictures.
-
-    Raises DataError for values that are none of the data's kind.
-    """
-    raw = raw_values(model.record, x)
-    denoiser = precise(model, weights)
-    x0 = model.record.normalization.to_model(raw).to(next(denoiser.network.parameters()))
-    needs_data = not isinstance(method, FlowMethod) and variance_of(model.experiment.objective) is None
-    given = prepare_data(model.experiment) if needs_data else None  # to choose a variance on
-    subject = Subject(model, denoiser, given, None, x0, "held-out", weights, seed, lambda text: None)
-    require_flow(denoiser) if isinstance(method, FlowMethod) else require_likelihood(denoiser)
-    return method(subject, convention_of(model.record.normalization, subject.log_scale)).nll
-
-
 def true_nll(subject: Subject) -> Tensor | None:
     """-log p of the examples under the exact law, nats in the units of the data, (n,); None where it is not known.
 
-    Also None for a law without a density.
+    Also None for a law without a density, and for a model that is told of the examples: log p(x | c) is no log p(x).
     """
-    if subject.law is None:
+    if subject.law is None or subject.cond is not None:
         return None
     try:
         return -subject.law.log_density(subject.x0) + subject.log_scale

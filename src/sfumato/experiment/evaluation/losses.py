@@ -18,6 +18,7 @@ from sfumato.experiment.evaluation.subject import SLOW, Part, Subject, slowly
 from sfumato.metrics import Estimate, mean_of
 from sfumato.objectives import DenoisingLoss, Draw, Mse, attainable_loss
 from sfumato.objectives.attainable import levels_of, noise_weights
+from sfumato.training.conditioner import Examples
 
 __all__ = ["loss_entries", "losses_of"]
 
@@ -33,18 +34,22 @@ def loss_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entr
     parts: list[Part] = ["held-out", "training"] if len(subject.data.parts.held_out) >= 2 else ["training"]
     objective = type(subject.model.experiment.objective).__name__
     for part in parts:
-        x0 = subject.part_values(part, max(subject.n, 2))
+        examples = subject.part_examples(part, max(subject.n, 2))
         facts = subject.facts(objective=objective, draws_per_example=ROUNDS)
-        yield f"loss[{part}]", mean_of(losses_of(subject, x0, part), {**facts, "part": part})
+        yield f"loss[{part}]", mean_of(losses_of(subject, examples, part), {**facts, "part": part})
     if not isinstance(subject.model.experiment.objective, DenoisingLoss) or not is_squared(subject):
         note("no smallest loss beside the loss: only that of a squared error is known in closed form")
+        return
+    if subject.cond is not None:
+        note("no smallest loss beside the loss: it is known for networks that are told nothing of the examples")
         return
     yield from attainable_entries(subject, note)
     yield from law_entries(subject, note)
 
 
-def losses_of(subject: Subject, x0: Tensor, part: str) -> Tensor:
-    """The mean of `ROUNDS` losses of each example, (n,) float64."""
+def losses_of(subject: Subject, examples: Examples, part: str) -> Tensor:
+    """The mean of `ROUNDS` losses of each example, (n,) float64; the network is told all that it can be."""
+    x0, cond = examples.x0, examples.cond
     experiment, d = subject.model.experiment, subject.denoiser
     rounds, began = [], time.perf_counter()
     for index in range(ROUNDS):
@@ -57,7 +62,8 @@ def losses_of(subject: Subject, x0: Tensor, part: str) -> Tensor:
         for start in range(0, len(x0), size_of(subject)):
             cut = slice(start, start + size_of(subject))
             draw = Draw(drawn.t[cut], noise[0][cut], drawn.inv_density[cut], tuple(v[cut] for v in noise[1:]))
-            found.append(experiment.objective(d, x0[cut], draw).values.detach().to("cpu", torch.float64))
+            told = None if cond is None else cond[cut]
+            found.append(experiment.objective(d, x0[cut], draw, told).values.detach().to("cpu", torch.float64))
         rounds.append(torch.cat(found))
         left = (time.perf_counter() - began) * (ROUNDS - 1)
         if index == 0 and left > SLOW:
@@ -78,7 +84,7 @@ def attainable_entries(subject: Subject, note: Callable[[str], None]) -> Iterato
     if count > MOST_POINTS or count * subject.dim > MOST_VALUES:
         note(f"no attainable loss: {count:,} training examples are too many for an exact posterior")
         return
-    points = subject.training_values(count)
+    points = subject.training_examples(count).x0
     if experiment.data.flip:
         points = torch.cat([points, points.flip(-1)])
     schedule = subject.denoiser.schedule

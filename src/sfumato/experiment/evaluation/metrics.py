@@ -244,6 +244,8 @@ def of_likelihood(name: str, found: Likelihood, subject: Subject, measure: Measu
 def likelihood_notes(subject: Subject, measure: Measure, book: Notebook) -> None:
     """How the numbers are to be read."""
     book.add(TWO_MODELS)
+    if subject.cond is not None:
+        book.add("log p(x | what the network is told of x): labels, values and pictures are given, not paid for")
     if measure.levels is None:
         book.add("nll is in nats per dimension of the density of continuous data, in the units of the data")
     else:
@@ -274,7 +276,11 @@ def round_trip_entries(subject: Subject, settings: Settings, book: Notebook) -> 
     require_flow(subject.denoiser)
     times = inversion_times(subject.denoiser.schedule, ROUND_TRIP_STEPS)
     for name, sampler in (("heun", Heun()), ("ddim", Ddim())):
-        found = [round_trip(sampler, subject.denoiser, part, times).rms for part in subject.x0.split(256)]
+        parts = [slice(first, first + 256) for first in range(0, subject.n, 256)]
+        found = [
+            round_trip(sampler, subject.denoiser, subject.x0[part], times, cond=subject.told(part)).rms
+            for part in parts
+        ]
         facts = subject.facts(sampler=repr(sampler), steps=len(times) - 1, unit="prepared data (pictures: -1 to 1)")
         yield f"round_trip[{name}]", mean_of(torch.cat(found).cpu(), facts)
     book.add("round_trip encodes examples along the probability-flow ODE and decodes them: 0 for a perfect solver")

@@ -9,7 +9,9 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sfumato.core import derived_seed
@@ -107,12 +109,22 @@ def samples_of(subject: Subject, count: int) -> Tensor:
     require_enough(count, 4)
     sampling = subject.model.experiment.sampling
     config = replace(sampling, weights="live" if subject.weights == "live" else "ema", ema_width=None)
-    drawn = subject.model.sample(count, seed=subject.seed, config=config).values
+    labels, told = told_like_data(subject, count)
+    drawn = subject.model.sample(count, seed=subject.seed, config=config, labels=labels, values=told).values
     assert drawn is not None  # points, not pictures
     values = torch.from_numpy(drawn).double().flatten(1)
     if not bool(values.isfinite().all()):
         raise DataError("some samples are not finite", expected="finite samples", fix="train on, or take more steps")
     return values
+
+
+def told_like_data(subject: Subject, count: int) -> tuple[list[int] | None, NDArray[np.float32] | None]:
+    """Labels and values of `count` training examples, evenly taken: what samples are told that stand for all data."""
+    told, packed, train = subject.model.condition_shape, subject.data.packed, subject.data.parts.train
+    chosen = train[torch.arange(count) * len(train) // count]
+    labels = packed.labels[chosen].tolist() if told.num_classes and packed.labels is not None else None
+    values = packed.conditions[chosen].numpy() if told.num_values and packed.conditions is not None else None
+    return labels, values
 
 
 def sampling_facts(subject: Subject) -> dict[str, str | int]:

@@ -14,12 +14,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sfumato.condition import Condition
 from sfumato.core import Denoiser
+from sfumato.data import Batch
 from sfumato.data.laws import Law, law_of
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import PreparedData, prepare_data
 from sfumato.experiment.model import Model
+from sfumato.experiment.session import conditioner_of
 from sfumato.metrics import Fact, require_enough
+from sfumato.training.conditioner import Examples
 
 __all__ = ["SLOW", "Part", "Subject", "Timed", "forecast", "pieces", "precise", "slowly", "subject_of"]
 
@@ -37,6 +41,7 @@ class Subject:
     denoiser: the chosen weights; in float64 for points, where that costs nothing.
     law: the exact law of the data in model space, where it is known.
     x0: (n, *) the examples in model space, on the denoiser's device and in its dtype.
+    cond: what the network is told of them; None where it is told nothing.
     """
 
     model: Model
@@ -48,6 +53,7 @@ class Subject:
     weights: str
     seed: int
     report: Report
+    cond: Condition | None = None
 
     @property
     def data(self) -> PreparedData:
@@ -90,17 +96,34 @@ class Subject:
             **more,
         }
 
-    def training_values(self, most: int) -> Tensor:
-        """Up to `most` training examples in model space, evenly taken, on the denoiser's device and in its dtype."""
-        return self._values(evenly_from(self.data.parts.train, most))
+    def told(self, part: slice) -> Condition | None:
+        """What the network is told of some of the examples."""
+        return None if self.cond is None else self.cond[part]
 
-    def part_values(self, part: Part, most: int) -> Tensor:
-        """Up to `most` examples of a part in model space."""
-        return self._values(evenly_from(_indices(self.data, part), most))
+    def training_examples(self, most: int) -> Examples:
+        """Up to `most` training examples, evenly taken, on the denoiser's device and in its dtype."""
+        return self.part_examples("training", most)
 
-    def _values(self, indices: Tensor) -> Tensor:
-        values = self.model.record.normalization.to_model(self.data.packed.values[indices])
-        return values.to(self.x0)
+    def part_examples(self, part: Part, most: int) -> Examples:
+        """Up to `most` examples of a part, with what the network is told of them."""
+        return examples_of(self.model, self.data, evenly_from(_indices(self.data, part), most), self.x0)
+
+
+def examples_of(model: Model, data: PreparedData, indices: Tensor, like: Tensor) -> Examples:
+    """The examples `indices` of the data in model space and what the model is told of them, like `like`.
+
+    Nothing is left out, and pictures that are degraded at random always are so in the same way.
+    """
+    packed, record = data.packed, model.record
+    x0 = record.normalization.to_model(packed.values[indices]).to(like)
+    labels, values = packed.labels, packed.conditions
+    batch = Batch(
+        x0,
+        None if labels is None else labels[indices].to(x0.device),
+        indices,
+        None if values is None else record.conditions_to_model(values[indices]).to(x0),
+    )
+    return Examples(x0, conditioner_of(model.experiment).plain(batch, "evaluated degradation"), indices)
 
 
 def subject_of(
@@ -140,12 +163,14 @@ def subject_of(
     normalization = model.record.normalization
     in_model_space = None if law is None else law.normalized(normalization.mean, normalization.scale)
     denoiser = precise(model, weights)
+    examples = examples_of(model, data, chosen, next(denoiser.network.parameters()))
     return Subject(
         model=model,
         denoiser=denoiser,
         given=data,
         law=in_model_space,
-        x0=normalization.to_model(data.packed.values[chosen]).to(next(denoiser.network.parameters())),
+        x0=examples.x0,
+        cond=examples.cond,
         part=part,
         weights=weights,
         seed=seed,
