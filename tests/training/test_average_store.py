@@ -82,7 +82,9 @@ def test_the_usual_room_is_bounded(tmp_path) -> None:  # type: ignore[no-untyped
 
 
 def test_a_cap_below_two_moments_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ConfigError, match=r"power_ema_disk is 12\.0 kB, and storing the averages once takes 10\.") as no:
+    with pytest.raises(
+        ConfigError, match=r"power_ema_disk is 12\.0 kB, and storing the averages once takes 10\."
+    ) as no:
         AverageStore(tmp_path, every=5, cap=12_000).room(averages(1))
     assert "training.power_ema_disk: 0.00016" in no.value.fix
 

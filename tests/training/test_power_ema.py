@@ -158,7 +158,9 @@ def test_constants_are_kept() -> None:
     power = PowerEma(module, width=0.05)
     for _ in range(50):
         power.update(module)
-    torch.testing.assert_close(power.state_dict()["weight"], torch.full((3,), 0.3, dtype=torch.float64), rtol=1e-14, atol=0)
+    torch.testing.assert_close(
+        power.state_dict()["weight"], torch.full((3,), 0.3, dtype=torch.float64), rtol=1e-14, atol=0
+    )
     assert bare_state(module).keys() == power.state_dict().keys()
 
 
@@ -217,8 +219,8 @@ def test_another_width_is_what_tracking_it_gives(width: float) -> None:
     bound = found.residual * length * spread
     assert bool(((combined - truth).abs() <= bound + 1e-9).all())
     assert found.residual < {0.02: 0.05, 0.07: 0.001, 0.15: 0.003, 0.25: 0.04}[width]
-    # Weights of real runs move less wildly than a line from 0: the smooth decay is met to far better than the bound.
-    assert float((combined - truth).abs()[1]) < 1e-3 * float(truth[1])
+    # A smooth path of range 1 is met better than the bound allows: what is missed wiggles to and fro.
+    assert float((combined - truth).abs()[1]) < 0.2 * found.residual
 
 
 def test_resting_weights_come_back_unscaled() -> None:
