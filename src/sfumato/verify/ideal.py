@@ -13,7 +13,7 @@ from sfumato.core import Cond, NoiseVarianceInput, Prediction, Rates, Schedule
 from sfumato.core.rates import spread
 from sfumato.verify.oracles import MixtureOracle, Oracle
 
-__all__ = ["MIXTURE", "Ideal", "IdealNetwork", "mixture"]
+__all__ = ["MIXTURE", "Ideal", "IdealNetwork", "IdealOfClasses", "mixture"]
 
 
 def mixture() -> MixtureOracle:
@@ -64,6 +64,28 @@ class Ideal:
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Prediction:
         r = self.schedule.rates(t)
         return Prediction(x_t, r, _Denoised.apply(x_t, self.oracle, r))
+
+
+@dataclass(frozen=True, slots=True)
+class IdealOfClasses:
+    """An oracle for each label and one for all data, as a `Denoise` that is told labels: E[x_0 | x_t, k].
+
+    Without a condition, and where an example is dropped, the law of all data.
+    """
+
+    everything: Oracle
+    classes: tuple[Oracle, ...]
+    schedule: Schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Prediction:
+        r = self.schedule.rates(t)
+        x0 = _Denoised.apply(x_t, self.everything, r)
+        if cond is not None and cond.labels is not None:
+            dropped = torch.zeros(len(x_t), dtype=torch.bool) if cond.dropped is None else cond.dropped
+            for k, law in enumerate(self.classes):
+                mine = spread((cond.labels == k) & ~dropped, x_t).bool()
+                x0 = torch.where(mine, _Denoised.apply(x_t, law, r), x0)
+        return Prediction(x_t, r, x0)
 
 
 class IdealNetwork(nn.Module):

@@ -3,7 +3,9 @@
 from sfumato.verify.check import Check
 from sfumato.verify.checks import (
     bounds,
+    editing,
     flows,
+    guidance,
     kernels,
     laws,
     learning,
@@ -28,5 +30,7 @@ CHECKS: tuple[Check, ...] = (
     *flows.CHECKS,
     *objectives.CHECKS,
     *learning.CHECKS,
+    *guidance.CHECKS,
+    *editing.CHECKS,
     *noise.CHECKS,
 )

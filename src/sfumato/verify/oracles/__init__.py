@@ -4,6 +4,7 @@
 `chains`: tables of betas, coefficients of the T-step chain, the exact law of what a sampler puts out.
 `bounds`: variational bounds in closed form and by quadrature.
 `flow`: the probability flow of any of these laws, integrated.
+`posterior`: Gaussians given a measurement, mixtures given a class, the distance of two Gaussians.
 
 Everything takes pairs (alpha, sigma), or alpha-bar, never times. tests/verify holds each formula to a second route.
 """
@@ -32,6 +33,7 @@ from sfumato.verify.oracles.chains import (
     warmup_betas,
 )
 from sfumato.verify.oracles.flow import probability_flow
+from sfumato.verify.oracles.posterior import among, gaussian_distance, guided_score, log_share, posterior
 from sfumato.verify.oracles.worlds import (
     DatasetOracle,
     Floor,
@@ -50,15 +52,20 @@ __all__ = [
     "Oracle",
     "PosteriorCoefficients",
     "alpha_bar",
+    "among",
     "bound_excess",
     "constant_betas",
     "cosine_betas",
     "ddim_chain_variance",
+    "gaussian_distance",
+    "guided_score",
     "jsd_betas",
     "large_variances",
     "linear_betas",
+    "log_share",
     "noise_floor",
     "optimal_variances",
+    "posterior",
     "posterior_coefficients",
     "prior_kl",
     "probability_flow",
