@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sfumato.errors import SfumatoError as SfumatoError
+    from sfumato.experiment.classifier import train_classifier as train_classifier
     from sfumato.experiment.config import Experiment as Experiment
     from sfumato.experiment.config import load_experiment as load_experiment
     from sfumato.experiment.evaluation import Evaluation as Evaluation
@@ -38,6 +39,7 @@ __all__ = [
     "load_experiment",
     "resume",
     "train",
+    "train_classifier",
 ]
 __version__ = "0.1.0"
 
@@ -54,6 +56,7 @@ _HOMES = {
     "load_experiment": "sfumato.experiment.config",
     "resume": "sfumato.experiment.run",
     "train": "sfumato.experiment.run",
+    "train_classifier": "sfumato.experiment.classifier",
 }
 
 

@@ -51,6 +51,7 @@ COMMANDS: dict[str, Command] = {
     "resume": Command("continue a run exactly where it stopped, or extend it", "resume", takes_settings=True),
     "sample": Command("draw samples from a run or an exported model", "sample", takes_settings=True),
     "evaluate": Command("measure likelihoods, distances and losses of a run, with errors", "evaluate"),
+    "classifier": Command("train the classifier of noisy data that steers a run's samples", "classifier"),
     "runs": Command("list runs and what became of them", "runs"),
     "recipes": Command("list the experiments that come with sfumato", "recipes"),
     "figures": Command("draw samples, noising, sampling, schedules and losses", "figures", takes_settings=True),

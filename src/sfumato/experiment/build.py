@@ -16,9 +16,18 @@ from sfumato.experiment.config import Experiment
 from sfumato.experiment.data_record import DataRecord, class_counts, value_facts
 from sfumato.experiment.objective_misfits import differentiates_input
 from sfumato.experiment.told import require_told
+from sfumato.nn.classifier import NoisyClassifierConfig
 from sfumato.training.engine import resolve
 
-__all__ = ["DataRecord", "PreparedData", "build_denoiser", "build_network", "prepare_data", "resolved"]
+__all__ = [
+    "DataRecord",
+    "PreparedData",
+    "build_classifier",
+    "build_denoiser",
+    "build_network",
+    "prepare_data",
+    "resolved",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +107,12 @@ def build_denoiser(
         learn_variance=experiment.objective.learns_variance,
         allow_terminal_signal=experiment.allow_terminal_signal,
     )
+
+
+def build_classifier(
+    experiment: Experiment, config: NoisyClassifierConfig, *, shape: tuple[int, ...], num_classes: int
+) -> nn.Module:
+    """The untrained classifier of noisy data on the CPU; its weights depend on the experiment's seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(experiment.seed, "classifier weights"))
+        return config.build(shape, num_classes=num_classes, time_span=experiment.time_input.span)

@@ -175,7 +175,7 @@ def guide_of(model: "Model", denoiser: "Denoiser", config: SamplingConfig) -> Gu
     if config.classifier_guidance is None:
         return Guide(denoiser, model.record, config, weaker)
     told: Denoise = denoiser if model.condition_shape.num_classes else Untold(denoiser)
-    return Guide(told, model.record, config, weaker, classifier_of(model, denoiser))
+    return Guide(told, model.record, config, weaker, classifier_of(model))
 
 
 def weaker_self(model: "Model", denoiser: "Denoiser", named: str) -> Denoise:
@@ -204,7 +204,7 @@ def weaker_self(model: "Model", denoiser: "Denoiser", named: str) -> Denoise:
     return other.denoiser if other.condition_shape else Untold(other.denoiser)
 
 
-def classifier_of(model: "Model", denoiser: "Denoiser") -> LogProb:
+def classifier_of(model: "Model") -> LogProb:
     """log p(k | x_t, t) by the run's classifier of noisy data. Raises UsageError where there can be none."""
     from sfumato.experiment.classifier import load_classifier
 
