@@ -126,7 +126,8 @@ def forecast(recipe: str | Path | Experiment, overrides: Overrides | None = None
     parameters = session.num_parameters()
     flops = count_flops(session)
     activations = saved_bytes(session)
-    copies = 4 * 6 * parameters  # float32 weights, gradient, two moments, average and its copy for evaluation
+    more = len(experiment.training.power_ema)  # averages
+    copies = 4 * (6 + more) * parameters  # float32 weights, gradient, two moments, average and its copy for evaluation
     return Forecast(
         experiment=experiment,
         shape=record.shape,
@@ -134,7 +135,7 @@ def forecast(recipe: str | Path | Experiment, overrides: Overrides | None = None
         flops_per_image=flops,
         memory_bytes=copies + activations,
         activation_bytes=activations,
-        checkpoint_bytes=4 * 4 * parameters,
+        checkpoint_bytes=4 * (4 + more) * parameters,
         seconds_per_step=time_steps(session),
         condition=condition,
     )

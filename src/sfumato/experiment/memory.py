@@ -1,6 +1,7 @@
 """Whether training can fit into memory at all: a lower bound, counted before anything is allocated.
 
-    network   4 bytes · 6 · parameters     weights, gradient, two moments, the average and its copy for evaluation
+    network   4 bytes · 6 · parameters     weights, gradient, two moments, the average and its copy for evaluation;
+                                           one more for each of training.power_ema
     batch     4 bytes · B · values         the noise of the global batch, drawn whole by every process
     part      2 bytes · activations        what one part of the batch, B/(processes · accumulate), keeps for `backward`
 
@@ -25,7 +26,7 @@ from sfumato.training.storage import human_bytes
 
 __all__ = ["least_bytes", "require_memory", "total_memory"]
 
-COPIES = 6  # float32 values that training holds for each parameter
+COPIES = 6  # float32 values that training holds for each parameter, without training.power_ema
 
 
 def require_memory(experiment: Experiment, shape: tuple[int, ...], condition: ConditionShape = NO_CONDITION) -> None:
@@ -61,7 +62,8 @@ def least_bytes(experiment: Experiment, shape: tuple[int, ...], condition: Condi
     if training.compile == "on":  # a compiled step computes some of them again instead
         activations = 0
     parameters = sum(p.numel() for p in network.parameters())
-    return 4 * COPIES * parameters + 4 * training.batch_size * math.prod(shape) + activations // 2
+    copies = COPIES + len(training.power_ema)
+    return 4 * copies * parameters + 4 * training.batch_size * math.prod(shape) + activations // 2
 
 
 def empty_condition(condition: ConditionShape, count: int, shape: tuple[int, ...]) -> Condition | None:
