@@ -98,15 +98,20 @@ class Given:
 def given(task: str, noise_std: float = NOISE_STD) -> Given:
     """A picture of the prior, measured with noise."""
     operator, shape = TASKS[task].operator, TASKS[task].shape
-    law, rng = prior(shape), np.random.default_rng(0)
-    picture = torch.from_numpy(law.sample(1, rng))
+    law = prior(shape)
+    picture = drawn(law, normals(1, *shape, seed=1))
     y = operator.apply(picture)
-    # A of the noise where it is masked, so that what is hidden stays hidden
-    noise = torch.from_numpy(rng.standard_normal(tuple(y.shape)))
+    noise = normals(*y.shape, seed=2)  # and A of it where it is masked, so that what is hidden stays hidden
     y = y + noise_std * (operator.apply(noise) if isinstance(operator, Masking) else noise)
     matrix = operator.apply(units(shape)).flatten(1).T.numpy()
     exact = oracles.posterior(law, matrix, y.numpy(), noise_std)
     return Given(Measurement(operator, y, noise_std), picture, law, exact)
+
+
+def drawn(law: GaussianOracle, z: Tensor) -> Tensor:
+    """Examples (B, *) of a Gaussian from standard normals (B, *)."""
+    root = torch.from_numpy(law.axes * np.sqrt(law.eigenvalues))
+    return (torch.from_numpy(law.mean) + z.flatten(1) @ root.T).reshape(z.shape)
 
 
 def share(law: Law, exact: GaussianOracle) -> float:
@@ -156,7 +161,7 @@ def moment_matched(task: str, noise_std: float) -> float:
 def exactness(d: Denoise, posterior: GaussianOracle, schedule: Schedule) -> float:
     """Largest difference of x0 from the posterior's own denoiser over noise levels 0.05 to 20, at points of its law."""
     r = schedule.rates(schedule.time(-2 * torch.linspace(np.log(0.05), np.log(20), 12, dtype=torch.float64)))
-    x0 = torch.from_numpy(posterior.sample(12, np.random.default_rng(1)))
+    x0 = drawn(posterior, normals(12, *posterior.shape, seed=4))
     rates = r.like(x0)
     x_t = rates.alpha * x0 + rates.sigma * normals(*x0.shape, seed=5)
     exact = posterior.denoiser(x_t.numpy(), r.alpha.numpy(), r.sigma.numpy())

@@ -2,7 +2,7 @@
 
 For the ideal denoiser told the class, everything is known: score + w ∇ log p(k | x_t) for classifier-free guidance of
 weight w and, by Bayes' rule, for the exact classifier with scale w. What is compared is eps, which is of the size of 1
-at every noise level, at points of x_t's own law over the whole span of three schedules.
+at every noise level, at points where x_t is over the whole span of three schedules.
 """
 
 from functools import partial
@@ -44,11 +44,11 @@ def labels(count: int = COUNT) -> Cond:
 
 
 def places(name: str) -> tuple[Tensor, Tensor]:
-    """x_t (COUNT, 2) of the law of noisy data, and times (COUNT,) over the span of the schedule."""
+    """x_t (COUNT, 2) where noisy data are, and times (COUNT,) over the span of the schedule."""
     schedule = SCHEDULES[name]
     first, last = schedule.log_snr(torch.tensor([1.0, schedule.t_min], dtype=torch.float64)).tolist()
     r = schedule.rates(schedule.time(torch.linspace(first, last, COUNT, dtype=torch.float64)))
-    x0 = torch.from_numpy(LAW.sample(COUNT, np.random.default_rng(0)))
+    x0 = 0.9 * normals(COUNT, 2, seed=1)  # about where data are
     return spread(r.alpha, x0) * x0 + spread(r.sigma, x0) * normals(COUNT, 2, seed=2), r.t
 
 

@@ -7,8 +7,6 @@ For x_0 ~ N(m, C) and y = A x_0 + s n with n ~ N(0, I),
 and x_t depends on y through x_0 alone, so that the ideal denoiser given y is that of this law. NumPy only, float64.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -46,21 +44,23 @@ def _root(cov: Array) -> Array:
     return np.asarray((axes * np.sqrt(np.maximum(values, 0))) @ axes.T)
 
 
-def among(law: MixtureOracle, components: Sequence[int]) -> MixtureOracle:
+def among(law: MixtureOracle, components: tuple[int, ...]) -> MixtureOracle:
     """The law of x_0 given that its component is one of these: a class made of several components."""
     chosen = [law.components[k] for k in components]
     means, covs = [c.mean.reshape(law.shape) for c in chosen], [c.cov for c in chosen]
     return MixtureOracle(law.weights[list(components)], means, covs)
 
 
-def log_share(law: MixtureOracle, components: Sequence[int], x: ArrayLike, alpha: ArrayLike, sigma: ArrayLike) -> Array:
+def log_share(
+    law: MixtureOracle, components: tuple[int, ...], x: ArrayLike, alpha: ArrayLike, sigma: ArrayLike
+) -> Array:
     """log p(component among these | x_t = x): what an ideal classifier of noisy data says; (B,)."""
     return np.asarray(np.log(law.responsibilities(x, alpha, sigma)[:, list(components)].sum(axis=1)))
 
 
 def guided_score(
     law: MixtureOracle,
-    components: Sequence[int],
+    components: tuple[int, ...],
     weight: ArrayLike,
     x: ArrayLike,
     alpha: ArrayLike,
