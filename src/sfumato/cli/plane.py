@@ -197,6 +197,12 @@ def _toy(args: argparse.Namespace) -> Toy:
     from sfumato.figures.truth import LawTruth, PointsTruth
 
     model = trained(one(args, "RUN"), args)
+    if model.condition_shape and not model.experiment.condition.dropout > 0:
+        raise UsageError(
+            f"figures {args.kind} shows the law of all data, and {args.what[0]} was always told a label or values",
+            expected="a model that knows them together too (condition.dropout above 0)",
+            fix=f"look at its samples: sfumato figures grid {args.what[0]}",
+        )
     normalization = model.record.normalization
     plane = Plane(normalization)
     law = law_of(model.experiment.data)

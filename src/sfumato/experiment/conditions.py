@@ -124,15 +124,22 @@ def label_indices(known: Tellable, labels: object, n: int) -> Tensor:
     return torch.full((n,), _index(known, labels), dtype=torch.int64)
 
 
-def labels_like_data(record: DataRecord, shares: Sequence[float], n: int, *, seed: int) -> NDArray[np.int64]:
-    """The classes of n samples drawn with the data's own frequencies, (n,): sample i depends on seed + i alone.
+def labels_like_data(record: DataRecord, n: int, *, seed: int) -> NDArray[np.int64]:
+    """The classes of n samples, drawn with the frequencies of the training part, (n,); sample i depends on seed + i.
 
-    `shares` are the K frequencies, or counts. By inversion of their distribution function at Φ of a normal number.
+    By inversion of the distribution function at Φ of a normal number. Records of older versions, which hold no counts,
+    give every class alike. Raises UsageError for data without labels.
     """
-    assert len(shares) == len(record.label_values)
-    edges = torch.tensor(shares, dtype=torch.float64).cumsum(0)
+    counts = record.class_counts or (1,) * len(record.label_values)
+    if not counts:
+        raise UsageError(
+            "labels like those of the data were asked for, and the data have none",
+            expected="data with labels",
+            fix="leave the labels out",
+        )
+    edges = torch.tensor(counts, dtype=torch.float64).cumsum(0)
     found = torch.searchsorted(edges / edges[-1], _uniforms(n, 1, seed, draw=CLASSES_DRAWN)[:, 0], right=True)
-    labels: NDArray[np.int64] = found.clamp(max=len(shares) - 1).numpy()
+    labels: NDArray[np.int64] = found.clamp(max=len(counts) - 1).numpy()
     return labels
 
 

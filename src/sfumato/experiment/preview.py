@@ -25,7 +25,7 @@ __all__ = ["preview_condition", "preview_picture", "save_preview"]
 TILE = 48  # pictures are enlarged by the whole factor that brings their shorter side to at least this
 CAPTION = 14  # pixels that a line of text below a picture takes
 GUTTER = 2
-INK = {"L": 0, "RGB": (0, 0, 0)}
+INK = "black"
 
 
 def preview_condition(examples: Condition | None, num_classes: int) -> Condition | None:
@@ -56,7 +56,7 @@ def preview_picture(images: NDArray[np.uint8], names: Sequence[str] | None = Non
         while pen.textlength(text, font=font) > wide and len(text) > 1:
             text = text[:-1]
         place = (index % columns * wide + wide // 2, (index // columns + 1) * high - CAPTION)
-        pen.text(place, text, font=font, fill=INK[sheet.mode], anchor="ma")
+        pen.text(place, text, font=font, fill=INK, anchor="ma")
     return sheet
 
 
@@ -71,7 +71,8 @@ def save_preview(
     if is_image:
         preview_picture(drawn, names).save(buffer, format="PNG")
     else:
-        np.savez(buffer, values=drawn, **({} if names is None else {"names": np.array(names)}))
+        arrays = {"values": drawn} if names is None else {"values": drawn, "names": np.array(names)}
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
     make_folders(folder, storage)
     path = folder / f"step-{step:08d}.{'png' if is_image else 'npz'}"
     replace_file(path, [buffer.getvalue()], storage)
