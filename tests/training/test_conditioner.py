@@ -361,3 +361,16 @@ def test_a_compiled_network_is_told_the_same(pictures: Path) -> None:
     plain, compiled = made(pictures), made(pictures, {"training.compile": "on"})
     for k in range(2):
         assert float(compiled.step(k).loss) == pytest.approx(float(plain.step(k).loss), rel=1e-4)
+
+
+def test_a_condition_breaks_no_graph(pictures: Path) -> None:
+    """Traced whole, without a break at the condition, and the same numbers."""
+    session = made(pictures)
+    network = session.denoiser.network.eval()
+    traced = torch.compile(network, backend="eager", fullgraph=True)
+    for k in (0, 1):
+        [(examples, _)] = session.step.parts(k)
+        time = torch.full((len(examples.x0),), 0.5)
+        with torch.no_grad():
+            expected = network(examples.x0, time, examples.cond)
+            torch.testing.assert_close(traced(examples.x0, time, examples.cond), expected, rtol=0, atol=0)
