@@ -25,6 +25,7 @@ from sfumato.experiment.memory import require_memory
 from sfumato.experiment.reporting import Silent
 from sfumato.experiment.schema import to_plain
 from sfumato.experiment.session import Session
+from sfumato.experiment.told import in_words
 from sfumato.training.storage import human_bytes
 
 __all__ = ["Forecast", "forecast"]
@@ -62,14 +63,6 @@ class Forecast:
         """Examples that are in the network at once, in one process."""
         return self.experiment.training.batch_size // self.experiment.training.accumulate
 
-    def told(self) -> str:
-        """What the network is told, in words."""
-        c = self.condition
-        words = [f"one of {c.num_classes:,} classes"] if c.num_classes else []
-        words += [counted(c.num_values, "real number")] if c.num_values else []
-        words += [f"a picture of {counted(c.image_channels, 'channel')}"] if c.image_channels else []
-        return ", ".join(words)
-
     def document(self) -> dict[str, Any]:
         """As JSON data; the complete settings are under `experiment`."""
         return {
@@ -96,7 +89,7 @@ class Forecast:
         lines = [
             experiment_yaml(self.experiment),
             f"example            {' x '.join(map(str, self.shape))}",
-            *([f"told               {self.told()}"] if self.condition else []),
+            *([f"told               {in_words(self.condition)}"] if self.condition else []),
             f"parameters         {self.parameters:,}",
             f"work per image     {self.flops_per_image / 1e9:.4g} GFLOP forward, about {TRAINING_FLOPS}x that to train",
             f"memory             about {human_bytes(self.memory_bytes)} (weights, optimizer, averages, one batch)",

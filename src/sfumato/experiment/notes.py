@@ -10,6 +10,7 @@ from sfumato.experiment.build import PreparedData
 from sfumato.experiment.config import Experiment
 from sfumato.experiment.kinds import kind_name
 from sfumato.experiment.session import Session
+from sfumato.experiment.told import in_words
 from sfumato.training.settings import TrainingConfig
 from sfumato.training.step import learning_rate
 
@@ -26,6 +27,9 @@ def opening_lines(session: Session, start: int) -> Iterator[str]:
     yield f"run        {printable(str(session.folder))}"
     yield f"data       {counted(kept, 'example')} of {shape} to train on, {record.held_out_count:,} held out"
     yield f"network    {kind_name(type(session.experiment.network))}, {counted(session.num_parameters(), 'parameter')}"
+    told = in_words(record.condition_shape(session.experiment.condition))
+    if told:
+        yield f"told       {told}"
     yield f"computing  {training.device}, {training.precision}, {counted(training.threads or 1, 'thread')}{processes}"
     yield f"training   {steps}, each of {counted(training.batch_size, 'example')}"
 

@@ -1,14 +1,24 @@
-"""Whether the data have what a network is to be told of them: classes that occur, numbers, pictures to degrade."""
+"""What a network is told, in words, and whether the data have it: classes that occur, numbers, pictures to degrade."""
 
 import torch
 
+from sfumato.condition import ConditionShape
 from sfumato.data import Packed, Split
+from sfumato.data.wording import counted
 from sfumato.errors import ConfigError, DataError, printable
 from sfumato.experiment.config import Experiment
 
-__all__ = ["require_told"]
+__all__ = ["in_words", "require_told"]
 
 NAMED = 10  # classes in a message
+
+
+def in_words(condition: ConditionShape) -> str:
+    """What a network is told, in words; empty for nothing."""
+    words = [f"one of {condition.num_classes:,} classes"] if condition.num_classes else []
+    words += [counted(condition.num_values, "real number")] if condition.num_values else []
+    words += [f"a picture of {counted(condition.image_channels, 'channel')}"] if condition.image_channels else []
+    return ", ".join(words)
 
 
 def require_told(experiment: Experiment, packed: Packed, parts: Split) -> None:
