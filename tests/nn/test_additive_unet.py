@@ -116,8 +116,9 @@ def awake_attention(dropout: float = 0.0) -> ResidualAttention:
     return attention
 
 
-def test_attention_agrees_with_the_double_sum() -> None:
-    attention, x = awake_attention(), torch.randn(2, 8, 2, 3, dtype=torch.float64)
+@pytest.mark.parametrize("training", [True, False])
+def test_attention_agrees_with_the_double_sum(training: bool) -> None:
+    attention, x = awake_attention().train(training), torch.randn(2, 8, 2, 3, dtype=torch.float64)
     w = attention.state_dict()
     tokens = normalised(x, 4).flatten(2).transpose(1, 2)
     q, k, v = (tokens @ w["qkv.weight"].T + w["qkv.bias"]).split(8, dim=2)
@@ -145,7 +146,7 @@ def test_untrained_attention_is_the_identity_and_the_network_zero() -> None:
 
 def test_attention_drops_weights_in_training_only() -> None:
     dropping, x = awake_attention(dropout=0.5), torch.randn(2, 8, 4, 4, dtype=torch.float64)
-    assert torch.equal(dropping.eval()(x), awake_attention()(x))
+    assert torch.equal(dropping.eval()(x), awake_attention().eval()(x))
     assert not torch.allclose(dropping.train()(x), dropping(x))
 
 

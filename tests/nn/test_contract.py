@@ -119,6 +119,35 @@ def test_gradient_reaches_every_parameter(case: Case) -> None:
 
 
 @EVERY
+def test_can_be_differentiated_twice(case: Case) -> None:
+    """By x and then by the weights, in training, as score matching does; held against a difference quotient."""
+    network = case.awake().train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.0  # running statistics would move between the calls
+
+    def slope(x: Tensor) -> Tensor:
+        torch.manual_seed(1)  # the same values are dropped
+        (found,) = torch.autograd.grad(network(x, TIME, COND).sum(), x, create_graph=True)
+        return found.square().sum()
+
+    weight = next(p for name, p in network.named_parameters() if p.ndim > 1 and "condition" not in name)
+    x, direction = case.x().requires_grad_(), torch.randn_like(weight)
+    (exact,) = torch.autograd.grad(slope(x), weight)
+    step = 1e-5
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            weight += sign * step * direction
+        values.append(slope(x).detach())
+        with torch.no_grad():
+            weight -= sign * step * direction
+    quotient = (values[0] - values[1]) / (2 * step)
+    # a central difference errs by step²; a relu has no second derivative at its kink, which few values come near
+    torch.testing.assert_close((exact * direction).sum(), quotient, rtol=1e-4, atol=1e-6)
+
+
+@EVERY
 def test_an_example_does_not_depend_on_its_companions(case: Case) -> None:
     network, x = case.awake(), case.x()
     together = network(x, TIME, COND)
