@@ -7,6 +7,7 @@ the plain EMA, which lies at the width of its own profile.
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sfumato.experiment.widths import Scored, WidthCurve
 from sfumato.figures.style import FAINT, INK, PALETTE, SMALL, house_style, new_figure, number, panel
@@ -33,15 +34,15 @@ def ema(curve: WidthCurve) -> "Figure":
         axes.fill_between(x, y - error, y + error, color=PALETTE[0], alpha=0.18, linewidth=0)
         axes.plot(x, y, "o-", color=PALETTE[0], markersize=2.8, label="put together after training")
         kept = [scored for scored in averages if scored.width in curve.stored]
-        ring = {"markerfacecolor": "white", "markersize": 5.5, "markeredgewidth": 1.2}
-        axes.plot(*_points(kept), "o", color=PALETTE[0], label="kept while training", **ring)
+        (rings,) = axes.plot(*_points(kept), "o", color=PALETTE[0], markersize=5.5, label="kept while training")
+        rings.set(markerfacecolor="white", markeredgewidth=1.2)
         _plain(axes, curve, low=float(x.min()), high=float(x.max()))
         if curve.live is not None:
             _live(axes, curve.live, y)
         panel(axes, "held-out loss by width of the average", r"width $\sigma_\mathrm{rel}$ (share of training)", "")
         _scale(axes, x)
         below = f"±: s.e. of the difference to the plain EMA; of the loss itself ± {number(curve.ema.std_error, 2)}"
-        axes.legend(loc="best", title=None)
+        axes.legend(loc="best")
         figure.supxlabel(below, size=SMALL, color=FAINT, x=0.98, ha="right")
     return figure
 
@@ -57,19 +58,20 @@ def _plain(axes: "Axes", curve: WidthCurve, *, low: float, high: float) -> None:
     axes.axhline(found.loss, color=PALETTE[1], linestyle="--", linewidth=0.9)
     inside = low / 1.2 <= found.width <= high * 1.2
     place = found.width if inside else low if found.width < low else high
-    axes.plot([place], [found.loss], "D" if inside else "", color=PALETTE[1], markersize=4, linestyle="--", label=label)
+    mark = "D" if inside else "None"
+    axes.plot([place], [found.loss], marker=mark, color=PALETTE[1], markersize=4, linestyle="--", label=label)
 
 
-def _live(axes: "Axes", live: Scored, losses: "np.ndarray") -> None:
+def _live(axes: "Axes", live: Scored, losses: NDArray[np.float64]) -> None:
     """The weights themselves: a level, or its number alone where it would flatten the curve."""
     span = max(float(losses.max() - losses.min()), 1e-12)
     near = losses.min() - ROOM * span <= live.loss <= losses.max() + ROOM * span
     if near:
         axes.axhline(live.loss, color=FAINT, linestyle=":", linewidth=1.1)
-    axes.plot([], [], color=FAINT, linestyle=":" if near else "", label=f"no average: {number(live.loss, 4)}")
+    axes.plot([], [], color=FAINT, linestyle=":" if near else "None", label=f"no average: {number(live.loss, 4)}")
 
 
-def _scale(axes: "Axes", x: "np.ndarray") -> None:
+def _scale(axes: "Axes", x: NDArray[np.float64]) -> None:
     """A logarithmic axis of widths with plain numbers on it."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
