@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sfumato.core import NoiseSource, Rates
 
-__all__ = ["Law", "output_law"]
+__all__ = ["Law", "output_law", "silence"]
 
 Asked = tuple[object, ...]
 LARGEST_BATCH = 6000
@@ -51,6 +51,11 @@ class Replies:
     def _reply(self, key: Asked, x: Tensor) -> Tensor:
         self.asked.append(key)
         return self.respond(key, x)
+
+
+def silence() -> NoiseSource:
+    """Noise that is 0 whatever is asked: with it a walk puts out the mean of its law."""
+    return cast(NoiseSource, Replies(lambda key, x: torch.zeros_like(x)))
 
 
 def output_law(walk: Callable[[Tensor, NoiseSource], Tensor], shape: tuple[int, ...], start: Law) -> Law:
