@@ -13,12 +13,14 @@ import pytest
 import torch
 
 import sfumato
+from sfumato.condition import Condition
 from sfumato.core import Optimal
 from sfumato.errors import CheckpointError, NumericsError, UsageError
 from sfumato.experiment.conditions import Asked
 from sfumato.experiment.drawing import draw
 from sfumato.experiment.fitted import CACHE, data_of, measure, steering
 from sfumato.experiment.guiding import Guide, Requests, guide_of
+from sfumato.experiment.preview import preview_condition
 from sfumato.guidance import AutoGuided, Clipped, Guided, Thresholded
 from sfumato.samplers import Ancestral
 
@@ -163,6 +165,7 @@ def test_guidance_lies_inside_the_range_of_the_data(model: sfumato.Model) -> Non
     d = Guide(model.denoiser, model.record, config).steered()
     assert isinstance(d, Clipped)
     assert isinstance(d.denoise, Guided)
+    assert d.denoise.denoise is model.denoiser
     thresholded = replace(config, dynamic_threshold=0.9, clip=False)
     d = Guide(model.denoiser, model.record, thresholded).steered(Requests(guidance=torch.tensor([1.0, 3.0])))
     assert isinstance(d, Thresholded)
@@ -349,6 +352,18 @@ def test_previews_show_the_classes_in_turn(runs: Path) -> None:
         tile = found[top : top + 48 : scale, left : left + 48 : scale]
         assert np.abs(tile.astype(int) - expected[i, :, :, 0]).max() <= 1, i
         assert (found[top + 48 : top + 48 + 14, left : left + 48] < 128).any(), "the class is written below"
+
+
+def test_what_a_preview_is_told() -> None:
+    """Classes in turn; where numbers belong to each example, its own class goes with them."""
+    drawn, numbers = torch.tensor([3, 3, 1, 0, 2]), torch.arange(5.0)[:, None]
+    for values, expected in ((None, [0, 1, 2, 3, 0]), (numbers, drawn.tolist())):
+        shown = preview_condition(Condition(drawn, values), 4)
+        assert shown is not None
+        assert shown.labels is not None
+        assert shown.labels.tolist() == expected
+        assert shown.values is values
+    assert preview_condition(None, 4) is None
 
 
 def test_a_guide_without_more_is_the_denoiser(model: sfumato.Model) -> None:

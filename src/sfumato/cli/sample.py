@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sfumato.experiment.build import DataRecord
+    from sfumato.experiment.config import SamplingConfig
     from sfumato.experiment.model import Model, Samples
 
 __all__ = ["Asking", "arguments", "asked_in", "in_turn", "run", "tell", "whole"]
+
+USUAL = 36  # samples, where nobody says how many
 
 
 def whole(text: str) -> int:
@@ -73,24 +76,18 @@ def tell(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Sample and write; returns what was written and how it was drawn."""
-    from sfumato.data.wording import counted
-    from sfumato.experiment.config import sampling_with
     from sfumato.experiment.load import load
     from sfumato.experiment.model import require_count
     from sfumato.experiment.outputs import require_free_target, settings_of, write_samples
 
     out, folder = Path(args.out), args.out.endswith(("/", os.sep))
-    require_count(36 if args.count is None else args.count)
+    require_count(USUAL if args.count is None else args.count)
     require_free_target(out, 1 if args.count is None else args.count, force=args.force, folder=folder)
     model = load(args.run, runs=args.runs, device=args.device, report=note)
     own = weights_in_turn(args.guidance)
-    guidance = args.guidance if own is None else None
-    short = {"steps": args.steps, "sampler": args.sampler, "guidance": guidance, "weights": args.weights}
-    named = [(key.removeprefix("sampling."), text) for key, text in settings]
-    named += [(key, text) for key, text in short.items() if text is not None]
-    config = sampling_with(model.experiment.sampling, named)
+    config = _chosen(args, settings, model, weight=args.guidance if own is None else None)
     asked = asked_in(args, model)
-    count = args.count if args.count is not None else 36 if asked.images is None else len(asked.images)
+    count = args.count if args.count is not None else USUAL if asked.images is None else len(asked.images)
     require_free_target(out, count, force=args.force, folder=folder)
     started = time.perf_counter()
     with _progress() as progress:
@@ -107,23 +104,31 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     seconds = time.perf_counter() - started
     about = {"run": str(args.run), "digest": model.digest, **settings_of(config)}
     written = write_samples(out, samples, about, force=args.force, folder=folder)
+    return {"out": str(out), "files": len(written), "seed": args.seed, **_told(out, samples, config, seconds), **about}
+
+
+def _chosen(args: argparse.Namespace, settings: Settings, model: "Model", *, weight: str | None) -> "SamplingConfig":
+    """The run's settings of sampling with those of the command laid over them."""
+    from sfumato.experiment.config import sampling_with
+
+    short = {"steps": args.steps, "sampler": args.sampler, "guidance": weight, "weights": args.weights}
+    named = [(key.removeprefix("sampling."), text) for key, text in settings]
+    named += [(key, text) for key, text in short.items() if text is not None]
+    return sampling_with(model.experiment.sampling, named)
+
+
+def _told(out: Path, samples: "Samples", config: "SamplingConfig", seconds: float) -> dict[str, object]:
+    """Say how it went; the same as a part of the document."""
+    from sfumato.data.wording import counted
+
     calls = {"mean": float(samples.calls.mean()), "max": int(samples.calls.max())}
     if config.sampler.adaptive:
         way = f"{calls['mean']:.1f} calls per sample, {calls['max']} at most"
     else:
         way = counted(config.steps, "step")
-    drawn, how = counted(len(samples), "sample"), f"{about['sampler']}, {way}"
-    say(f"{drawn} in {printable(out)} ({how}, {seconds:.1f} s)")
-    return {
-        "out": str(out),
-        "files": len(written),
-        "count": len(samples),
-        "seed": args.seed,
-        "seconds": seconds,
-        "calls": calls,
-        **about,
-        **named_labels(samples),
-    }
+    how = f"{type(config.sampler).__name__}, {way}"
+    say(f"{counted(len(samples), 'sample')} in {printable(out)} ({how}, {seconds:.1f} s)")
+    return {"count": len(samples), "seconds": seconds, "calls": calls, **named_labels(samples)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
