@@ -44,11 +44,15 @@ def arguments(parser: Parser) -> None:
         "  sliced_wasserstein, energy_distance, mmd\n"
         "                      samples against real points, each beside its floor\n"
         "  mode_coverage       points of a law in pieces: how evenly they are met\n"
+        "  label_agreement     pictures of the classes asked for: how often a judge of classes agrees (when named)\n"
+        "  class_balance       pictures: how far their classes are from the data's proportions (when named)\n"
         "  round_trip          examples encoded to noise and back (pictures: only when named)\n"
         "  loss                the run's own, beside the smallest attainable one\n"
         "examples:\n"
         "  sfumato evaluate digits-1 -n 64\n"
         "  sfumato evaluate roll --metrics nll,loss --json\n"
+        "  sfumato evaluate mnist-1 --metrics label_agreement --guidance 2 --steps 25\n"
+        "Settings of the sampling may follow as in `sfumato sample`: --sampler heun, --guidance 2, --clip false, …\n"
         "What the numbers mean, and when there are none: docs/evaluation.md"
     )
 
@@ -74,6 +78,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         part=args.part,
         tolerance=tolerance,
         max_steps=args.max_steps,
+        sampling=[(key.removeprefix("sampling."), text) for key, text in settings] or None,
         report=note,
     )
     document = {**found.to_plain(), "run": str(args.run)}

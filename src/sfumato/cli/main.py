@@ -50,7 +50,9 @@ COMMANDS: dict[str, Command] = {
     "train": Command("train a model from a recipe or a YAML file", "train", takes_settings=True),
     "resume": Command("continue a run exactly where it stopped, or extend it", "resume", takes_settings=True),
     "sample": Command("draw samples from a run or an exported model", "sample", takes_settings=True),
-    "evaluate": Command("measure likelihoods, distances and losses of a run, with errors", "evaluate"),
+    "evaluate": Command(
+        "measure likelihoods, distances, classes and losses of a run, with errors", "evaluate", takes_settings=True
+    ),
     "classifier": Command("train the classifier of noisy data that steers a run's samples", "classifier"),
     "runs": Command("list runs and what became of them", "runs"),
     "recipes": Command("list the experiments that come with sfumato", "recipes"),

@@ -192,14 +192,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ClassifierRecord]:
             fix=f"sfumato classifier {path.parent}",
         )
     found = read_weights(path)
+    about = found.metadata
     try:
-        if found.metadata["format"] != FORMAT:
-            raise KeyError(found.metadata["format"])
-        record = ClassifierRecord.from_plain(json.loads(found.metadata["classifier"]))
+        record = ClassifierRecord.from_plain(json.loads(about["classifier"] if about["format"] == FORMAT else "{}"))
     except (KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
         why = error.what if isinstance(error, SfumatoError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(
-            f"{path} is no classifier that this version knows ({why})",
+            f"{path} is no classifier that this version knows (format {about.get('format')!r}; {why})",
             expected=f"a file of the format {FORMAT}",
             fix=f"train it again: sfumato classifier {path.parent} --force",
         ) from None

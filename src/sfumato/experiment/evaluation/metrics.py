@@ -6,6 +6,8 @@
     sliced_wasserstein, energy_distance, mmd
                           points: samples against real ones, each beside its two-sample floor
     mode_coverage         points of a law with modes
+    label_agreement       pictures asked for by their class: how often a judge of classes sees it (`classes`)
+    class_balance         pictures that nothing was asked of: how far their judged classes are from the data's
     round_trip            examples encoded to noise and decoded again: the error of Heun's method and of DDIM
     loss                  the run's objective, held out and on the training part, beside the smallest attainable loss
 
@@ -14,7 +16,7 @@ Every number is an `Estimate`; what a person must know to read them is in `notes
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, get_args
@@ -24,6 +26,8 @@ import torch
 from sfumato.core.denoiser import MAX_TERMINAL_SIGNAL
 from sfumato.errors import DataError, NumericsError, UsageError
 from sfumato.experiment.build import DataRecord
+from sfumato.experiment.config import Overrides, sampling_with
+from sfumato.experiment.evaluation.classes import CLASS_METRICS, agreement_entries, balance_entries, require_classes
 from sfumato.experiment.evaluation.conventions import Measure, clean_end_note, convention_of
 from sfumato.experiment.evaluation.likelihoods import (
     BoundMethod,
@@ -37,9 +41,10 @@ from sfumato.experiment.evaluation.likelihoods import (
 from sfumato.experiment.evaluation.losses import loss_entries
 from sfumato.experiment.evaluation.samples import Compared, compared_of, mode_entries, require_modes, sample_entries
 from sfumato.experiment.evaluation.subject import Part, Subject, subject_of
+from sfumato.experiment.judging import judge_of
 from sfumato.experiment.load import load
 from sfumato.experiment.model import Model, require_seed
-from sfumato.metrics import EnergyDistance, Estimate, Fact, Mmd, SlicedWasserstein, mean_of, paired_difference
+from sfumato.metrics import EnergyDistance, Estimate, Fact, Judge, Mmd, SlicedWasserstein, mean_of, paired_difference
 from sfumato.objectives import DenoisingLoss, Huber, Mae
 from sfumato.samplers import Ddim, Heun, inversion_times, round_trip
 
@@ -87,11 +92,14 @@ class Settings:
 
     bound, flow: the two likelihoods.
     compared: the samples and what they are compared with, drawn once, when first asked for.
+    judge: of the classes of the data, trained or read once, when first asked for. count: how many samples it judges.
     """
 
     bound: BoundMethod
     flow: FlowMethod
     compared: Callable[[], Compared]
+    judge: Callable[[], Judge]
+    count: int
 
 
 Metric = Callable[[Subject, Settings, Notebook], Iterable[Entry]]
@@ -109,18 +117,22 @@ def evaluate(
     runs: str = "runs",
     tolerance: float | None = None,
     max_steps: int = 1000,
+    sampling: Overrides | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Measure a run (a folder, a name, a `Run`), an exported file or a `Model`; deterministic given the seed.
 
     metrics: names out of METRICS, or one string with commas; None: all that fit the data. n: examples and samples;
-    None: all held-out examples up to 1,000. tolerance, max_steps: of the ODE solver. report hears forecasts of what is
-    slow, before it is.
+    None: all held-out examples up to 1,000. tolerance, max_steps: of the ODE solver. sampling: settings laid over the
+    run's own for the samples (steps, guidance, …). report hears forecasts of what is slow, before it is.
 
     Raises UsageError for names and numbers that cannot be meant, DataError for metrics that mean nothing for the data,
     NumericsError where the ODE solver does not arrive: then no number is given.
     """
     model = run if isinstance(run, Model) else load(run, runs=runs, device=device)
+    if sampling is not None:
+        e = model.experiment
+        model = replace(model, experiment=replace(e, sampling=sampling_with(e.sampling, sampling)))
     book = Notebook()
     require_seed(seed)
     if part not in get_args(Part):
@@ -132,10 +144,14 @@ def evaluate(
     for name in chosen:
         require_known(name)
         require_fitting(name, model.record)
+        if name in CLASS_METRICS:
+            require_classes(name, model)
     quiet = report if report is not None else lambda text: None
     subject = subject_of(model, weights=weights, part=part, n=n, seed=seed, report=quiet)
-    compared = cache(lambda: compared_of(subject, 1000 if n is None else n))
-    settings = Settings(BoundMethod(), FlowMethod(tolerance, max_steps), compared)
+    count = 1000 if n is None else n
+    compared = cache(lambda: compared_of(subject, count))
+    judge = cache(lambda: judge_of(subject.data.packed, model.experiment.data, device=subject.x0.device, report=quiet))
+    settings = Settings(BoundMethod(), FlowMethod(tolerance, max_steps), compared, judge, count)
     book.add(f"{weights} weights on {subject.n:,} examples of the {part} part, seed {seed}")
     found: dict[str, Estimate] = {}
     for name in chosen:
@@ -152,7 +168,11 @@ def evaluate(
 def default_metrics(model: Model, book: Notebook) -> tuple[str, ...]:
     """All that means something for a model's data; what is left out is noted."""
     record = model.record
-    names = ("bits_per_dim", "loss") if record.is_image else tuple(n for n in METRICS if n != "bits_per_dim")
+    names = (
+        ("bits_per_dim", "loss")
+        if record.is_image
+        else tuple(n for n in METRICS if n not in ("bits_per_dim", *CLASS_METRICS))
+    )
     kept = []
     for name in names:
         try:
@@ -294,6 +314,14 @@ def _modes(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Ent
     return mode_entries(subject, settings.compared, book.add)
 
 
+def _agreement(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return agreement_entries(subject, settings.count, settings.judge, book.add)
+
+
+def _balance(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return balance_entries(subject, settings.count, settings.judge, book.add)
+
+
 def _sliced(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
     return sample_entries("sliced_wasserstein", SlicedWasserstein(), subject, settings.compared, book.add)
 
@@ -313,6 +341,8 @@ METRICS: dict[str, Metric] = {
     "energy_distance": _energy,
     "mmd": _mmd,
     "mode_coverage": _modes,
+    "label_agreement": _agreement,
+    "class_balance": _balance,
     "round_trip": round_trip_entries,
     "loss": _losses,
 }
