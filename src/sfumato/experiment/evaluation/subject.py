@@ -126,6 +126,19 @@ def examples_of(model: Model, data: PreparedData, indices: Tensor, like: Tensor)
     return Examples(x0, conditioner_of(model.experiment).plain(batch, "evaluated degradation"), indices)
 
 
+def data_of(model: Model) -> PreparedData:
+    """The data that the model was trained on. Raises DataError where they have changed."""
+    data = prepare_data(model.experiment)
+    if data.record.fingerprint != model.record.fingerprint:
+        raise DataError(
+            f"the data of {model.experiment.name} are not those that it was trained on "
+            f"(fingerprint {data.record.fingerprint[:12]}, trained on {model.record.fingerprint[:12]})",
+            expected="the same data",
+            fix="put the data back where config.yaml says (data.path), or train on the new ones",
+        )
+    return data
+
+
 def subject_of(
     model: Model, *, weights: str, part: Part, n: int | None, seed: int, report: Report, most: int = 1000
 ) -> Subject:
@@ -142,14 +155,7 @@ def subject_of(
         )
     if n is not None:
         require_enough(n)
-    data = prepare_data(model.experiment)
-    if data.record.fingerprint != model.record.fingerprint:
-        raise DataError(
-            f"the data of {model.experiment.name} are not those that it was trained on "
-            f"(fingerprint {data.record.fingerprint[:12]}, trained on {model.record.fingerprint[:12]})",
-            expected="the same data",
-            fix="put the data back where config.yaml says (data.path), or train on the new ones",
-        )
+    data = data_of(model)
     indices = _indices(data, part)
     if len(indices) == 0:
         raise DataError(
