@@ -49,8 +49,15 @@ class Measurement:
             )
 
     def residual(self, x0: Tensor) -> Tensor:
-        """y - A x0, (B, *)."""
-        return self.y.to(x0) - self.operator.apply(x0)
+        """y - A x0, (B, *). Raises UsageError where y is not of the shape of A x0."""
+        measured = self.operator.apply(x0)
+        if self.y.shape[1:] != measured.shape[1:] or len(self.y) not in (1, len(measured)):
+            raise UsageError(
+                f"a measurement of shape {tuple(self.y.shape)}, and samples are measured as {tuple(measured.shape)}",
+                expected="one measurement for each sample of the batch, or one (1, *) for all of them",
+                fix="measure a picture of the samples' shape: operator.apply(picture)",
+            )
+        return self.y.to(x0) - measured
 
 
 def conjugate_gradients(

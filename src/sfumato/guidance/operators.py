@@ -162,7 +162,7 @@ def blur_matrix(side: int, std: float) -> Tensor:
     """K (side, side), float64: convolution with a Gaussian of `std` pixels, mirrored at the borders."""
     reach = math.ceil(4 * std)
     offsets = torch.arange(-reach, reach + 1)
-    kernel = (-0.5 * (offsets / std).to(torch.float64) ** 2).exp()
+    kernel = (-0.5 * (offsets.to(torch.float64) / std) ** 2).exp()
     places = (torch.arange(side)[:, None] + offsets) % (2 * side)
     mirrored = torch.where(places < side, places, 2 * side - 1 - places)
     return torch.zeros(side, side, dtype=torch.float64).scatter_add_(

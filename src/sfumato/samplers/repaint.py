@@ -63,7 +63,8 @@ def repaint_moves(steps: int, *, resamplings: int, jump: int) -> list[Move]:
 def check_known(x: Tensor, mask: Tensor, known: Tensor) -> None:
     """Refuse a mask or a known picture that does not fit the samples."""
     for what, value in (("mask", mask), ("known picture", known)):
-        if torch.broadcast_shapes(value.shape, x.shape) != x.shape:
+        sides = (1,) * (x.ndim - value.ndim) + tuple(value.shape)
+        if len(sides) != x.ndim or any(side not in (1, wanted) for side, wanted in zip(sides, x.shape, strict=True)):
             raise UsageError(
                 f"a {what} of shape {tuple(value.shape)} for samples of shape {tuple(x.shape)}",
                 expected="a shape that broadcasts to that of the samples",
