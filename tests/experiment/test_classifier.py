@@ -13,7 +13,7 @@ import torch
 
 import sfumato
 from sfumato.core import CosineAngle, LogSnrInput
-from sfumato.errors import CheckpointError, DataError, Interrupted, UsageError
+from sfumato.errors import CheckpointError, DataError, UsageError
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.classifier import CLASSIFIER, classifier_record, load_classifier, train_classifier
 from sfumato.experiment.model import Model
@@ -166,14 +166,14 @@ class Interrupting:
 
 def test_a_stop_leaves_the_run_as_it_was(bare: Path) -> None:
     before = sorted(path.name for path in bare.iterdir())
-    with pytest.raises(Interrupted, match="SIGINT after step 20 of 60"):
+    with pytest.raises(KeyboardInterrupt):
         train_classifier(bare, settings=FEW, network=SMALL, reporter=Interrupting())
     assert sorted(path.name for path in bare.iterdir()) == before
 
 
 def test_a_stop_keeps_the_old_classifier(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
-    with pytest.raises(Interrupted):
+    with pytest.raises(KeyboardInterrupt):
         train_classifier(tmp_path / "run", settings=FEW, network=SMALL, force=True, reporter=Interrupting())
     assert (tmp_path / "run" / CLASSIFIER).read_bytes() == (run / CLASSIFIER).read_bytes()
 

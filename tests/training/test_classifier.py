@@ -22,10 +22,9 @@ from sfumato.core import (
     UniformTimes,
 )
 from sfumato.data import Batches, DataConfig, load_data, measure, split
-from sfumato.errors import ConfigError, Interrupted, NumericsError
+from sfumato.errors import ConfigError, NumericsError
 from sfumato.nn.classifier import NoisyClassifierConfig
 from sfumato.training.classifier import ClassifierSettings, NoisyClassifier, scores_by_level, step_loss, train_on
-from sfumato.training.signals import StopRequest
 from sfumato.verify.oracles import MixtureOracle
 
 STD = 0.2
@@ -156,7 +155,6 @@ def trained(steps: int, batch_size: int) -> NoisyClassifier:
         settings=ClassifierSettings(steps=steps, batch_size=batch_size, learning_rate=3e-3),
         seed=1,
         bfloat16=False,
-        stop=StopRequest(),
         progress=lambda done, loss: None,
     )
     return classifier
@@ -201,7 +199,7 @@ def test_a_step_is_a_function_of_seed_and_step() -> None:
     assert not torch.equal(step_loss(classifier, data, times, settings, 2, 3), one)
 
 
-def short(settings: ClassifierSettings, stop: StopRequest, seen: list[int], network: nn.Module | None = None) -> None:
+def short(settings: ClassifierSettings, seen: list[int], network: nn.Module | None = None) -> None:
     schedule, time_input, times = WAYS[0]
     body = NoisyClassifierConfig(width=8).build((2,), num_classes=8, time_span=5.0) if network is None else network
     train_on(
@@ -211,26 +209,21 @@ def short(settings: ClassifierSettings, stop: StopRequest, seen: list[int], netw
         settings=settings,
         seed=0,
         bfloat16=False,
-        stop=stop,
         progress=lambda done, loss: seen.append(done),
     )
 
 
-def test_it_reports_and_stops_when_asked() -> None:
+def test_it_reports_now_and_then_and_at_the_end() -> None:
     seen: list[int] = []
-    short(ClassifierSettings(steps=50, batch_size=16), StopRequest(), seen)
+    short(ClassifierSettings(steps=50, batch_size=16), seen)
     assert seen == [20, 40, 50]
-    stop = StopRequest()
-    stop.signal_name = "SIGINT"
-    with pytest.raises(Interrupted, match="SIGINT after step 1 of 50"):
-        short(ClassifierSettings(steps=50, batch_size=16), stop, seen)
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
     body = NoisyClassifierConfig(width=8).build((2,), num_classes=8, time_span=5.0)
     nn.init.constant_(body.body.out.bias, math.nan)
     with pytest.raises(NumericsError, match="nan after step 20"):
-        short(ClassifierSettings(steps=50, batch_size=16), StopRequest(), [], body)
+        short(ClassifierSettings(steps=50, batch_size=16), [], body)
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,9 @@ def train_classifier(
 ) -> Path:
     """Train p(k | x_t, t) on the run's own data and write it beside the run; gives the file.
 
-    Every draw is a function of the run's seed and the step, so that the same command makes the same classifier. A stop
-    by Ctrl-C leaves nothing behind. Raises UsageError for an exported file or where there is a classifier already
-    (`force` replaces it), DataError for data without labels, Interrupted.
+    Every draw is a function of the run's seed and the step, so that the same command makes the same classifier. Ctrl-C
+    leaves the run as it was. Raises UsageError for an exported file or where there is a classifier already (`force`
+    replaces it), DataError for data without labels or that changed, NumericsError where the loss is not finite.
     """
     model = run if isinstance(run, Model) else load(run, runs=runs, device=device)
     told: Reporter = Silent() if reporter is None else reporter
@@ -132,24 +132,23 @@ def train_classifier(
         flip=model.experiment.data.flip,
         device=place,
     )
-    with listening() as stop:
-        train_on(
-            classifier,
-            batches,
-            times=model.experiment.times,
-            settings=settings,
-            seed=seed,
-            bfloat16=model.record.is_image and multiplies_bfloat16(place),
-            stop=stop,
-            progress=_telling(told, settings),
-        )
-        part = "held-out" if len(data.parts.held_out) >= 2 else "training"
-        among = data.parts.held_out if part == "held-out" else data.parts.train
-        scored = batches.take(among[:: max(1, len(among) // MOST_SCORED)][:MOST_SCORED])
-        assert scored.labels is not None
-        scores = tuple(scores_by_level(classifier, scored.x0, scored.labels, levels=LEVELS, seed=seed))
-        record = ClassifierRecord(_belongings(model), network, settings, names_of(model.record), part, scores)
-        about = {"format": FORMAT, "classifier": json.dumps(record.to_plain())}
+    train_on(
+        classifier,
+        batches,
+        times=model.experiment.times,
+        settings=settings,
+        seed=seed,
+        bfloat16=model.record.is_image and multiplies_bfloat16(place),
+        progress=_telling(told, settings),
+    )
+    part = "held-out" if len(data.parts.held_out) >= 2 else "training"
+    among = data.parts.held_out if part == "held-out" else data.parts.train
+    scored = batches.take(among[:: max(1, len(among) // MOST_SCORED)][:MOST_SCORED])
+    assert scored.labels is not None
+    scores = tuple(scores_by_level(classifier, scored.x0, scored.labels, levels=LEVELS, seed=seed))
+    record = ClassifierRecord(_belongings(model), network, settings, names_of(model.record), part, scores)
+    about = {"format": FORMAT, "classifier": json.dumps(record.to_plain())}
+    with listening():  # a Ctrl-C that comes now is late: the file is written whole
         write_single_file(folder / CLASSIFIER, bare_state(classifier.network), about)
     return folder / CLASSIFIER
 

@@ -19,9 +19,8 @@ from torch.nn import functional
 from sfumato.core import Schedule, TimeInput, Times, batch_noise, derived_generator, marginal
 from sfumato.core.rates import spread
 from sfumato.data import Batches
-from sfumato.errors import ConfigError, Interrupted, NumericsError
+from sfumato.errors import ConfigError, NumericsError
 from sfumato.metrics import Estimate, agreement, mean_of
-from sfumato.training.signals import StopRequest
 
 __all__ = ["ClassifierSettings", "LevelScore", "NoisyClassifier", "scores_by_level", "train_on"]
 
@@ -98,12 +97,11 @@ def train_on(
     settings: ClassifierSettings,
     seed: int,
     bfloat16: bool,
-    stop: StopRequest,
     progress: Progress,
 ) -> None:
     """Take `settings.steps` steps; `progress(done, loss)` is called every 20 steps and at the end.
 
-    Raises Interrupted when asked to stop, NumericsError when the loss is not finite.
+    Raises NumericsError when the loss is not finite.
     """
     device = batches.device
     classifier.network.to(device).train()
@@ -121,12 +119,6 @@ def train_on(
         done = step + 1
         if done % LOG_EVERY == 0 or done == settings.steps:
             progress(done, _finite(float(loss.detach()), done))
-        if stop and done < settings.steps:
-            raise Interrupted(
-                f"stopped by {stop.signal_name} after step {done} of {settings.steps} of the classifier",
-                expected="nothing was written; the run is as it was",
-                fix="give the command again: it starts from its first step, and takes the same ones",
-            )
     classifier.requires_grad_(False).eval()
 
 
