@@ -93,7 +93,7 @@ def test_without_anything_known_one_pass_is_plain_sampling() -> None:
 
 
 def test_going_back_up_keeps_the_law() -> None:
-    """With nothing known, resampled walks draw the prior: exact law of Gaussian fields; 80 steps of Heun err by 0.4 %."""
+    """With nothing known, resampled walks draw the prior: exact law; 80 steps of Heun err by 0.4 %."""
     law = editing.prior(editing.SMALL)
     d, times = Ideal(law, SCHEDULE), UniformLogSnr().times(SCHEDULE, 80)
     nothing = torch.zeros(1, *editing.SMALL, dtype=torch.float64)
