@@ -4,6 +4,8 @@ from sfumato.nn.additive_unet import AdditiveUNet, AdditiveUNetConfig
 from sfumato.nn.bottleneck_unet import BottleneckUNet, BottleneckUNetConfig
 from sfumato.nn.config import NetworkConfig
 from sfumato.nn.ddpm_unet import DdpmUNet, DdpmUNetConfig
+from sfumato.nn.dit import Dit, DitConfig
+from sfumato.nn.edm2_unet import Edm2UNet, Edm2UNetConfig
 from sfumato.nn.embeddings import log_spaced_frequencies, sinusoidal_embedding, step_frequencies
 from sfumato.nn.film_unet import FilmUNet, FilmUNetConfig
 from sfumato.nn.fourier_mlp import FourierMlp, FourierMlpConfig
@@ -22,6 +24,10 @@ __all__ = [
     "AdditiveUNetConfig",
     "BottleneckUNet",
     "BottleneckUNetConfig",
+    "Dit",
+    "DitConfig",
+    "Edm2UNet",
+    "Edm2UNetConfig",
     "FilmUNet",
     "FilmUNetConfig",
     "UNet1d",
