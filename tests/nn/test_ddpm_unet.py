@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -368,3 +369,28 @@ def test_levels_join_the_latest_skip_first() -> None:
     for skip, joined in zip(reversed(made), taken, strict=True):
         assert torch.equal(joined[:, -skip.shape[1] :], skip)
     assert [a.shape[2] for a, _ in pairwise(taken)] == [4, 4, 4, 8, 8]
+
+
+def test_patches_are_a_rearrangement() -> None:
+    """With patches the network is the plain one on a picture whose squares of pixels became channels."""
+    torch.manual_seed(0)
+    config = DdpmUNetConfig(widths=(16, 32), blocks=1, attention=(4,), num_groups=8, patch=2)
+    ours = config.build((3, 16, 12), steps=None, time_span=1.0, out_channels=6)
+    plain = replace(config, patch=1).build((12, 8, 6), steps=None, time_span=1.0, out_channels=24)
+    plain.load_state_dict(ours.state_dict(), strict=True)
+    x, time = torch.randn(2, 3, 16, 12), torch.tensor([0.2, 0.7])
+    squares = torch.stack([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], dim=2).flatten(1, 2)
+    out = ours.eval()(x, time)
+    theirs = plain.eval()(squares, time).unflatten(1, (6, 4))
+    for k, (i, j) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        torch.testing.assert_close(out[:, :, i::2, j::2], theirs[:, :, k], rtol=0, atol=0)
+
+
+def test_patches_that_do_not_fit_are_refused_with_sizes_that_do() -> None:
+    config = DdpmUNetConfig(widths=(16, 32), blocks=1, attention=(), num_groups=8, patch=2)
+    config.check((1, 28, 28))
+    with pytest.raises(ConfigError, match="do not fit") as caught:
+        config.check((1, 30, 30))
+    assert "multiples of 4" in caught.value.expected
+    assert "after patches of 2x2" in caught.value.expected
+    assert caught.value.fix.endswith("at most 1 entry")

@@ -8,6 +8,9 @@
               on the way down. All levels but the last double
     conv_out  silu(GN), 3×3 (w_1 → C)
 
+With `patch` p > 1 each square of p×p pixels is one position of the finest map, its p² C values the channels that
+conv_in sees and conv_out gives (Luhman & Luhman 2022): nothing is lost, and the dearest level costs p² times less.
+
     embedding = W_2 silu(W_1 s + b_1) + b_2,   s = (cos f_i n, sin f_i n),   f_i = 10000^(−2i/w_1),   i = 0 … w_1/2 − 1
 
 with 4 w_1 units, to which the embeddings of class and values are added. n counts steps: with `StepInput` it is the
@@ -61,6 +64,7 @@ class DdpmUNetConfig(NetworkConfig):
     residual_scale: factor on each sum of a residual branch; 0.7071067811865476 keeps the variance.
     qk_norm: whether attention normalises queries and keys, which steadies long training at large learning rates.
     zero_init: whether the last convolution of each branch and of the network start at zero.
+    patch: side of the squares of pixels that make one position of the finest feature map.
     """
 
     widths: tuple[int, ...] = (128, 256, 256, 256)
@@ -75,12 +79,14 @@ class DdpmUNetConfig(NetworkConfig):
     residual_scale: float = 1.0
     qk_norm: bool = False
     zero_init: bool = False
+    patch: int = 1
 
     def __post_init__(self) -> None:
         require_positive("widths", *self.widths)
         require_positive("attention", *self.attention)
         require_positive("blocks", self.blocks)
         require_positive("num_groups", self.num_groups)
+        require_positive("patch", self.patch)
         if not self.widths or self.widths[0] % 2:
             raise ConfigError(
                 f"network.widths is {list(self.widths)}",
@@ -97,11 +103,15 @@ class DdpmUNetConfig(NetworkConfig):
         """The number of groups of every group norm."""
         return most_groups(self.num_groups, *self.widths)
 
+    def heights(self, shape: tuple[int, ...]) -> list[int]:
+        """The heights of the feature maps of all levels, finest first."""
+        return [shape[1] // self.patch >> level for level in range(len(self.widths))]
+
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError unless `shape` is (C, H, W), H and W can be halved, and attention finds its heights."""
         require_picture("DdpmUNet", shape)
-        require_divisible(shape[1], shape[2], levels=len(self.widths) - 1, unhalved=1)
-        there = [shape[1] >> level for level in range(len(self.widths))]
+        require_divisible(shape[1], shape[2], levels=len(self.widths) - 1, unhalved=1, patch=self.patch)
+        there = self.heights(shape)
         for height in self.attention:
             if height not in there:
                 raise ConfigError(
@@ -157,6 +167,14 @@ def step_features(index: Tensor, width: int) -> Tensor:
     exponents = torch.arange(half, dtype=dtype, device=index.device) * -math.log(10000) / half
     angles = index[:, None].to(dtype) * exponents.exp()
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def patched(x: Tensor, side: int) -> Tensor:
+    """Squares of `side` pixels as channels: (B, C, H, W) → (B, side² C, H/side, W/side), channels-last where x is."""
+    if side == 1:
+        return x
+    layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    return functional.pixel_unshuffle(x, side).contiguous(memory_format=layout)
 
 
 class TimeEmbedding(nn.Module):
@@ -286,9 +304,10 @@ class DdpmUNet(nn.Module):
     ) -> None:
         super().__init__()
         make, widths, first = _Parts(config), config.widths, config.widths[0]
-        self.steps_per_unit, self.takes, self.levels = steps_per_unit, condition, len(widths)
-        attends = [shape[1] >> level in config.attention for level in range(len(widths))]
-        self.conv_in = nn.Conv2d(shape[0] + condition.image_channels, first, kernel_size=3, padding=1)
+        self.steps_per_unit, self.takes, self.levels, self.patch = steps_per_unit, condition, len(widths), config.patch
+        attends = [height in config.attention for height in config.heights(shape)]
+        values = config.patch**2  # of each channel, at one position
+        self.conv_in = nn.Conv2d(values * (shape[0] + condition.image_channels), first, kernel_size=3, padding=1)
         self.time_embedding = TimeEmbedding(first)
         self.class_embedding = ClassEmbedding(condition.num_classes, 4 * first) if condition.num_classes else None
         self.value_embedding = ValueEmbedding(condition.num_values, 4 * first) if condition.num_values else None
@@ -305,7 +324,7 @@ class DdpmUNet(nn.Module):
             skips = [made.pop() for _ in range(config.blocks + 1)]
             self.up_blocks.append(UpLevel(make, i, o, skips=skips, attends=attends[k], last=k == 0))
         self.conv_norm_out = nn.GroupNorm(config.groups, first, eps=EPS)
-        self.conv_out = nn.Conv2d(first, out_channels, kernel_size=3, padding=1)
+        self.conv_out = nn.Conv2d(first, values * out_channels, kernel_size=3, padding=1)
         if config.zero_init:
             for parameter in self.conv_out.parameters():
                 nn.init.zeros_(parameter)
@@ -313,17 +332,18 @@ class DdpmUNet(nn.Module):
     def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
         """Predict for noisy images `x` at `time`, in the unit of the time input that it was built for."""
         require_understood(self, cond, self.takes, len(x))
-        require_divisible(x.shape[2], x.shape[3], levels=self.levels - 1, unhalved=1)
+        require_divisible(x.shape[2], x.shape[3], levels=self.levels - 1, unhalved=1, patch=self.patch)
         twice = x.requires_grad
         activated = self._activated_embedding(time, cond)
-        h = self.conv_in(joined(x, cond, self.takes.image_channels))
+        h = self.conv_in(patched(joined(x, cond, self.takes.image_channels), self.patch))
         skips = [h]
         for down in self.down_blocks:
             h = down(h, activated, skips, twice=twice)
         h = self.mid_block(h, activated, twice=twice)
         for up in self.up_blocks:
             h = up(h, activated, skips, twice=twice)
-        return self.conv_out(group_norm(h, self.conv_norm_out, silu=True))
+        out = self.conv_out(group_norm(h, self.conv_norm_out, silu=True))
+        return functional.pixel_shuffle(out, self.patch) if self.patch > 1 else out
 
     def _activated_embedding(self, time: Tensor, cond: Condition | None) -> Tensor:
         """silu of the embeddings of time, class and values, (B, 4 w_1); each block projects it."""

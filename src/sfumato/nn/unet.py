@@ -94,24 +94,26 @@ def require_picture(network: str, shape: tuple[int, ...]) -> None:
         )
 
 
-def require_divisible(height: int, width: int, *, levels: int, unhalved: int = 0) -> None:
-    """Raise ConfigError unless both are positive multiples of 2^levels, naming the nearest sizes that are.
+def require_divisible(height: int, width: int, *, levels: int, unhalved: int = 0, patch: int = 1) -> None:
+    """Raise ConfigError unless both are positive multiples of patch · 2^levels, naming the nearest sizes that are.
 
-    `unhalved` counts the entries of network.widths whose level does not halve the picture.
+    `unhalved` counts the entries of network.widths whose level does not halve the picture, `patch` is network.patch.
     """
-    factor = 2**levels
+    factor = patch * 2**levels
     if height > 0 and width > 0 and height % factor == 0 and width % factor == 0:
         return
     larger = [max(factor, math.ceil(n / factor) * factor) for n in (height, width)]
     smaller = [max(factor, n // factor * factor) for n in (height, width)]
     common = math.gcd(height, width)
-    fitting_levels = (common & -common).bit_length() - 1
+    patched = common // patch if common % patch == 0 else 0
+    fitting = (patched & -patched).bit_length() - 1 + unhalved if patched else 0
+    halved = f"{levels} levels halve them" + (f" after patches of {patch}x{patch}" if patch > 1 else "")
     raise ConfigError(
         f"images of {height}x{width} (height x width) do not fit the {levels + unhalved} levels of network.widths",
-        expected=f"height and width in multiples of {factor} ({levels} levels halve them); "
+        expected=f"height and width in multiples of {factor} ({halved}); "
         f"nearest: {' or '.join(dict.fromkeys(f'{h}x{w}' for h, w in (smaller, larger)))}",
         fix=f"set data.pad: {larger} (samples are cropped back), change data.size, or give network.widths "
-        + (f"at most {fitting_levels + unhalved} entries" if fitting_levels else "fewer entries and an even size"),
+        + (f"at most {fitting} {'entry' if fitting == 1 else 'entries'}" if fitting else "fewer entries and an even size"),
     )
 
 
