@@ -107,13 +107,14 @@ def require_divisible(height: int, width: int, *, levels: int, unhalved: int = 0
     common = math.gcd(height, width)
     patched = common // patch if common % patch == 0 else 0
     fitting = (patched & -patched).bit_length() - 1 + unhalved if patched else 0
+    entries = f"at most {fitting} {'entry' if fitting == 1 else 'entries'}"
     halved = f"{levels} levels halve them" + (f" after patches of {patch}x{patch}" if patch > 1 else "")
     raise ConfigError(
         f"images of {height}x{width} (height x width) do not fit the {levels + unhalved} levels of network.widths",
         expected=f"height and width in multiples of {factor} ({halved}); "
         f"nearest: {' or '.join(dict.fromkeys(f'{h}x{w}' for h, w in (smaller, larger)))}",
         fix=f"set data.pad: {larger} (samples are cropped back), change data.size, or give network.widths "
-        + (f"at most {fitting} {'entry' if fitting == 1 else 'entries'}" if fitting else "fewer entries and an even size"),
+        + (entries if fitting else "fewer entries and an even size"),
     )
 
 
