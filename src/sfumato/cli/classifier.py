@@ -22,7 +22,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--steps", type=whole, metavar="N", help="optimizer steps (default: 2000)")
     parser.add_argument("--batch_size", type=whole, metavar="B", help="examples per step (default: 128)")
     parser.add_argument("--learning_rate", metavar="R", help="of AdamW at its highest (default: 0.001)")
-    parser.add_argument("--width", type=whole, metavar="W", help="channels at the finest level (default: 32)")
+    parser.add_argument("--width", type=whole, metavar="W", help="channels at the first level (default: 32)")
     parser.add_argument("--depth", type=whole, metavar="D", help="residual blocks of each level (default: 1)")
     parser.add_argument("--device", default="auto", metavar="D", help="where to train (default: auto)")
     parser.add_argument("--force", action="store_true", help="replace the classifier that is there already")

@@ -1,6 +1,7 @@
 """Classifiers of noisy data: which class x_t belongs to, given the time, as K logits.
 
-    pictures   conv_in, then levels of residual blocks that the time scales and shifts, each level halved by averaging;
+    pictures   conv_in (halving, above 16 pixels: the finest level would take most of the time), then levels of residual
+               blocks that the time scales and shifts, each halved by averaging;
                    R(h, e) = W h + conv silu( (1 + a(e)) ∘ GN(conv silu(GN h)) + b(e) )
                logits = W' mean over places of silu(GN h) + b'
     the rest   a residual perceptron with Fourier features of the time, on the flattened values
@@ -26,6 +27,7 @@ __all__ = ["FlatClassifier", "NoisyClassifierConfig", "PictureClassifier", "Time
 GROUPS = 8  # of group norms; widths are multiples of it
 TURNS = 16  # frequencies of the time embedding
 SMALLEST = 4  # pixels of a side that are not halved any more
+UNHALVED = 16  # largest side of which the first convolution keeps every pixel
 FLAT_DEPTH, FLAT_FREQUENCIES = 3, 8
 
 
@@ -33,7 +35,7 @@ FLAT_DEPTH, FLAT_FREQUENCIES = 3, 8
 class NoisyClassifierConfig:
     """The size of a classifier of noisy data; its shape follows from the data.
 
-    width: channels at the finest level of pictures (twice and then four times as many below); units of the layers of a
+    width: channels at the first level of pictures (twice and then four times as many below); units of the layers of a
         perceptron, four times as many.
     depth: residual blocks of each level.
     """
@@ -83,13 +85,15 @@ class PictureClassifier(nn.Module):
     def __init__(self, shape: tuple[int, ...], num_classes: int, *, width: int, depth: int, time_span: float) -> None:
         super().__init__()
         self.time_span = time_span
-        levels = max(1, math.ceil(math.log2(max(1, min(shape[1:])) / SMALLEST)) + 1)
+        halving = min(shape[1:]) > UNHALVED
+        side = min(shape[1:]) // (2 if halving else 1)
+        levels = max(1, math.ceil(math.log2(max(1, side) / SMALLEST)) + 1)
         widths = [width * min(4, 2**level) for level in range(levels)]
         embedding = 4 * width
         self.embed = nn.Sequential(
             nn.Linear(2 * TURNS, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
-        self.conv_in = nn.Conv2d(shape[0], width, 3, padding=1)
+        self.conv_in = nn.Conv2d(shape[0], width, 4 if halving else 3, stride=2 if halving else 1, padding=1)
         self.levels = nn.ModuleList(
             nn.ModuleList(TimedBlock(wide if block else before, wide, embedding) for block in range(depth))
             for before, wide in zip([width, *widths[:-1]], widths, strict=True)

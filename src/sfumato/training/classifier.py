@@ -105,6 +105,8 @@ def train_on(
     """
     device = batches.device
     classifier.network.to(device).train()
+    if any(parameter.ndim == 4 for parameter in classifier.network.parameters()):
+        classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         classifier.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
