@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from sfumato.experiment.classifier import train_classifier as train_classifier
     from sfumato.experiment.config import Experiment as Experiment
     from sfumato.experiment.config import load_experiment as load_experiment
+    from sfumato.experiment.edits import Colourise as Colourise
+    from sfumato.experiment.edits import Deblur as Deblur
+    from sfumato.experiment.edits import Edited as Edited
+    from sfumato.experiment.edits import Inpaint as Inpaint
+    from sfumato.experiment.edits import Upscale as Upscale
+    from sfumato.experiment.edits import Vary as Vary
     from sfumato.experiment.evaluation import Evaluation as Evaluation
     from sfumato.experiment.evaluation import evaluate as evaluate
     from sfumato.experiment.load import export as export
@@ -27,12 +33,18 @@ if TYPE_CHECKING:
     from sfumato.experiment.run import train as train
 
 __all__ = [
+    "Colourise",
+    "Deblur",
+    "Edited",
     "Evaluation",
     "Experiment",
+    "Inpaint",
     "Model",
     "Run",
     "Samples",
     "SfumatoError",
+    "Upscale",
+    "Vary",
     "evaluate",
     "export",
     "load",
@@ -44,12 +56,18 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Colourise": "sfumato.experiment.edits",
+    "Deblur": "sfumato.experiment.edits",
+    "Edited": "sfumato.experiment.edits",
     "Evaluation": "sfumato.experiment.evaluation",
     "Experiment": "sfumato.experiment.config",
+    "Inpaint": "sfumato.experiment.edits",
     "Model": "sfumato.experiment.model",
     "Run": "sfumato.experiment.run",
     "Samples": "sfumato.experiment.model",
     "SfumatoError": "sfumato.errors",
+    "Upscale": "sfumato.experiment.edits",
+    "Vary": "sfumato.experiment.edits",
     "evaluate": "sfumato.experiment.evaluation",
     "export": "sfumato.experiment.load",
     "load": "sfumato.experiment.load",

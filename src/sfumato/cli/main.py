@@ -50,6 +50,9 @@ COMMANDS: dict[str, Command] = {
     "train": Command("train a model from a recipe or a YAML file", "train", takes_settings=True),
     "resume": Command("continue a run exactly where it stopped, or extend it", "resume", takes_settings=True),
     "sample": Command("draw samples from a run or an exported model", "sample", takes_settings=True),
+    "edit": Command(
+        "inpaint, vary, upscale, deblur, colourise or interpolate pictures with a run", "edit", takes_settings=True
+    ),
     "evaluate": Command(
         "measure likelihoods, distances, classes and losses of a run, with errors", "evaluate", takes_settings=True
     ),

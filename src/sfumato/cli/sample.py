@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sfumato.experiment.config import SamplingConfig
     from sfumato.experiment.model import Model, Samples
 
-__all__ = ["Asking", "arguments", "asked_in", "in_turn", "run", "tell", "whole"]
+__all__ = ["Asking", "arguments", "asked_in", "in_turn", "progress_bar", "run", "tell", "weights_in_turn", "whole"]
 
 USUAL = 36  # samples, where nobody says how many
 
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     count = args.count if args.count is not None else USUAL if asked.images is None else len(asked.images)
     require_free_target(out, count, force=args.force, folder=folder)
     started = time.perf_counter()
-    with _progress() as progress:
+    with progress_bar() as progress:
         samples = model.sample(
             count,
             seed=args.seed,
@@ -189,7 +189,7 @@ def named_labels(samples: "Samples") -> dict[str, object]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
+def progress_bar() -> Iterator[Callable[[int, int], None] | None]:
     """A bar on a terminal, nothing elsewhere."""
     if not is_fancy(sys.stderr):
         yield None

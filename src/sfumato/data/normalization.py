@@ -119,6 +119,11 @@ class Normalization:
         mean = _column(self.mean, values.device, values.ndim, axis)
         return values.sub_(mean).div_(_column(self.scale, values.device, values.ndim, axis))
 
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Row and column at which the stored picture begins within its padding."""
+        return self._offsets()
+
     def _offsets(self) -> tuple[int, int]:
         if self.size is None or self.pad is None:
             return 0, 0

@@ -5,11 +5,10 @@ model, the seed, i and what sample i is asked to be (`conditions`), and not on h
 """
 
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,10 +25,20 @@ from sfumato.experiment.config import Experiment, SamplingConfig, sampling_with
 from sfumato.experiment.drawing import draw, draw_counted, walk
 from sfumato.experiment.guiding import Guide, Requests, averaged_denoiser, guide_of, require_guidance, weights_of
 from sfumato.experiment.objective_misfits import variance_misfits
+from sfumato.experiment.samples import (
+    MOST_SAMPLES,
+    Samples,
+    Trajectory,
+    is_number,
+    is_whole,
+    require_count,
+    require_seed,
+)
 from sfumato.experiment.schema import refuse_all
 from sfumato.experiment.wording import in_arguments
 
 if TYPE_CHECKING:
+    from sfumato.experiment.edits import Edit, Edited, Method
     from sfumato.experiment.latents import Encoded
 
 __all__ = [
@@ -41,71 +50,6 @@ __all__ = [
     "require_count",
     "require_seed",
 ]
-
-MAX_SEED = 2**62
-MOST_SAMPLES = 10_000_000  # more are a slip of the finger; they would not fit into memory
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Samples:
-    """A batch of samples: `images` uint8 (N, H, W, C) or `values` float32 (N, *), and the seed of each, (N,) int64.
-
-    labels: (N,) int64, the class in 0 … K-1 that each sample was asked to be, and class_names, what the K classes are
-        called; None where no label was given.
-    calls: (N,) int64, the denoiser calls that each sample needed; they differ with an adaptive sampler only.
-    conditions: (N, V) float32, the values that each was asked to have, in units of the data, and condition_names.
-    guidance: (N,) float64, the weight of guidance of each, where they were given one by one.
-    """
-
-    images: NDArray[np.uint8] | None
-    values: NDArray[np.float32] | None
-    labels: NDArray[np.int64] | None
-    seeds: NDArray[np.int64]
-    calls: NDArray[np.int64]
-    class_names: tuple[str, ...] | None = None
-    conditions: NDArray[np.float32] | None = None
-    condition_names: tuple[str, ...] | None = None
-    guidance: NDArray[np.float64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-
-@dataclass(frozen=True, slots=True)
-class Trajectory:
-    """A whole trajectory in data units: `states` are x at `times`, noise first, `guesses` the x0 predicted on the way.
-
-    Noisy states are at unit power, x_t/sqrt(alpha² + sigma²): nothing changes where variance is preserved, and a state
-    of an exploding process can be seen at all.
-    """
-
-    times: tuple[float, ...]
-    states: tuple[NDArray[np.generic], ...]
-    guesses: tuple[NDArray[np.generic], ...]
-
-
-def is_whole(value: object) -> TypeGuard[int]:
-    """Whether a value can count; NumPy's whole numbers can, True cannot."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is one number, NumPy's among them."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def require_count(n: object) -> None:
-    """Refuse a number of samples that nobody can mean. Raises UsageError."""
-    if not is_whole(n) or not 1 <= n <= MOST_SAMPLES:
-        expected = f"from 1 to {MOST_SAMPLES:,} samples, a whole number"
-        raise UsageError(f"{n!r} samples were asked for", expected=expected, fix="ask for 1 or more (-n 36)")
-
-
-def require_seed(seed: object, n: int = 1) -> None:
-    """Refuse a first seed that n samples cannot count from. Raises UsageError."""
-    if not is_whole(seed) or not 0 <= seed <= MAX_SEED - n:
-        expected = "a whole number from 0 to 2^62 - n"
-        raise UsageError(f"seed is {seed!r}", expected=expected, fix="choose a seed such as 0 (--seed 0)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -285,8 +229,8 @@ class Model:
 
     def interpolate(
         self,
-        first: int,
-        second: int,
+        first: int | NDArray[Any],
+        second: int | NDArray[Any],
         n: int = 11,
         *,
         labels: object = None,
@@ -296,11 +240,66 @@ class Model:
     ) -> NDArray[np.generic]:
         """n samples from that of seed `first` to that of seed `second`, along the arc between their noises.
 
-        `changes` are sampling settings (steps=25, sampler="heun"). See `latents.interpolated`.
+        Either end may be one raw example instead, which is encoded. `changes` are sampling settings (steps=25,
+        sampler="heun"), those two alone for examples. See `latents.interpolated` and `edits.between`.
         """
+        from sfumato.experiment.edits.paths import between
         from sfumato.experiment.latents import interpolated
 
-        return interpolated(self, first, second, n, self.settings(**changes), Asked(labels, values, images))
+        if is_whole(first) and is_whole(second):
+            return interpolated(self, first, second, n, self.settings(**changes), Asked(labels, values, images))
+        own = {name: value for name, value in changes.items() if value is not None}
+        if set(own) - {"steps", "sampler"}:
+            given = ", ".join(sorted(set(own) - {"steps", "sampler"}))
+            raise UsageError(
+                f"{given} was given for a path between pictures", expected="steps and sampler", fix=f"leave out {given}"
+            )
+        return between(self, first, second, n, labels=labels, values=values, images=images, **own)  # type: ignore[arg-type]
+
+    def edit(
+        self,
+        task: "Edit",
+        n: int = 1,
+        *,
+        method: "str | Method | None" = None,
+        noise: float | None = None,
+        steps: int | None = None,
+        sampler: object = None,
+        seed: int = 0,
+        labels: object = None,
+        values: object = None,
+        guidance: float | Sequence[float] | None = None,
+        weights: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        config: SamplingConfig | None = None,
+    ) -> "Edited":
+        """n variants of each of the pictures of `task` (`Inpaint`, `Upscale`, `Deblur`, `Colourise`, `Vary`).
+
+        `method` is how (moments, pigdm, dps, repaint, condition), None the model's own way; `noise` the standard
+        deviation of what the pictures are off, in 8-bit levels. Variant v of picture p has seed `seed + 1000 p + v`.
+        `labels`, `values` and `guidance` are for all, or one for each picture or each variant. See `edits`. Raises
+        UsageError.
+        """
+        from sfumato.experiment.edits.editing import edited, planned
+
+        plan = planned(self, task, n, method=method, noise=noise, seed=seed)
+        own = None if guidance is None or is_number(guidance) else weights_of(plan.each(guidance), plan.count)
+        if config is None:
+            scalar = None if own is not None else guidance
+            usual = self.experiment.sampling if sampler is not None else plan.usual(self.experiment.sampling)
+            config = replace(self, experiment=replace(self.experiment, sampling=usual)).settings(
+                steps=steps, sampler=sampler, guidance=scalar, weights=weights
+            )
+        self._require_sampling(1, seed, config)
+        require_guidance(self, config, own=own is not None)
+        plan.check(config)
+        requests = Requests(plan.told(self, labels, values, steered=config.classifier_guidance is not None), own)
+        denoiser = self._chosen(config)
+        guide = guide_of(self, denoiser, config)
+        config = self._fitted(denoiser, guide, requests, config)
+        with torch.no_grad(), self._precision(denoiser, config):
+            drawn = edited(plan, guide, config, requests, like=self._like(denoiser), progress=progress)
+        return replace(drawn, samples=self._told(drawn.samples, requests))
 
     def path(
         self,

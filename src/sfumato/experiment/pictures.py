@@ -4,6 +4,7 @@ Pictures of the model's size, or of the size that its degradation leaves, are ta
 and resized to the model's size as training would do it.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from sfumato.errors import DataError, UsageError, printable
 from sfumato.experiment.build import DataRecord
 from sfumato.guidance import Degradation
 
-__all__ = ["degraded_shape", "read_pictures", "stored_shape"]
+__all__ = ["degraded_shape", "read_at", "read_pictures", "stored_shape"]
 
 
 def stored_shape(record: DataRecord) -> tuple[int, int, int]:
@@ -51,12 +52,21 @@ def read_pictures(
     """
     whole = stored_shape(record)
     accepted = [whole] if degradation is None else [whole, degraded_shape(record, degradation)]
+    return read_at(path, data, whole, accepted)
+
+
+def read_at(
+    path: Path, data: DataConfig, whole: tuple[int, int, int], accepted: Sequence[tuple[int, int, int]] = ()
+) -> NDArray[np.uint8]:
+    """The pictures of a path, uint8 (n, H, W, C), of a shape in `accepted` as they are, or cropped and resized to
+    `whole`. Raises DataError.
+    """
     plain = replace(
         data, source="folder", path=str(path), size=None, channels=None, pad=None, limit=None, flip=False, cache="off"
     )
     with suppress(DataError):  # pictures of many sizes, grey and colour: prepared below
         found = _load(path, plain)
-        if found.shape[1:] in accepted:
+        if found.shape[1:] in (whole, *accepted):
             return found
     channels = whole[2] if whole[2] in (1, 3) else None
     return _load(path, replace(plain, size=whole[:2], channels=channels))

@@ -2,6 +2,7 @@
 
 from sfumato.figures.curves import schedules
 from sfumato.figures.density import Densities, densities
+from sfumato.figures.edits import Column, edit_sheet
 from sfumato.figures.ema import ema
 from sfumato.figures.field import ScoreField, score_fields
 from sfumato.figures.files import MOVING, STILL, check_target, is_moving, save
@@ -17,12 +18,14 @@ __all__ = [
     "MOVING",
     "STILL",
     "Animation",
+    "Column",
     "Densities",
     "LangevinWalk",
     "ScoreField",
     "animation",
     "check_target",
     "densities",
+    "edit_sheet",
     "ema",
     "embedding",
     "forward",

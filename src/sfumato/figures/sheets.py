@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.ImageFont import FreeTypeFont
 
-__all__ = ["GUTTER", "fitting_columns", "fitting_scale", "grid", "image_sheet", "marker_area"]
+__all__ = ["GUTTER", "fitting_columns", "fitting_scale", "grid", "image_sheet", "marker_area", "write_line"]
 
 GUTTER = 2  # pixels of the finished sheet between tiles and around them
 CAPTION = 16  # pixels that a line of text below a tile takes
@@ -84,14 +84,16 @@ def image_sheet(
     image = Image.fromarray(np.pad(sheet, [(0, below), *[(0, 0)] * (sheet.ndim - 1)], constant_values=255))
     for index, label in enumerate(labels or ()):
         middle = GUTTER + index % columns * wide + width * scale // 2
-        _write(image, label, middle=middle, top=(index // columns + 1) * tall - caption, room=width * scale, colour=INK)
+        write_line(
+            image, label, middle=middle, top=(index // columns + 1) * tall - caption, room=width * scale, colour=INK
+        )
     if shown.note:
         size = image.width
-        _write(image, shown.note, middle=size // 2, top=image.height - below, room=size, colour=FAINT)
+        write_line(image, shown.note, middle=size // 2, top=image.height - below, room=size, colour=FAINT)
     return image
 
 
-def _write(image: Image.Image, text: str, *, middle: int, top: int, room: int, colour: str) -> None:
+def write_line(image: Image.Image, text: str, *, middle: int, top: int, room: int, colour: str) -> None:
     """A line of text centred at `middle`, cut short with … where it is wider than `room` pixels."""
     from PIL import ImageColor, ImageDraw
 
