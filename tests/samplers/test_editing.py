@@ -40,9 +40,25 @@ def start() -> torch.Tensor:
 
 
 def test_walk_by_hand() -> None:
-    """Five steps in jumps of 2, walked three times: back up from 2 and from 4, never from data."""
-    places = [0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 4, 2, 3, 4, 2, 3, 4, 5]
-    assert repaint_moves(5, resamplings=3, jump=2) == [Move(a, b) for a, b in pairwise(places)]
+    """Six steps in jumps of 2, walked three times: back up from 3 and from 5, the last place before data."""
+    places = [0, 1, 2, 3, 1, 2, 3, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5, 6]
+    assert repaint_moves(6, resamplings=3, jump=2) == [Move(a, b) for a, b in pairwise(places)]
+
+
+@pytest.mark.parametrize(("steps", "resamplings", "jump"), [(250, 10, 10), (11, 4, 3), (6, 2, 1), (4, 3, 9)])
+def test_walk_is_the_papers(steps: int, resamplings: int, jump: int) -> None:
+    """Lugmayr et al. 2022, appendix B, whose times count down from T - 1 to 0 and end with -1 for data."""
+    left = dict.fromkeys(range(0, steps - jump, jump), resamplings - 1)
+    time, walked = steps - 1, [steps - 1]
+    while time >= 1:
+        time -= 1
+        walked.append(time)
+        if left.get(time, 0):
+            left[time] -= 1
+            time += jump
+            walked.append(time)
+    places = [steps - 1 - time for time in [*walked, -1]]
+    assert repaint_moves(steps, resamplings=resamplings, jump=jump) == [Move(a, b) for a, b in pairwise(places)]
 
 
 @pytest.mark.parametrize(("steps", "resamplings", "jump"), [(1, 1, 1), (7, 1, 3), (10, 4, 1), (20, 10, 10), (3, 5, 9)])
@@ -130,6 +146,8 @@ def test_what_repaint_refuses() -> None:
         repaint_moves(4, resamplings=0, jump=1)
     with pytest.raises(UsageError, match="mask of shape"):
         next(repaint(Ddim(), D, start(), times, known=KNOWN, mask=torch.ones(3), noise=NOISE))
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        next(repaint(Ddim(), D, start(), times, known=KNOWN, mask=MASK / 2, noise=NOISE))
     with pytest.raises(UsageError, match="DormandPrince"):
         next(repaint(DormandPrince(), D, start(), times, known=KNOWN, mask=MASK, noise=NOISE))
 

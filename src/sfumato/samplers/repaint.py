@@ -41,8 +41,8 @@ class Move:
 def repaint_moves(steps: int, *, resamplings: int, jump: int) -> list[Move]:
     """The walk over the places 0 (noise) … `steps` (data) of a grid, as Lugmayr et al.'s appendix B draws it.
 
-    Every `jump` places the walk goes `jump` places back up and down again, `resamplings` - 1 times; never from data.
-    Moves down are `steps` + (resamplings - 1) jump floor((steps - 1)/jump). Raises UsageError for a number below 1.
+    At the last place before data, and at every `jump`-th one counted from there back to noise, the walk goes `jump`
+    places back up and down again, `resamplings` - 1 times; never from data. Moves down are `steps` + (resamplings - 1) jump floor((steps - 1)/jump). Raises UsageError for a number below 1.
     """
     if min(steps, resamplings, jump) < 1:
         raise UsageError(
@@ -54,7 +54,7 @@ def repaint_moves(steps: int, *, resamplings: int, jump: int) -> list[Move]:
     for place in range(steps):
         moves.append(Move(place, place + 1))
         here = place + 1
-        if here % jump == 0 and here < steps:
+        if jump <= here < steps and (steps - 1 - here) % jump == 0:
             again = [Move(k, k + 1) for k in range(here - jump, here)]
             moves += (resamplings - 1) * [Move(here, here - jump), *again]
     return moves
@@ -70,6 +70,12 @@ def check_known(x: Tensor, mask: Tensor, known: Tensor) -> None:
                 expected="a shape that broadcasts to that of the samples",
                 fix="give (1, 1, H, W) for one mask, (B, C, H, W) for one known picture each",
             )
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise UsageError(
+            "a mask with values between 0 and 1, or outside",
+            expected="1 where the picture is known and 0 where it is to be filled in",
+            fix="round the mask first: (mask > 0.5)",
+        )
 
 
 @torch.no_grad()
