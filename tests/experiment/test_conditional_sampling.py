@@ -203,6 +203,30 @@ def test_a_weaker_self_may_be_untold_but_not_of_other_data(
         model.sample(4, labels="all", config=model.settings(autoguidance=2.0, weaker="points"))
 
 
+def test_a_weaker_self_of_other_classes_is_refused(model: sfumato.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class 3 of one must be class 3 of the other: the same digits in another order are not."""
+    order = replace(model, record=replace(model.record, label_values=tuple(reversed(model.record.label_values))))
+    monkeypatch.setattr("sfumato.experiment.load.load", lambda *_, **__: order)
+    with pytest.raises(UsageError, match="list of classes"):
+        model.sample(2, labels=1, config=model.settings(autoguidance=2.0, weaker="turned"))
+
+
+def test_a_classifier_steers_a_model_of_values_that_still_hears_them(
+    points: sfumato.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels are for the classifier alone, the values for the network: with a flat classifier nothing changes."""
+    monkeypatch.setattr("sfumato.experiment.guiding.classifier_of", lambda _: lambda x, t, k: 0 * x.flatten(1).sum(1))
+    guide = guide_of(points, points.denoiser, points.settings(classifier_guidance=2.0))
+    values, dropped = torch.tensor([[0.5, -1.0], [2.0, 1.0]]), torch.tensor([False, True])
+    x, t = torch.ones(2, 2), torch.tensor(0.5, dtype=torch.float64)
+    with torch.no_grad():
+        steered = guide.steered()(x, t, Condition(torch.tensor([0, 1]), values, dropped=dropped))
+        plain = points.denoiser(x, t, Condition(values=values, dropped=dropped))
+        untold = points.denoiser(x, t)
+    assert torch.equal(steered.x0, plain.x0)
+    assert not torch.equal(plain.x0[0], untold.x0[0])
+
+
 def test_what_guidance_needs_and_is_not_there(model: sfumato.Model, plain: sfumato.Model, runs: Path) -> None:
     for config, part in (
         (model.settings(classifier_guidance=1.0), "sfumato classifier"),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sfumato.condition import Condition
+from sfumato.condition import Condition, ConditionShape
 from sfumato.core import Cond, Denoise, Prediction, Schedule
 from sfumato.errors import UsageError
 from sfumato.experiment.build import DataRecord
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Guide",
     "Requests",
-    "Untold",
+    "Told",
     "averaged_denoiser",
     "guide_of",
     "guided",
@@ -68,18 +68,29 @@ class Requests:
 
 
 @dataclass(frozen=True, slots=True)
-class Untold:
-    """A denoiser that is not told labels and values: of a network that was built without. Pictures stay."""
+class Told:
+    """A denoiser that is told of a condition what its network was built for, and nothing else of it.
+
+    takes: what the network was built to be told.
+    """
 
     denoise: Denoise
+    takes: ConditionShape
 
     @property
     def schedule(self) -> Schedule:
         return self.denoise.schedule
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Prediction:
-        left = None if cond is None or cond.image is None else Condition(image=cond.image)
-        return self.denoise(x_t, t, left)
+        if cond is None:
+            return self.denoise(x_t, t)
+        kept = Condition(
+            labels=cond.labels if self.takes.num_classes else None,
+            values=cond.values if self.takes.num_values else None,
+            image=cond.image if self.takes.image_channels else None,
+            dropped=cond.dropped if self.takes.droppable else None,
+        )
+        return self.denoise(x_t, t, kept if len(kept) else None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,8 +185,7 @@ def guide_of(model: "Model", denoiser: "Denoiser", config: SamplingConfig) -> Gu
     weaker = None if config.weaker is None else weaker_self(model, denoiser, config.weaker)
     if config.classifier_guidance is None:
         return Guide(denoiser, model.record, config, weaker)
-    told: Denoise = denoiser if model.condition_shape.num_classes else Untold(denoiser)
-    return Guide(told, model.record, config, weaker, classifier_of(model))
+    return Guide(Told(denoiser, model.condition_shape), model.record, config, weaker, classifier_of(model))
 
 
 def weaker_self(model: "Model", denoiser: "Denoiser", named: str) -> Denoise:
@@ -194,6 +204,10 @@ def weaker_self(model: "Model", denoiser: "Denoiser", named: str) -> Denoise:
     }
     if other.condition_shape:
         pairs["condition"] = (model.condition_shape, other.condition_shape)
+    if other.condition_shape.num_classes:
+        pairs["list of classes"] = (model.record.label_values, other.record.label_values)
+    if other.condition_shape.num_values:
+        pairs["scale of the values"] = (model.record.conditions, other.record.conditions)
     for what, (one, two) in pairs.items():
         if one != two:
             raise UsageError(
@@ -201,7 +215,7 @@ def weaker_self(model: "Model", denoiser: "Denoiser", named: str) -> Denoise:
                 expected="a weaker self of the same data, told the same",
                 fix="name a run with the same settings but a smaller network or fewer steps, or leave out autoguidance",
             )
-    return other.denoiser if other.condition_shape else Untold(other.denoiser)
+    return Told(other.denoiser, other.condition_shape)
 
 
 def classifier_of(model: "Model") -> LogProb:
