@@ -38,10 +38,10 @@ class ConditionConfig:
     allow_empty_classes: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dropout <= 1:
+        if not 0 <= self.dropout < 1:
             raise ConfigError(
                 f"condition.dropout is {self.dropout}",
-                expected="a share of the examples, from 0 to 1",
+                expected="a share of the examples, from 0 up to, not including, 1, where no label would ever be told",
                 fix="set condition.dropout: 0.1",
             )
         if self.classes is not None:
