@@ -199,6 +199,20 @@ def test_thresholding_by_hand() -> None:
     assert float(Thresholded(Fixed(CosineAngle()), 1.0, low, high)(x0, T).x0[0, 1].min()) == -1.0
 
 
+def test_the_threshold_counts_values_and_not_rounding() -> None:
+    """0.07 of 100 values are 7 of them, although 0.07 * 100 > 7 in floating point: s is the 7th |z|, 1.07."""
+    z = 1 + torch.arange(1, 101, dtype=torch.float64)[None] / 100
+
+    class Fixed(Told):
+        def __call__(self, x_t: Tensor, t: Tensor, cond: Cond | None = None) -> Prediction:
+            return Prediction(x_t, self.schedule.rates(t), z)
+
+    low, high = torch.tensor(-1.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+    assert 0.07 * 100 > 7
+    p = Thresholded(Fixed(CosineAngle()), 0.07, low, high)(z, T)
+    torch.testing.assert_close(p.x0, z.clamp(max=1.07) / 1.07, rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("weight", [math.nan, math.inf, torch.tensor([1.0, math.nan]), torch.ones(2, 2)], ids=repr)
 def test_weights_that_cannot_be_meant(weight: float | Tensor) -> None:
     d = Told(CosineAngle())
