@@ -125,6 +125,14 @@ def test_near_the_floor_the_error_is_too_large_but_not_by_more_than_twice() -> N
     assert 1 < ratio < 2
 
 
+def test_a_single_class_leaves_room() -> None:
+    """All of one class: the error is that of one sample in n + 1 that might have been another."""
+    found = total_variation(torch.tensor([500, 0, 0, 0, 0]), UNEVEN)
+    assert found.value == pytest.approx(0.6)
+    moved = 0.6 / 501
+    assert found.std_error == pytest.approx(math.sqrt(moved * (1 - moved) / 500), rel=1e-9)
+
+
 def test_chi_square_is_scipys() -> None:
     counts = torch.tensor([55, 80, 62, 71, 32])
     expected = stats.chisquare(counts.numpy(), 300 * UNEVEN.numpy())

@@ -3,13 +3,14 @@
     agreement          p = share of samples judged to be what was asked for,
                        error: Wilson's interval of one sigma, sqrt(p (1 - p)/n + 1/(4 n²))/(1 + 1/n)   (Wilson 1927)
     total variation    TV = ½ Σ_k |c_k/n - p_k|, from counts c of n samples and the data's shares p
-                       error: the delta method, ½ sqrt( (Σ_k s_k² q_k - (Σ_k s_k q_k)²)/n ), s_k = sign(q_k - p_k)
+                       error: the delta method, ½ sqrt( (Σ_k s_k² q_k - (Σ_k s_k q_k)²)/n ), s_k = sign(c_k/n - p_k),
+                       with q_k = (c_k + p_k)/(n + 1), one draw of the data's shares added
     its floor          E TV of n draws from p itself, exactly: ½ Σ_k E|X_k/n - p_k|, X_k binomial, and
                        E|X - n p| = 2 m C(n, m) p^m (1 - p)^(n - m + 1), m = floor(n p) + 1            (de Moivre 1730)
     chi-square         Σ_k (c_k - n p_k)²/(n p_k) with K - 1 degrees of freedom                         (Pearson 1900)
 
-Wilson's error does not vanish where all samples agree: 1,000 of 1,000 leave room for one in two thousand. A total
-variation is never below 0, and a perfect model's is its floor in the mean; near the floor the error of the delta method
+Wilson's error does not vanish where all samples agree: 1,000 of 1,000 leave room for one in two thousand; nor does that
+of a total variation where all are of one class. A total variation is never below 0, and a perfect model's is its floor in the mean; near the floor the error of the delta method
 is too large, up to twice, because half of the scatter is folded back.
 """
 
@@ -78,8 +79,8 @@ def total_variation(counts: Tensor, shares: Tensor, provenance: Mapping[str, Fac
     n, p = _counted(counts, shares)
     q = counts.double() / n
     apart = q - p
-    sign = apart.sign()
-    variance = (sign**2 * q).sum() - (sign * q).sum() ** 2
+    sign, likely = apart.sign(), (counts.double() + p) / (n + 1)
+    variance = (sign**2 * likely).sum() - (sign * likely).sum() ** 2
     error = 0.5 * math.sqrt(max(0.0, float(variance)) / n)
     test = chi_square(counts, shares)
     facts: dict[str, Fact] = {
