@@ -80,7 +80,9 @@ def test_the_section_is_written_and_read() -> None:
     assert not ConditionConfig()
 
 
-@pytest.mark.parametrize("settings", [{"dropout": 1.5}, {"dropout": 1.0}, {"dropout": -0.1}, {"labels": True, "classes": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"dropout": 1.5}, {"dropout": 1.0}, {"dropout": -0.1}, {"labels": True, "classes": 0}]
+)
 def test_the_section_refuses_what_it_cannot_mean(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"condition\.(dropout|classes) is"):
         ConditionConfig(**settings)

@@ -42,7 +42,8 @@ def repaint_moves(steps: int, *, resamplings: int, jump: int) -> list[Move]:
     """The walk over the places 0 (noise) … `steps` (data) of a grid, as Lugmayr et al.'s appendix B draws it.
 
     At the last place before data, and at every `jump`-th one counted from there back to noise, the walk goes `jump`
-    places back up and down again, `resamplings` - 1 times; never from data. Moves down are `steps` + (resamplings - 1) jump floor((steps - 1)/jump). Raises UsageError for a number below 1.
+    places back up and down again, `resamplings` - 1 times. Moves down are
+    `steps` + (resamplings - 1) jump floor((steps - 1)/jump). Raises UsageError for a number below 1.
     """
     if min(steps, resamplings, jump) < 1:
         raise UsageError(
