@@ -298,7 +298,7 @@ def test_autocast_keeps_the_sum_of_the_blocks_in_float32() -> None:
         half = network(x, time, cond)
     assert kept == [torch.float32] * 2
     whole = network(x, time, cond)
-    # bfloat16 has 8 bits; a few roundings of 2^-9 in a row, of an output of size 1
+    # bfloat16 has 8 bits; a few roundings of 2^-8 in a row, of an output of size 1
     assert (half.float() - whole).abs().max() < 0.05 * whole.abs().max()
 
 
