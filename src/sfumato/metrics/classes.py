@@ -9,9 +9,10 @@
                        E|X - n p| = 2 m C(n, m) p^m (1 - p)^(n - m + 1), m = floor(n p) + 1            (de Moivre 1730)
     chi-square         Σ_k (c_k - n p_k)²/(n p_k) with K - 1 degrees of freedom                         (Pearson 1900)
 
-Wilson's error does not vanish where all samples agree: 1,000 of 1,000 leave room for one in two thousand; nor does that
-of a total variation where all are of one class. A total variation is never below 0, and a perfect model's is its floor in the mean; near the floor the error of the delta method
-is too large, up to twice, because half of the scatter is folded back.
+Wilson's error does not vanish where all samples agree, 1,000 of 1,000 leave room for one in two thousand; nor does that
+of a total variation where all are of one class. A total variation is never below 0, and a perfect model's is its floor
+in the mean; near the floor the error of the delta method is too large, up to twice, because half of the scatter is
+folded back.
 """
 
 import math
