@@ -13,13 +13,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.naming import trained
 from sfumato.cli.output import note, say
 from sfumato.cli.sample import progress_bar, tell, weights_in_turn, whole
-from sfumato.errors import UsageError, printable
+from sfumato.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,20 +153,20 @@ def _require_sheet(path: Path, *, force: bool) -> None:
 def _method(args: argparse.Namespace, settings: Settings, model: "Model") -> "Method | None":
     """The method with its settings; None for variations, which have none."""
     from sfumato.experiment.config import flag_nodes
-    from sfumato.experiment.edits import method_named, usual_method
-    from sfumato.experiment.schema import read
-    from sfumato.experiment.tree import Branch
+    from sfumato.experiment.edits import Choice, method_named, usual_method
+    from sfumato.experiment.schema import read, to_plain
+    from sfumato.experiment.tree import Branch, assign, tree_of
 
-    own = [(key.removeprefix("method."), text) for key, text in settings if key.startswith("method.")]
+    own = [(key, text) for key, text in settings if key.startswith("method.")]
     if args.action == "vary":
         if own:
-            raise UsageError("--method was given to vary", expected="--strength", fix="leave out --method")
+            raise UsageError(f"--{own[0][0]} was given to vary", expected="--strength", fix=f"leave out --{own[0][0]}")
         return None
     chosen = usual_method(model) if args.method is None else method_named(args.method)
-    if not own:
-        return chosen
-    nodes = {path[0]: node for path, node in flag_nodes(own)}
-    return read(type(chosen), Branch(nodes), origin="--method")
+    tree = cast(Branch, tree_of(to_plain(Choice(chosen)), "method"))
+    for path, node in flag_nodes(own):
+        tree = assign(tree, path, node)
+    return read(Choice, tree, origin="--method").method
 
 
 def _config(
@@ -246,6 +246,12 @@ def _pictures(args: argparse.Namespace, model: "Model", shape: tuple[int, int, i
         indices = data.parts.held_out if len(data.parts.held_out) else data.parts.train
         held: Pixels = data.packed.values[indices[:most]].numpy()
         return held
+    if not Path(args.pictures).exists():
+        raise DataError(
+            f"--pictures {printable(args.pictures)}: there is no such file or folder",
+            expected="a folder of pictures, a picture, an .npz file, or data for held-out pictures of the run",
+            fix="--pictures data",
+        )
     found = read_at(Path(args.pictures), model.experiment.data, shape)
     if len(found) > most:
         note(f"the first {most} of {len(found)} pictures are edited (--limit)")

@@ -24,7 +24,7 @@ from sfumato.experiment.guiding import Guide, Requests
 from sfumato.guidance import Measurement
 from sfumato.samplers import Ancestral, Trailing, repaint, repaint_moves, sample
 
-__all__ = ["METHODS", "Condition", "Dps", "Method", "Moments", "Pigdm", "Repaint", "Site"]
+__all__ = ["METHODS", "Choice", "Condition", "Dps", "Method", "Moments", "Pigdm", "Repaint", "Site"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,6 +208,16 @@ METHODS: dict[str, type[Method]] = {
     "repaint": Repaint,
     "condition": Condition,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The place of a method among settings: `--method.iterations 10`.
+
+    method: how what is missing is drawn.
+    """
+
+    method: Method = Moments()
 
 
 def ancestral(config: SamplingConfig) -> SamplingConfig:
