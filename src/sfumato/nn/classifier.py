@@ -1,8 +1,7 @@
 """Classifiers of noisy data: which class x_t belongs to, given the time, as K logits.
 
     pictures   conv_in (halving, above 16 pixels: the finest level would take most of the time), then levels of residual
-               blocks that the time scales and shifts, each halved by averaging;
-                   R(h, e) = W h + conv silu( (1 + a(e)) ∘ GN(conv silu(GN h)) + b(e) )
+               blocks that the time scales and shifts (`resnet`, film), each halved by averaging;
                logits = W' mean over places of silu(GN h) + b'
     the rest   a residual perceptron with Fourier features of the time, on the flattened values
 
@@ -21,8 +20,9 @@ from sfumato.errors import ConfigError
 from sfumato.nn.config import require_positive
 from sfumato.nn.embeddings import log_spaced_frequencies, sinusoidal_embedding
 from sfumato.nn.fourier_mlp import FourierMlp
+from sfumato.nn.resnet import ResnetBlock
 
-__all__ = ["FlatClassifier", "NoisyClassifierConfig", "PictureClassifier", "TimedBlock"]
+__all__ = ["FlatClassifier", "NoisyClassifierConfig", "PictureClassifier"]
 
 GROUPS = 8  # of group norms; widths are multiples of it
 TURNS = 16  # frequencies of the time embedding
@@ -60,25 +60,6 @@ class NoisyClassifierConfig:
         return FlatClassifier(shape, num_classes, width=4 * self.width, time_span=time_span)
 
 
-class TimedBlock(nn.Module):
-    """R(in_channels, out_channels) of this module: (B, in, H, W) and e (B, E) -> (B, out, H, W)."""
-
-    def __init__(self, in_channels: int, out_channels: int, embedding: int) -> None:
-        super().__init__()
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
-        self.norm1 = nn.GroupNorm(GROUPS, in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(GROUPS, out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.of_time = nn.Linear(embedding, 2 * out_channels)
-
-    def forward(self, h: Tensor, e: Tensor) -> Tensor:
-        """Shortcut plus main path."""
-        scale, shift = self.of_time(e)[:, :, None, None].chunk(2, dim=1)
-        inner = self.norm2(self.conv1(functional.silu(self.norm1(h)))) * (1 + scale) + shift
-        return self.shortcut(h) + self.conv2(functional.silu(inner))
-
-
 class PictureClassifier(nn.Module):
     """The encoder of this module: (B, C, H, W) and time (B,) -> logits (B, K)."""
 
@@ -95,7 +76,10 @@ class PictureClassifier(nn.Module):
         )
         self.conv_in = nn.Conv2d(shape[0], width, 4 if halving else 3, stride=2 if halving else 1, padding=1)
         self.levels = nn.ModuleList(
-            nn.ModuleList(TimedBlock(wide if block else before, wide, embedding) for block in range(depth))
+            nn.ModuleList(
+                ResnetBlock(wide if block else before, wide, embedding=embedding, groups=GROUPS, film=True)
+                for block in range(depth)
+            )
             for before, wide in zip([width, *widths[:-1]], widths, strict=True)
         )
         self.norm_out = nn.GroupNorm(GROUPS, widths[-1])
