@@ -10,7 +10,7 @@ makes the denoiser of every micro-batch, whose samples may have weights of their
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from sfumato.experiment.config import SamplingConfig
 from sfumato.guidance import AutoGuided, ClassifierGuided, Clipped, Guided, Thresholded
 from sfumato.guidance.classifier import LogProb
 from sfumato.training.ema import bare_state
+from sfumato.training.manifest import silent
 from sfumato.training.tensors import check_names
 
 if TYPE_CHECKING:
@@ -232,8 +233,11 @@ def classifier_of(model: "Model") -> LogProb:
     return found
 
 
-def averaged_denoiser(model: "Model", width: float) -> "Denoiser":
-    """The denoiser with the average of a relative width, put together from those that training stored."""
+def averaged_denoiser(model: "Model", width: float, report: Callable[[str], None] = silent) -> "Denoiser":
+    """The denoiser with the average of a relative width, put together from those that training stored.
+
+    Raises UsageError for an exported file and for a width that cannot be had, CheckpointError where nothing is stored.
+    """
     from sfumato.experiment.averages import averaged
 
     if model.folder is None:
@@ -243,7 +247,7 @@ def averaged_denoiser(model: "Model", width: float) -> "Denoiser":
             fix="sample from the run, or leave out ema_width (--ema_width)",
         )
     denoiser = copy.deepcopy(model.denoiser)
-    place(denoiser, averaged(model.folder, width))
+    place(denoiser, averaged(model.folder, width, report=report))
     return denoiser
 
 

@@ -19,7 +19,7 @@ from sfumato.core import Denoiser
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.averages import COARSEST, StoredAverages
 from sfumato.experiment.build import prepare_data
-from sfumato.experiment.guiding import place
+from sfumato.experiment.guiding import averaged_denoiser, place
 from sfumato.experiment.model import Model
 from sfumato.experiment.session import batches_of, held_out_scorer, weights_digest
 from sfumato.training.held_out import HeldOut
@@ -84,9 +84,7 @@ def with_average(model: Model, width: float, report: Report = silent) -> Model:
 
     Raises UsageError for an exported file and for a width that cannot be had, CheckpointError where nothing is stored.
     """
-    tensors = _stored(model, report).average(width).tensors
-    denoiser = copy.deepcopy(model.denoiser)
-    place(denoiser, tensors)
+    denoiser = averaged_denoiser(model, width, report)
     experiment = replace(model.experiment, sampling=replace(model.experiment.sampling, ema_width=None))
     weights = {"ema": denoiser, f"{width:g}": denoiser}
     return replace(model, experiment=experiment, weights=weights, digest=weights_digest(denoiser))
