@@ -237,6 +237,29 @@ def test_film_of_zero_is_none() -> None:
     torch.testing.assert_close(film(x, e), plain(x, e))
 
 
+def test_film_scales_by_the_first_half_and_shifts_by_the_second() -> None:
+    """r (W_s x + W_2 silu(GN(W_1 silu(GN x)) (1 + scale) + shift)), (scale, shift) = W_e e + b_e, by hand."""
+    torch.manual_seed(0)
+    block = ResnetBlock(8, 12, embedding=16, groups=4, film=True, residual_scale=0.7).double()
+    x, e = torch.randn(2, 8, 4, 6, dtype=torch.float64), torch.randn(2, 16, dtype=torch.float64)
+
+    def normed(h: Tensor, norm: nn.GroupNorm) -> Tensor:
+        by_group = h.unflatten(1, (4, -1))
+        mean, var = by_group.mean((2, 3, 4), keepdim=True), by_group.var((2, 3, 4), keepdim=True, correction=0)
+        return ((by_group - mean) / (var + 1e-5).sqrt()).flatten(1, 2) * norm.weight[:, None, None] + (
+            norm.bias[:, None, None]
+        )
+
+    for norm in (block.norm1, block.norm2):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    told = e @ block.time_emb_proj.weight.T + block.time_emb_proj.bias
+    scale, shift = told[:, :12, None, None], told[:, 12:, None, None]
+    h = normed(block.conv1(nn.functional.silu(normed(x, block.norm1))), block.norm2) * (1 + scale) + shift
+    by_hand = 0.7 * (block.conv_shortcut(x) + block.conv2(nn.functional.silu(h)))
+    torch.testing.assert_close(block(x, e), by_hand, rtol=1e-10, atol=1e-10)  # float64, sums in another order
+
+
 def test_dropout_only_in_training() -> None:
     network = built(with_options({"dropout": 0.5}), (1, 8, 8))
     still = built(with_options({"dropout": 0.0}), (1, 8, 8))
