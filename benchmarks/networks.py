@@ -205,7 +205,7 @@ def diffusers_sampling(network: nn.Module, setting: Setting) -> Callable[[], obj
 def against_diffusers(setting: Setting) -> None:
     """DdpmUNet and diffusers' module with the same weights."""
     if importlib.util.find_spec("diffusers") is None:
-        print("diffusers is not installed: pip install diffusers, to compare DdpmUNet with its UNet2DModel")
+        print("diffusers is not installed; pip install 'sfumato[hub]' to compare DdpmUNet with its UNet2DModel")
         return
     session = session_of("DdpmUNet", setting)
     config = session.experiment.network

@@ -279,6 +279,7 @@ OVERFITS = [
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("case", OVERFITS, ids=lambda case: case.name)
 def test_two_examples_are_learned_by_heart(case: Overfit) -> None:
     """Velocity is known but where noise hides which of the two it was: little error is left, and DDIM finds them."""
