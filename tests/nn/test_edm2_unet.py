@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn import Edm2UNet, Edm2UNetConfig
-from sfumato.nn.edm2_unet import CosineAttention, DecoderBlock, EncoderBlock, doubled
+from sfumato.nn.doubling import doubled
+from sfumato.nn.edm2_unet import CosineAttention, DecoderBlock, EncoderBlock
 from sfumato.nn.magnitude import MpConv2d, MpLinear
 
 SMALL = Edm2UNetConfig(widths=(12, 24), depth=1, attention=(4,), head_width=12)

@@ -30,6 +30,7 @@ from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn.conditioning import ConditionEmbedding, joined, require_understood
 from sfumato.nn.config import NetworkConfig, require_positive
+from sfumato.nn.doubling import doubled
 from sfumato.nn.embeddings import sinusoidal_embedding, step_frequencies
 from sfumato.nn.linear_attention import LinearAttention
 from sfumato.nn.unet import require_divisible, require_picture
@@ -188,7 +189,7 @@ class FilmUpLevel(nn.Module):
 
     def forward(self, h: Tensor, e: Tensor, skips: list[Tensor]) -> Tensor:
         """(B, in, H, W) → (B, width, 2H, 2W); takes one skip of `width` channels per block off the end of `skips`."""
-        h = functional.interpolate(h, scale_factor=2, mode="nearest")
+        h = doubled(h)
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), e)
         return self.attention(h)

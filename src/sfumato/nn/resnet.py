@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfumato.nn.attention import EPS
+from sfumato.nn.doubling import doubled
 from sfumato.nn.group_norm import group_norm
 
 __all__ = ["Double", "Downsample", "Halve", "ResnetBlock", "Upsample"]
@@ -37,7 +38,7 @@ class Double(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The larger feature map."""
-        return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+        return doubled(x)
 
 
 class ResnetBlock(nn.Module):
