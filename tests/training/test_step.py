@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,6 +92,27 @@ def gradients_of(made: Session, k: int) -> tuple[dict[str, Tensor], float]:
     names, parameters = zip(*made.denoiser.network.named_parameters(), strict=True)
     found = torch.autograd.grad(loss, parameters)
     return dict(zip(names, found, strict=True)), float(loss.detach())
+
+
+def test_what_dropout_drops_is_a_function_of_seed_step_and_process(session: Make) -> None:
+    """Seen by a network that draws as its dropout would, whatever was drawn before."""
+
+    def drawn(k: int, **settings: Any) -> Tensor:
+        made, seen = session(settings=settings), []
+        made.step.denoiser.network.register_forward_pre_hook(lambda *_: seen.append(torch.rand(8)))
+        torch.rand(k + 3)  # disturbs the generator
+        made.step(k)
+        return seen[0]
+
+    assert drawn(1).equal(drawn(1))
+    assert len({tuple(drawn(k, **{"seed": seed}).tolist()) for k in (0, 1, 2) for seed in (0, 1)}) == 6
+    step, of_process = session().step, []
+    for rank in (0, 1):
+        step.engine = SimpleNamespace(rank=rank, device=torch.device("cpu"))  # type: ignore[assignment]
+        step._seed_dropout(1)
+        of_process.append(torch.rand(8))
+    assert of_process[0].equal(drawn(1))
+    assert not of_process[1].equal(of_process[0])
 
 
 @pytest.mark.parametrize("parts", [2, 4, 8])
