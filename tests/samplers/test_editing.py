@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato.core import NoiseSource, VpSde
+from sfumato.core import Cond, NoiseSource, Prediction, VpSde
+from sfumato.core.kernels import posterior
 from sfumato.errors import UsageError
 from sfumato.samplers import (
     Ancestral,
@@ -138,6 +139,52 @@ def test_samples_do_not_see_each_other() -> None:
         return end.x
 
     torch.testing.assert_close(drawn(0, 4)[2:3], drawn(2, 1), rtol=0, atol=1e-12)
+
+
+def test_each_pass_draws_fresh_noise() -> None:
+    """Steps of the same interval, walked three times from the same guess: what is added is independent (5 errors)."""
+    count = 2000
+    noise, nothing = NoiseSource.of(seed=3, count=count), torch.zeros(1, 2, dtype=torch.float64)
+
+    class Blind:
+        """Guesses 0 and is asked nothing else: a step is then a part of x_t and noise."""
+
+        schedule = SCHEDULE
+
+        def __call__(self, x_t, t, cond=None):  # type: ignore[no-untyped-def]
+            return Prediction(x_t, SCHEDULE.rates(t), torch.zeros_like(x_t))
+
+    x, times = noise.initial((count, 2), like=MASK), Trailing().times(SCHEDULE, 3)
+    added: dict[float, list[torch.Tensor]] = {}
+    for step in repaint(Ancestral(), Blind(), x, times, known=nothing, mask=nothing, noise=noise, resamplings=3):
+        if step.s > 0:
+            kept = posterior(
+                torch.zeros_like(x), step.prediction.x_t, s=SCHEDULE.rates(step.s), t=SCHEDULE.rates(step.t)
+            )
+            added.setdefault(step.t, []).append(((step.x - kept.mean) / kept.std).flatten())
+    assert [len(draws) for draws in added.values()] == [3, 3]
+    for draws in added.values():
+        apart = torch.corrcoef(torch.stack(draws)) - torch.eye(len(draws), dtype=torch.float64)
+        assert float(apart.abs().max()) < 5 / (2 * count) ** 0.5
+
+
+def test_repainting_and_variations_hand_the_condition_on() -> None:
+    """Every call hears it, in the walk down and in the passes that are walked again."""
+    cond, heard = Cond(labels=torch.arange(COUNT)), []
+
+    class Hearing:
+        schedule = SCHEDULE
+
+        def __call__(self, x_t, t, cond=None):  # type: ignore[no-untyped-def]
+            heard.append(cond)
+            return D(x_t, t)
+
+    times = Trailing().times(SCHEDULE, 4)
+    painted = repaint(Heun(), Hearing(), start(), times, known=KNOWN, mask=MASK, noise=NOISE, resamplings=2, cond=cond)
+    varied = vary(Heun(), Hearing(), start(), times, start=0.6, noise=NOISE, cond=cond)
+    assert len([*painted, *varied]) == 4 + 3 + 3
+    assert len(heard) > 10
+    assert all(each is cond for each in heard)
 
 
 def test_what_repaint_refuses() -> None:
