@@ -22,7 +22,7 @@ from sfumato.experiment.build import DataRecord
 from sfumato.experiment.config import Experiment, SamplingConfig
 from sfumato.experiment.edits import Moments, Repaint, psnr
 from sfumato.experiment.edits.plans import Window
-from sfumato.guidance import Blur, Downsampling, LowResolution
+from sfumato.guidance import Blur, Downsampling, Grey, Holes, LowResolution
 from sfumato.samplers import Dpmpp2M, UniformLogSnr
 from sfumato.verify import oracles
 
@@ -59,7 +59,9 @@ def gaussian(channels: int = 1, *, pad: bool = False, steps: int = 24) -> sfumat
     normalization = Normalization("range", (127.5,) * channels, (127.5,) * channels, size, padded)
     shape = (channels, SIDE, SIDE)
     record = DataRecord(shape, True, std, normalization, None, (), "none", 10, 2, ())
-    experiment = Experiment(sampling=SamplingConfig(sampler=Dpmpp2M(), grid=UniformLogSnr(), steps=steps, micro_batch=64))
+    experiment = Experiment(
+        sampling=SamplingConfig(sampler=Dpmpp2M(), grid=UniformLogSnr(), steps=steps, micro_batch=64)
+    )
     network = LinearNetwork(mean, cov, std)
     denoiser = Denoiser(network, VpSde(), Noise(), time_input=NoiseVarianceInput(), data_std=std)
     return sfumato.Model(experiment, record, {"ema": denoiser.requires_grad_(False).eval()}, "none", 1)
@@ -239,7 +241,7 @@ def test_refusals_say_what_would_do(points_run: Path) -> None:
         "hides nothing": Inpaint(given, np.zeros((4, 4), bool)),
         "hides all": Inpaint(given, np.ones((4, 4), bool)),
         "a mask of shape": Inpaint(given, np.zeros((5, 4), bool)),
-        "type uint8 for 2 pictures": Inpaint(given, np.zeros((4, 4), np.uint8)),  # type: ignore[arg-type]
+        "type uint8 for 2 pictures": Inpaint(given, np.zeros((4, 4), np.uint8)),
         "upscale by 3": Upscale(given, 3),
         "upscale: pictures of shape": Upscale(given, 2),
         "std is 0": Deblur(given, 0),
@@ -307,3 +309,20 @@ def test_psnr_counts_what_it_is_told_to() -> None:
     hidden = np.zeros((2, 2, 2), bool)
     hidden[0, 0, 0], hidden[1, 1, 1] = True, True
     assert psnr(results, original, hidden).tolist() == pytest.approx([28.13, 58.92], abs=0.01)
+
+
+def test_what_a_trained_network_sees_is_what_it_was_trained_on() -> None:
+    """The picture made of what is given is that which training made of the original, to the rounding of 8 bits."""
+    model = gaussian(3)
+    record, given = model.record, pictures(gaussian(3))
+    x0 = record.normalization.to_model(torch.from_numpy(given))
+    pairs = [(Upscale(given, 2), LowResolution(2)), (Deblur(given, 0.8), Blur(0.8)), (Colourise(given), Grey())]
+    for task, degradation in pairs:
+        seen, trained = task.degraded(record).seen(record), degradation.picture(x0)
+        assert seen.shape == trained.shape
+        assert float((seen - trained).abs().max()) < 0.51 / 127.5
+    hole = Holes(smallest=0.5, largest=0.5)
+    uniforms = torch.tensor([[0.0, 0.0, 0.0, 0.99]] * 2, dtype=torch.float64)
+    corner = np.zeros((4, 4), bool)
+    corner[:2, 2:] = True
+    assert torch.equal(Inpaint(given, corner).seen(record), hole.picture(x0, uniforms))
