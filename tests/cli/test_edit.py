@@ -63,8 +63,8 @@ def test_inpainting_writes_pictures_with_known_pixels_and_a_sheet(
         image = opened(out / f"{i:06d}.png")
         assert (image[~hidden] == originals[i // 3][~hidden]).all()
         assert (image[hidden] != originals[i // 3][hidden]).any()
-    with Image.open(out / "000004.png") as image:
-        about = image.info
+    with Image.open(out / "000004.png") as written:
+        about = written.info
     assert (about["sfumato:seed"], about["sfumato:edit"], about["sfumato:box"]) == ("1008", "inpaint", "2,1,4,5")
     # 8 pixels six times as large, five columns of them with gutters of 2, a line of heads of 16 pixels
     assert opened(out / "before-after.png").shape == (16 + 2 + 2 * 50, 2 + 5 * 50)
