@@ -128,6 +128,18 @@ def test_a_width_that_was_tracked_is_what_is_put_together(run: Path, tmp_path: P
         assert float((found.tensors[name] - tensor).abs().max()) < 0.2 * spread + 1e-6
 
 
+def test_what_is_put_together_is_the_sum_of_the_fit(run: Path) -> None:
+    """Σ x_i theta_i over all files, in float64 and in another order, with weights of both signs."""
+    stored = StoredAverages(run)
+    weights, files = stored.fitted(0.12).weights, stored.files()
+    assert min(weights) < -0.01
+    moments = [stored.store.read(file).tensors for file in files]
+    for name, tensor in stored.average(0.12).tensors.items():
+        whole = torch.stack([moment[name].double() for moment in moments])
+        expected = (torch.tensor(weights, dtype=torch.float64) @ whole.flatten(1)).reshape(tensor.shape)
+        torch.testing.assert_close(tensor, expected.float(), rtol=1e-6, atol=1e-7)  # a rounding to float32
+
+
 def test_a_stored_width_comes_back(run: Path) -> None:
     """What was tracked is its own best fit; the other weights are rounding errors of float64."""
     store = AverageStore(run)
