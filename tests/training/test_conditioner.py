@@ -319,28 +319,18 @@ def test_a_resumed_run_is_told_what_the_whole_one_was(dropout: float, points: Pa
 
 def test_a_run_with_dropout_labels_and_averages_resumes_bit_by_bit(tmp_path: Path) -> None:
     """A network that drops values, told classes that are dropped too, with a power-function average beside it."""
-    chosen = {
-        **{key: value for key, value in POINTS.items() if key not in ("condition.values", "data.held_out")},
-        **{"network": "DdpmUNet", "network.widths": (8,), "network.attention": (), "network.mid_attention": False},
-        **{"network.num_groups": 4, "network.dropout": 0.5, "network.blocks": 1, "data.limit": 60},
-        **{
-            "training.power_ema": (0.1,),
-            "training.power_ema_every": 2,
-            "training.batch_size": 8,
-            "training.decay": "constant",
-        },
-    }
-    chosen = {key: value for key, value in chosen.items() if key not in ("network.width", "network.depth")}
+    others = ("condition.values", "data.held_out", "network.width", "network.depth")
+    chosen = {key: value for key, value in POINTS.items() if key not in others}
+    chosen |= {"network": "DdpmUNet", "network.widths": (8,), "network.attention": (), "network.mid_attention": False}
+    chosen |= {"network.num_groups": 4, "network.dropout": 0.5, "network.blocks": 1, "data.limit": 60}
+    chosen |= {"training.power_ema": (0.1,), "training.power_ema_every": 2, "training.decay": "constant"}
     whole = sfumato.train("digits", chosen, runs=tmp_path / "whole")
     half = sfumato.train("digits", {**chosen, "training.steps": 4}, runs=tmp_path / "half")
     rest = sfumato.resume(half.folder, {"training.steps": 8})
     one, other = (CheckpointStore(run.folder).load(CheckpointStore(run.folder).find()) for run in (whole, rest))
     assert {"power-0.1"} < set(one.ema) == set(other.ema)
-    for mine, theirs in (
-        (one.model, other.model),
-        (one.optimizer, other.optimizer),
-        *((one.ema[name], other.ema[name]) for name in one.ema),
-    ):
+    pairs = [(one.model, other.model), *((one.ema[name], other.ema[name]) for name in one.ema)]
+    for mine, theirs in (*pairs, (one.optimizer, other.optimizer)):
         assert [name for name in mine if not mine[name].equal(theirs[name])] == []
     stored = [{path.name: path.read_bytes() for path in (run.folder / "averages").iterdir()} for run in (whole, rest)]
     assert len(stored[0]) == 4
