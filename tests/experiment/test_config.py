@@ -10,11 +10,12 @@ from sfumato.data.settings import DataConfig
 from sfumato.errors import ConfigError
 from sfumato.experiment.config import Experiment, SamplingConfig, experiment_yaml, load_experiment, sampling_with
 from sfumato.experiment.describe import describe
+from sfumato.experiment.kinds import kinds
 from sfumato.experiment.schema import read
 from sfumato.experiment.yaml_file import parse_yaml
 from sfumato.nn import ResidualUNetConfig, StepMlpConfig
 from sfumato.objectives import DenoisingLoss, Huber, Mae, MinSnr
-from sfumato.samplers import Ancestral, Ddim
+from sfumato.samplers import Ancestral, Ddim, Sampler
 
 
 @pytest.fixture
@@ -265,3 +266,10 @@ def test_an_objective_without_a_kind_is_a_denoising_loss(section: dict[str, obje
 def test_other_sections_still_name_their_kind() -> None:
     with pytest.raises(ConfigError, match="schedule: has no kind"):
         read(Experiment, {"schedule": {"min_signal_rate": 0.01}})
+
+
+@pytest.mark.parametrize("kind", sorted(kinds(Sampler)))
+def test_every_default_of_a_sampler_reads_back(kind: str) -> None:
+    """config.yaml holds all of them: one that cannot be read again would lose the run."""
+    experiment = load_experiment("digits", {"sampling.sampler": kind})
+    assert read(Experiment, parse_yaml(experiment_yaml(experiment), "again"), origin="again") == experiment

@@ -40,14 +40,14 @@ class Heun(Sampler[None]):
 
     churn: share of each step's length in log noise level that is first gone back up with fresh noise; 0 for none.
     churn_min: noise level below which there is no churn.
-    churn_max: noise level above which there is no churn.
+    churn_max: noise level above which there is no churn; null for none.
     churn_noise: standard deviation of the fresh noise, 1 or slightly above.
     """
 
     order: ClassVar[int] = 2
     churn: float = 0.0
     churn_min: float = 0.0
-    churn_max: float = math.inf
+    churn_max: float | None = None
     churn_noise: float = 1.0
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class Heun(Sampler[None]):
                     expected="a number, 0 or above",
                     fix=f"set sampling.sampler.{name}: {0 if name == 'churn' else 1}",
                 )
-        if not 0 <= self.churn_min < self.churn_max:
+        if not 0 <= self.churn_min < self.highest:
             raise ConfigError(
                 f"sampler.churn_min and sampler.churn_max are {self.churn_min} and {self.churn_max}",
                 expected="two increasing noise levels, 0 or above",
@@ -69,6 +69,11 @@ class Heun(Sampler[None]):
     def deterministic(self) -> bool:
         return self.churn == 0
 
+    @property
+    def highest(self) -> float:
+        """The noise level above which there is no churn."""
+        return math.inf if self.churn_max is None else self.churn_max
+
     def calls(self, steps: int) -> int:
         return 2 * steps - 1
 
@@ -78,7 +83,7 @@ class Heun(Sampler[None]):
     def raised(self, schedule: Schedule, t: float, s: float) -> float:
         """The time that the step from t to s > 0 starts from: later than t where there is churn, at most 1."""
         now, then = schedule.rates(t), schedule.rates(s)
-        if self.churn == 0 or not self.churn_min <= float(now.noise_level) <= self.churn_max:
+        if self.churn == 0 or not self.churn_min <= float(now.noise_level) <= self.highest:
             return t
         back_up = min(self.churn * half_step(now, then), MOST_CHURN)
         return max(t, float(schedule.time(now.log_snr - 2 * back_up)))
