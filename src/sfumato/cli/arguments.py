@@ -17,14 +17,16 @@ from sfumato.errors import UsageError
 
 __all__ = ["CommandLine", "Parser", "Settings", "asks_for_help", "split"]
 
+NEGATIVE = re.compile(r"-(\.?\d|inf|nan)")
 Settings = list[tuple[str, str | None]]  # a flag without a value has no text
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that raises UsageError, knows no abbreviations, and remembers which options it was given."""
+    """argparse that raises UsageError, knows no abbreviations, and remembers which options were declared."""
 
     def __init__(self, command: str, summary: str, *, usage: str | None = None) -> None:
         self.declared: list[str] = []
+        self.taking: list[str] = []  # those that take exactly one value
         self.settings_help: Callable[[], str] | None = None  # what --help adds, made only when it is asked for
         super().__init__(
             prog=f"sfumato {command}".strip(),
@@ -38,6 +40,7 @@ class Parser(argparse.ArgumentParser):
         """As argparse's; the option strings are remembered."""
         action = super().add_argument(*names, **options)
         self.declared += action.option_strings
+        self.taking += action.option_strings if action.nargs is None else ()
         return action
 
     def format_help(self) -> str:
@@ -75,7 +78,8 @@ class CommandLine:
 def split(argv: Sequence[str], parser: Parser, *, takes_settings: bool) -> CommandLine:
     """Separate declared options from settings.
 
-    Raises UsageError for an option that is unknown where no settings are taken, naming the nearest.
+    Raises UsageError for an option that is unknown where no settings are taken, naming the nearest, and for an empty
+    setting, which a shell makes of a variable that is not set.
     """
     rest: list[str] = []
     settings: Settings = []
@@ -87,13 +91,16 @@ def split(argv: Sequence[str], parser: Parser, *, takes_settings: bool) -> Comma
             rest += [word, *words]
             break
         if not option.startswith("--") or option in parser.declared:
-            rest.append(word)
+            negative = word in parser.taking and word.startswith("--") and bool(words) and NEGATIVE.match(words[0])
+            rest.append(f"{word}={words.pop(0)}" if negative else word)  # "-1,2" looks like an option to argparse
             continue
         _require_setting(option, parser, takes_settings)
         value: str | None = text
         if not equals:
             alone = not words or words[0].startswith("--") or words[0] in parser.declared
             value = None if alone else words.pop(0)
+        if value is not None and not value.strip():
+            raise UsageError(f"{option} is empty", expected="a value", fix=f"{option} null, or leave out {option}")
         settings.append((option.removeprefix("--"), value))
     return CommandLine(rest, settings)
 
