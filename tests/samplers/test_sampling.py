@@ -341,6 +341,10 @@ def test_samples_that_are_not_finite_are_an_error_naming_the_first() -> None:
     times = Trailing().times(CosineAngle(), 3)
     with pytest.raises(NumericsError, match=r"2 of 6 samples are not finite .*\(first: sample 2"):
         list(sample(Ddim(), Explodes(), torch.zeros(6, 2), times, noise=NoiseSource.of(seed=0, count=6)))
+    filled = {"noise": NoiseSource.of(seed=0, count=6)}
+    assert len(list(sample(Ddim(), Explodes(), torch.zeros(6, 2), times, wanted=2, **filled))) == 3
+    with pytest.raises(NumericsError, match="1 of 3 samples"):
+        list(sample(Ddim(), Explodes(), torch.zeros(6, 2), times, wanted=3, **filled))
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan")])

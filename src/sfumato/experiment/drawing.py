@@ -31,12 +31,12 @@ class Drawn:
 
 
 def walk(
-    guide: Guide, config: SamplingConfig, asked: Requests, *, seed: int, first: int, like: Tensor
+    guide: Guide, config: SamplingConfig, asked: Requests, *, seed: int, first: int, wanted: int, like: Tensor
 ) -> Iterator[Step]:
     """The steps of one micro-batch: samples first … first + micro_batch - 1 of the seed, in model units.
 
-    `asked` is that of these samples alone. With an adaptive sampler the times of the grid are those at which its path
-    is seen.
+    `asked` is that of these samples alone, and the first `wanted` of them must come out finite. With an adaptive
+    sampler the times of the grid are those at which its path is seen.
     """
     noise = NoiseSource.of(seed=seed, count=config.micro_batch, first=first)
     d = guide.steered(asked)
@@ -44,7 +44,7 @@ def walk(
     if start.ndim == 4:
         start = start.contiguous(memory_format=torch.channels_last)
     times = config.grid.times(d.schedule, config.steps)
-    return sample(config.sampler, d, start, times, noise=noise, cond=asked.cond)
+    return sample(config.sampler, d, start, times, noise=noise, cond=asked.cond, wanted=wanted)
 
 
 def draw(
@@ -83,7 +83,7 @@ def draw_counted(
     values, calls = [], []
     for first in batches:
         last, part = None, asked.part(first, size, count=count, device=like.device)
-        for last in walk(guide, config, part, seed=seed, first=first, like=like):  # noqa: B007
+        for last in walk(guide, config, part, seed=seed, first=first, wanted=count - first, like=like):  # noqa: B007
             done += 1
             if progress is not None:
                 progress(done, total)

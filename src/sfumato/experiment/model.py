@@ -328,7 +328,7 @@ class Model:
         part = requests.part(0, config.micro_batch, count=n, device=like.device)
         times, states, guesses = [], [], []
         with torch.no_grad(), self._precision(denoiser, config):
-            for step in walk(guide, config, part, seed=seed, first=0, like=like):
+            for step in walk(guide, config, part, seed=seed, first=0, wanted=n, like=like):
                 times.append(step.t)
                 r = step.prediction.rates
                 power = float((r.alpha**2 + r.sigma**2).sqrt())

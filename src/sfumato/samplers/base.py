@@ -107,13 +107,21 @@ def check_times(times: Sequence[float]) -> None:
 
 @torch.no_grad()
 def sample(
-    sampler: Sampler[S], d: Denoise, x: Tensor, times: Sequence[float], *, noise: NoiseSource, cond: Cond | None = None
+    sampler: Sampler[S],
+    d: Denoise,
+    x: Tensor,
+    times: Sequence[float],
+    *,
+    noise: NoiseSource,
+    cond: Cond | None = None,
+    wanted: int | None = None,
 ) -> Iterator[Step]:
     """Walk x (B, *) down `times` and yield every step; one `Step` per interval.
 
     For an adaptive sampler [1, 0] are times enough; more of them are places where the path is seen.
 
-    Raises NumericsError when the final samples are not finite, naming the first bad sample.
+    `wanted`: only the first so many are of interest, the rest fill a batch up; all by default. Raises NumericsError
+    when one of those is not finite at the end, naming the first.
     """
     check_times(times)
     state, done, each = sampler.init(x), 0, torch.zeros(len(x), dtype=torch.int64)
@@ -122,7 +130,7 @@ def sample(
         x, state, done = stepped.x, stepped.state, done + stepped.calls
         each = each + (stepped.calls if stepped.calls_each is None else stepped.calls_each)
         if s == times[-1]:
-            check_finite(x, s)
+            check_finite(x[:wanted], s)
         yield Step(x, t, s, stepped.prediction, done, each)
 
 
@@ -134,5 +142,5 @@ def check_finite(x: Tensor, s: float) -> None:
         raise NumericsError(
             f"{len(bad)} of {len(x)} samples are not finite at t = {s:.4g} (first: sample {bad[0]} of the batch)",
             expected="finite values from every step of the sampler",
-            fix="sample in float32, with more steps, or from an earlier checkpoint",
+            fix="sample in float32, with more steps or less guidance, or from an earlier checkpoint",
         )
