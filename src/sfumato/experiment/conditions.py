@@ -182,16 +182,26 @@ def _require_dropout(known: Tellable, asked: Asked) -> None:
             expected="a label or value for every sample",
             fix="labels='all' (--label all)" if known.shape.num_classes else "give values (--value)",
         )
-    if asked.labels is not None and asked.values is not None and not isinstance(asked.values, str):
+    told = asked.values is not None and not (isinstance(asked.values, str) and _canonical(asked.values) == NONE)
+    if asked.labels is not None and told:
         raise UsageError(
-            "values were given, and no label at all",
+            "values were given, and no label at all (none)",
             expected="label and values together, or neither: they are left out as one",
             fix="leave the values out too (--value), or name a class (--label all)",
         )
 
 
-def _or_none(known: Tellable) -> str:
-    return ", or labels='none' (--label none)" if known.dropout > 0 else ""
+def _or_none(known: Tellable, values: bool = False) -> str:
+    said = ", or values='none' (--value none)" if values else ", or labels='none' (--label none)"
+    return said if known.dropout > 0 else ""
+
+
+def _reals(count: int) -> str:
+    return "1 real number" if count == 1 else f"{count} real numbers"
+
+
+def _example(count: int) -> str:
+    return ",".join(f"{0.3 + part:g}" for part in range(count))
 
 
 def _canonical(text: str) -> str:
@@ -240,11 +250,25 @@ def _index(known: Tellable, label: object) -> int:
             expected="a class for every sample of a batch",
             fix="give it any label and guidance 0, which draws it without",
         )
+    said = printable(label) if isinstance(label, str) and label.strip() else repr(label)
     raise UsageError(
-        f"there is no class {printable(label) if isinstance(label, str) else repr(label)} in {known.name!r}",
-        expected=f"an index in 0..{last}, or a class: {_listed(names_of(record))}",
+        f"there is no class {said} in {known.name!r}",
+        expected=_texts_of(record)
+        if isinstance(label, str)
+        else f"an index in 0..{last}, or a class: {_listed(names_of(record))}",
         fix=_nearest_class(known, label),
     )
+
+
+def _texts_of(record: DataRecord) -> str:
+    """The texts that name a class: the names, and the numbers that stand for them."""
+    written, last = record.label_values, len(record.label_values) - 1
+    named = f"one of {last + 1} classes: {_listed(names_of(record))}"
+    if all(isinstance(value, str) for value in written) or written == tuple(range(last + 1)):
+        return f"{named}; or its number in 0..{last}"
+    if record.class_names is None:
+        return named
+    return f"{named}; or its number in the data: {_listed([str(value) for value in written])}"
 
 
 def _nearest_class(known: Tellable, label: object) -> str:
@@ -252,7 +276,7 @@ def _nearest_class(known: Tellable, label: object) -> str:
     if isinstance(label, int | np.integer | float) and not isinstance(label, bool) and math.isfinite(label):
         near: str | None = names[min(max(round(label), 0), len(names) - 1)]
     else:
-        near = nearest(str(label), names)
+        near = nearest(str(label), names) if str(label).strip() else None
     return f"did you mean {printable(near)}?" if near else f"labels='all' (--label all){_or_none(known)}"
 
 
@@ -268,8 +292,14 @@ def _values(known: Tellable, given: object, n: int) -> Tensor:
     if given is None:
         raise UsageError(
             f"no values were given to {known.name!r}, which was trained with {count} of them{called}",
-            expected=f"{count} real numbers, in units of the data",
-            fix="give values=… (--value 0.3)" + (", or values='none' (--value none)" if known.dropout > 0 else ""),
+            expected=f"{_reals(count)}, in units of the data",
+            fix=f"give values=… (--value {_example(count)}){_or_none(known, known.num_classes == 0)}",
+        )
+    if isinstance(given, str) and _canonical(given) == NONE:
+        raise UsageError(
+            "a label was given, and no values at all (none)",
+            expected="label and values together, or neither: they are left out as one",
+            fix="leave the label out too (--label none), or give values (--value 0.3)",
         )
     raw = _numbers(given)
     if raw.ndim < 2:
@@ -278,8 +308,8 @@ def _values(known: Tellable, given: object, n: int) -> Tensor:
     if raw.ndim != 2 or raw.shape[1] != count or not (turns or len(raw) == n):
         raise UsageError(
             f"values of shape {raw.shape} were given for {n} samples",
-            expected=f"{count} real numbers{called} for all samples, or as many for each",
-            fix=f"give an array of shape ({n}, {count}), or ({count},)",
+            expected=f"{_reals(count)}{called} for all samples, or as many for each",
+            fix=f"give an array of shape ({n}, {count}), or ({count},) (--value {_example(count)})",
         )
     if not np.isfinite(raw).all():
         row = int(np.flatnonzero(~np.isfinite(raw).all(axis=1))[0])
@@ -289,6 +319,12 @@ def _values(known: Tellable, given: object, n: int) -> Tensor:
             fix="give numbers within the range of the data",
         )
     told = known.record.conditions_to_model(torch.from_numpy(raw))
+    if not bool(told.isfinite().all()):
+        raise UsageError(
+            f"values of up to {np.abs(raw).max():g} were given to {known.name!r}",
+            expected="numbers that single precision holds",
+            fix="give numbers within the range of the data",
+        )
     return told[torch.arange(n) % len(told)]
 
 
