@@ -110,10 +110,22 @@ def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report
 
 
 def checkpoint_at(place: Path, runs: Path) -> Path | None:
-    """The folder of one checkpoint, RUN/checkpoints/step-00001000, where that is what was named."""
+    """The folder of one checkpoint, RUN/checkpoints/step-00001000, where that is what was named.
+
+    Raises CheckpointError where a run that is there has no such checkpoint.
+    """
     for path in (place, runs / place):
-        if path.parent.name == "checkpoints" and path.name.startswith("step-") and path.is_dir():
+        if path.parent.name != "checkpoints" or not path.name.startswith("step-"):
+            continue
+        if path.is_dir():
             return path
+        if path.parent.is_dir():
+            there = sorted(step.name for step in path.parent.glob("step-*"))
+            raise CheckpointError(
+                f"there is no checkpoint {path}",
+                expected=f"one of those that {path.parent} holds: {', '.join(there[-8:]) or 'none'}",
+                fix=f"name {path.parent / there[0]}" if there else f"name the run: {path.parent.parent}",
+            )
     return None
 
 

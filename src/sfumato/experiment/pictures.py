@@ -73,6 +73,12 @@ def read_at(
 
 
 def _load(path: Path, config: DataConfig) -> NDArray[np.uint8]:
+    if not path.exists():
+        raise DataError(
+            f"{printable(path)}: there is no such file or folder",
+            expected="a folder of pictures, one picture, an .npz or an .npy file",
+            fix="name pictures that are there",
+        )
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         try:
             return decode(path, Preparation.of(config)).pixels[None]
