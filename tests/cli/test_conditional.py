@@ -111,6 +111,10 @@ REFUSED = [
     (["told", "--label", "1", "--guidance", "nan"], ["guidance", "not finite"]),
     (["told", "--label", "1", "--guidance", "-1"], ["guidance", "negative", "--guidance 2"]),
     (["told", "--label", "1", "--guidance", "1,x"], ["--guidance 1,x", "--guidance 0,1,2,4"]),
+    (["told", "--label", "1", "--guidance", ""], ["--guidance is empty", "--guidance 2"]),
+    (["told", "--label", "1", "--guidance_interval", ""], ["--guidance_interval is empty", "null"]),
+    (["told", "--label", "-1,2"], ["no class -1", "0..9"]),
+    (["told", "--label", ""], ["no class ''", "0..9"]),
     (["told", "--label", "1", "--guidance_interval", "0.2,5"], ["guidance_interval", "--guidance 2"]),
     (["told", "--label", "1", "--autoguidance", "2"], ["autoguidance", "weaker"]),
     (["told", "--label", "1", "--dynamic_threshold", "2"], ["dynamic_threshold", "--dynamic_threshold 0.995"]),
@@ -137,6 +141,46 @@ def test_refusals_leave_nothing_behind(
     for part in parts:
         assert part in " ".join(error.values() if isinstance(error, dict) else [error]), error
     assert not out.exists()
+
+
+def test_weights_that_take_turns_within_an_interval(document: Callable[..., Any], tmp_path: Path) -> None:
+    found = {}
+    for name, words in {"in turn": ["0,3"], "one": ["3"], "elsewhere": ["0,3", "--guidance_interval", "0.2,5"]}.items():
+        out = tmp_path / f"{name}.npz"
+        document("sample", "told", "-n", "2", "--label", "1", "--guidance", *words, "--out", str(out))
+        found[name] = np.load(out)["images"]
+    assert (found["in turn"][1] == found["one"][1]).all()
+    assert (found["in turn"][0] != found["one"][0]).any()
+    assert (found["elsewhere"] != found["in turn"]).any()
+    out = str(tmp_path / "x.npz")
+    said = document("sample", "told", "-n", "1", "--label", "1", "--guidance", "0,3", "--out", out)
+    assert said["guidance"] == [0, 3]
+
+
+def test_values_below_zero_are_values(tmp_path: Path, document: Callable[..., Any]) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "turned.npz", images=images, conditions=rng.normal(size=(60, 2)))
+    words = [*TINY, *SMALL, "--data.path", str(tmp_path / "turned.npz"), "--condition.values", "true"]
+    document("train", "digits", "--data.source", "folder", *words, "--name", "turned")
+    for index, given in enumerate((["--value", "-1,.5"], ["--value=-1,.5"], ["--value", " -1, 0.5"])):
+        out = tmp_path / f"{index}.npz"
+        document("sample", "turned", "-n", "1", *given, "--out", str(out))
+        assert np.load(out)["conditions"] == pytest.approx(np.array([[-1, 0.5]]))
+    document("sample", "turned", "-n", "1", "--value", "-inf,1", "--out", str(tmp_path / "x.npz"), code=2)
+
+
+def test_what_is_not_there_is_named(runs: Path, document: Callable[..., Any], tmp_path: Path) -> None:
+    out = str(tmp_path / "x.npz")
+    error = document("sample", "super", "--pictures", str(tmp_path / "none"), "--out", out, code=3)["error"]
+    assert "no such file or folder" in error["what"]
+    assert "data.path" not in error["fix"]
+    words = ("--label", "1", "--autoguidance", "2", "--weaker", "told/checkpoints/step-00000001")
+    error = document("sample", "told", *words, "--out", out, code=4)["error"]
+    there = sorted(path.name for path in (runs / "told" / "checkpoints").iterdir())
+    assert "step-00000001" in error["what"]
+    assert there[0] in error["expected"]
+    assert there[0] in error["fix"]
 
 
 def test_what_is_missing_for_guidance_is_a_matter_of_files(document: Callable[..., Any], tmp_path: Path) -> None:

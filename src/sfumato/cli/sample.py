@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     require_free_target(out, 1 if args.count is None else args.count, force=args.force, folder=folder)
     model = load(args.run, runs=args.runs, device=args.device, report=note)
     own = weights_in_turn(args.guidance)
-    config = _chosen(args, settings, model, weight=args.guidance if own is None else None)
+    config = _chosen(args, settings, model, weight=args.guidance if own is None else repr(own[0]))
     asked = asked_in(args, model)
     count = args.count if args.count is not None else USUAL if asked.images is None else len(asked.images)
     require_free_target(out, count, force=args.force, folder=folder)
@@ -103,6 +103,8 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         )
     seconds = time.perf_counter() - started
     about = {"run": str(args.run), "digest": model.digest, **settings_of(config)}
+    if own is not None:
+        about["guidance"] = own
     written = write_samples(out, samples, about, force=args.force, folder=folder)
     return {"out": str(out), "files": len(written), "seed": args.seed, **_told(out, samples, config, seconds), **about}
 
@@ -111,6 +113,8 @@ def _chosen(args: argparse.Namespace, settings: Settings, model: "Model", *, wei
     """The run's settings of sampling with those of the command laid over them."""
     from sfumato.experiment.config import sampling_with
 
+    if weight is not None and not weight.strip():
+        raise UsageError("--guidance is empty", expected="a weight", fix="--guidance 2, or leave out --guidance")
     short = {"steps": args.steps, "sampler": args.sampler, "guidance": weight, "weights": args.weights}
     named = [(key.removeprefix("sampling."), text) for key, text in settings]
     named += [(key, text) for key, text in short.items() if text is not None]
