@@ -22,6 +22,9 @@ ways; `film`, `head_width`, `num_groups` and `resample_in_blocks` are its resnet
 norm_num_groups (with attn_norm_num_groups) and its Resnet block types. Two things differ where training starts:
 `zero_init`, and the rows of classes, of standard deviation 0.02 instead of 1. With PyTorch's usual weights the
 embedding of the time has one of about 0.1: beside rows of 1 the time would drown.
+Where diffusers' defaults and Ho et al.'s own code differ, diffusers' are taken, so checkpoints converted from that code
+(`freq_shift` 1) would give other numbers here: they have sines before cosines, f_i = 10000^(−i/(w_1/2 − 1)), 1e-6 added
+to variances, and padding on one side only where they halve.
 With the defaults, which are Ho et al.'s for CIFAR-10, there are 35,746,307 parameters at 3 × 32 × 32.
 Source: Ho et al. 2020, appendix B; options: Song et al. 2021 (DDPM++), Dhariwal & Nichol 2021 (ADM), sections 3 and A.
 """
