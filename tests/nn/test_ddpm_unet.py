@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,7 @@ from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn import DdpmUNet, DdpmUNetConfig
 from sfumato.nn.ddpm_unet import step_features
-from sfumato.nn.resnet import Downsample, ResnetBlock
+from sfumato.nn.resnet import Double, Downsample, Halve, ResnetBlock
 
 SMALL = DdpmUNetConfig(widths=(8, 12), blocks=1, attention=(4,), num_groups=4, dropout=0.0)
 ALL = ConditionShape(num_classes=3, num_values=2, image_channels=1)
@@ -237,10 +238,19 @@ def test_film_of_zero_is_none() -> None:
     torch.testing.assert_close(film(x, e), plain(x, e))
 
 
-def test_film_scales_by_the_first_half_and_shifts_by_the_second() -> None:
-    """r (W_s x + W_2 silu(GN(W_1 silu(GN x)) (1 + scale) + shift)), (scale, shift) = W_e e + b_e, by hand."""
+def halved(x: Tensor) -> Tensor:
+    return (x[..., ::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, ::2] + x[..., 1::2, 1::2]) / 4
+
+
+def repeated(x: Tensor) -> Tensor:
+    return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+
+@pytest.mark.parametrize(("module", "resampled"), [(None, lambda x: x), (Halve(), halved), (Double(), repeated)])
+def test_film_block_by_hand(module: nn.Module | None, resampled: Callable[[Tensor], Tensor]) -> None:
+    """r (W_s S(x) + W_2 silu(GN(W_1 S(silu(GN x))) (1 + scale) + shift)), (scale, shift) = W_e e + b_e."""
     torch.manual_seed(0)
-    block = ResnetBlock(8, 12, embedding=16, groups=4, film=True, residual_scale=0.7).double()
+    block = ResnetBlock(8, 12, embedding=16, groups=4, film=True, residual_scale=0.7, resample=module).double()
     x, e = torch.randn(2, 8, 4, 6, dtype=torch.float64), torch.randn(2, 16, dtype=torch.float64)
 
     def normed(h: Tensor, norm: nn.GroupNorm) -> Tensor:
@@ -255,8 +265,9 @@ def test_film_scales_by_the_first_half_and_shifts_by_the_second() -> None:
         nn.init.normal_(norm.bias)
     told = e @ block.time_emb_proj.weight.T + block.time_emb_proj.bias
     scale, shift = told[:, :12, None, None], told[:, 12:, None, None]
-    h = normed(block.conv1(nn.functional.silu(normed(x, block.norm1))), block.norm2) * (1 + scale) + shift
-    by_hand = 0.7 * (block.conv_shortcut(x) + block.conv2(nn.functional.silu(h)))
+    h = block.conv1(resampled(nn.functional.silu(normed(x, block.norm1))))
+    h = normed(h, block.norm2) * (1 + scale) + shift
+    by_hand = 0.7 * (block.conv_shortcut(resampled(x)) + block.conv2(nn.functional.silu(h)))
     torch.testing.assert_close(block(x, e), by_hand, rtol=1e-10, atol=1e-10)  # float64, sums in another order
 
 
