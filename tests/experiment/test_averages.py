@@ -95,6 +95,28 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, monkeypatch
         assert files(resumed.folder) == expected, kill_at
 
 
+def test_a_run_with_dropout_and_labels_resumes_bit_by_bit(tmp_path: Path) -> None:
+    """A network that drops values, told classes that are dropped too, with an average beside it."""
+    chosen = {**KEPT, "training.steps": 8, "training.checkpoint_every": 4, "training.power_ema": (0.1,)}
+    chosen |= {"training.batch_size": 8, "training.decay": "constant", "training.precision": "float32"}
+    chosen |= {"training.preview_every": 0, "training.evaluate_every": 0, "training.compile": "off", "data.limit": 60}
+    chosen |= {"network": "DdpmUNet", "network.widths": (8,), "network.attention": (), "network.mid_attention": False}
+    chosen |= {"network.num_groups": 4, "network.dropout": 0.5, "condition.labels": True, "condition.dropout": 0.2}
+    whole = sfumato.train("digits", chosen, runs=tmp_path / "whole")
+    half = sfumato.train("digits", {**chosen, "training.steps": 4}, runs=tmp_path / "half")
+    rest = sfumato.resume(half.folder, {"training.steps": 8})
+    one, other = (CheckpointStore(run.folder).load(CheckpointStore(run.folder).find()) for run in (whole, rest))
+    assert {"power-0.1"} < set(one.ema) == set(other.ema)
+    pairs = [(one.model, other.model), *((one.ema[name], other.ema[name]) for name in one.ema)]
+    for mine, theirs in (*pairs, (one.optimizer, other.optimizer)):
+        assert [name for name in mine if not mine[name].equal(theirs[name])] == []
+    stored, again = (
+        {path.name: path.read_bytes() for path in (run.folder / "averages").iterdir() if "00008" in path.name}
+        for run in (whole, rest)
+    )
+    assert stored == again != {}
+
+
 def test_an_extended_run_keeps_what_one_planned_longer_keeps(tmp_path: Path) -> None:
     """Its first end, step 10, is no multiple of the interval; with room for 4 moments it is dropped again."""
     small = {**SMALL, **KEPT, "training.power_ema_disk": 4.5 * 2 * 6.2e3 / 1e9}

@@ -136,6 +136,22 @@ def test_labels_are_dropped_as_often_as_asked(dropout: float) -> None:
         assert len({tuple(mask.tolist()) for mask in masks}) == 10
 
 
+def test_each_draw_has_a_purpose_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is dropped says nothing of where holes are; both are drawn for (seed, purpose, step), the held-out once."""
+    drawn: list[tuple[Any, ...]] = []
+
+    def recorded(*words: Any) -> Tensor:
+        drawn.append(words)
+        return batch_uniforms(*words)
+
+    monkeypatch.setattr("sfumato.training.conditioner.batch_uniforms", recorded)
+    batch = Batch(torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64), torch.arange(4))
+    conditioner = Conditioner(labels=True, image=Holes(), dropout=0.5, seed=7)
+    conditioner.training(batch, 3, total=12, part=slice(4, 8))
+    conditioner.plain(batch, "held-out holes")
+    assert drawn == [((12,), 7, "label-drop", 3), ((12, 4), 7, "degradation", 3), ((4, 4), 7, "held-out holes")]
+
+
 def test_what_is_dropped_is_a_function_of_seed_and_step(pictures: Path) -> None:
     session = made(pictures, {"seed": 4})
     [(examples, _)] = session.step.parts(9)
@@ -315,26 +331,6 @@ def test_a_resumed_run_is_told_what_the_whole_one_was(dropout: float, points: Pa
     ):
         assert set(mine) == set(theirs)
         assert [name for name in mine if not mine[name].equal(theirs[name])] == []
-
-
-def test_a_run_with_dropout_labels_and_averages_resumes_bit_by_bit(tmp_path: Path) -> None:
-    """A network that drops values, told classes that are dropped too, with a power-function average beside it."""
-    others = ("condition.values", "data.held_out", "network.width", "network.depth")
-    chosen = {key: value for key, value in POINTS.items() if key not in others}
-    chosen |= {"network": "DdpmUNet", "network.widths": (8,), "network.attention": (), "network.mid_attention": False}
-    chosen |= {"network.num_groups": 4, "network.dropout": 0.5, "network.blocks": 1, "data.limit": 60}
-    chosen |= {"training.power_ema": (0.1,), "training.power_ema_every": 2, "training.decay": "constant"}
-    whole = sfumato.train("digits", chosen, runs=tmp_path / "whole")
-    half = sfumato.train("digits", {**chosen, "training.steps": 4}, runs=tmp_path / "half")
-    rest = sfumato.resume(half.folder, {"training.steps": 8})
-    one, other = (CheckpointStore(run.folder).load(CheckpointStore(run.folder).find()) for run in (whole, rest))
-    assert {"power-0.1"} < set(one.ema) == set(other.ema)
-    pairs = [(one.model, other.model), *((one.ema[name], other.ema[name]) for name in one.ema)]
-    for mine, theirs in (*pairs, (one.optimizer, other.optimizer)):
-        assert [name for name in mine if not mine[name].equal(theirs[name])] == []
-    stored = [{path.name: path.read_bytes() for path in (run.folder / "averages").iterdir()} for run in (whole, rest)]
-    assert len(stored[0]) == 4
-    assert stored[0] == stored[1]
 
 
 def test_a_model_learns_the_law_of_each_class_and_number(points: Path) -> None:
