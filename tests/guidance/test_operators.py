@@ -192,6 +192,8 @@ def test_settings_that_cannot_be_meant(make: object) -> None:
 
 
 def test_bad_masks_and_measurements() -> None:
+    with pytest.raises(UsageError, match="shown as one channel"):
+        Masking(torch.ones(1, 3, 4, 4)).shown(torch.zeros(2, 3, 4, 4))
     with pytest.raises(UsageError, match="mask"):
         Masking(torch.tensor([0.0, 0.5]))
     with pytest.raises(UsageError, match="holes"):

@@ -94,7 +94,16 @@ class Masking(PictureOperator):
         return self.mask.to(y) * y
 
     def shown(self, y: Tensor) -> Tensor:
-        """The known part, 0 elsewhere, and the mask as one more channel: (B, C + 1, H, W)."""
+        """The known part, 0 elsewhere, and the mask as one more channel: (B, C + 1, H, W).
+
+        Raises UsageError for a mask that hides channels of a pixel one by one.
+        """
+        if self.mask.ndim > 2 and self.mask.shape[-3] != 1:
+            raise UsageError(
+                f"a mask of shape {tuple(self.mask.shape)} was to be shown as one channel",
+                expected="one mask for all channels, (B, 1, H, W) or (1, 1, H, W)",
+                fix="hide a pixel in all of its channels: mask.amin(1, keepdim=True)",
+            )
         return torch.cat([y, self.mask.to(y).expand(len(y), 1, *y.shape[2:])], dim=1)
 
 
