@@ -14,7 +14,7 @@ from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn import DdpmUNet, DdpmUNetConfig
 from sfumato.nn.ddpm_unet import step_features
-from sfumato.nn.resnet import Downsample
+from sfumato.nn.resnet import Downsample, ResnetBlock
 
 SMALL = DdpmUNetConfig(widths=(8, 12), blocks=1, attention=(4,), num_groups=4, dropout=0.0)
 ALL = ConditionShape(num_classes=3, num_values=2, image_channels=1)
