@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,27 @@ def test_values_below_zero_are_values(tmp_path: Path, document: Callable[..., An
         document("sample", "turned", "-n", "1", *given, "--out", str(out))
         assert np.load(out)["conditions"] == pytest.approx(np.array([[-1, 0.5]]))
     document("sample", "turned", "-n", "1", "--value", "-inf,1", "--out", str(tmp_path / "x.npz"), code=2)
+
+
+def test_the_dropout_of_training_counts(runs: Path, document: Callable[..., Any], tmp_path: Path) -> None:
+    """An edited config.yaml makes no trained row of "no class" out of one that never was."""
+    shutil.copytree(runs / "always", tmp_path / "edited")
+    config = tmp_path / "edited" / "config.yaml"
+    text = config.read_text()
+    assert "dropout: 0.0" in text
+    config.write_text(text.replace("dropout: 0.0", "dropout: 0.1"))
+    for words in (["--label", "none"], ["--label", "1", "--guidance", "2"]):
+        out = str(tmp_path / "x.npz")
+        error = document("sample", str(tmp_path / "edited"), *words, "--out", out, code=2)["error"]
+        assert "condition.dropout is 0" in error["what"]
+
+
+def test_a_damaged_classifier_is_trained_again(runs: Path, document: Callable[..., Any], tmp_path: Path) -> None:
+    shutil.copytree(runs / "told", tmp_path / "cut")
+    (tmp_path / "cut" / "classifier.safetensors").write_bytes(b"\x00" * 20)
+    words = ("--label", "1", "--classifier_guidance", "1", "--out", str(tmp_path / "x.npz"))
+    error = document("sample", str(tmp_path / "cut"), *words, code=4)["error"]
+    assert f"sfumato classifier {tmp_path / 'cut'} --force" in error["fix"]
 
 
 def test_what_is_not_there_is_named(runs: Path, document: Callable[..., Any], tmp_path: Path) -> None:

@@ -190,7 +190,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], ClassifierRecord]:
             expected=f"a file {CLASSIFIER}, for classifier_guidance",
             fix=f"sfumato classifier {path.parent}",
         )
-    found = read_weights(path)
+    try:
+        found = read_weights(path)
+    except CheckpointError as error:
+        again = f"train it again: sfumato classifier {path.parent} --force"
+        raise CheckpointError(error.what, expected=error.expected, fix=again) from None
     about = found.metadata
     try:
         record = ClassifierRecord.from_plain(json.loads(about["classifier"] if about["format"] == FORMAT else "{}"))

@@ -103,6 +103,8 @@ def label_indices(known: Tellable, labels: object, n: int) -> Tensor:
     Raises UsageError for a class that there is not, naming the nearest, and for another number of labels.
     """
     names = names_of(known.record)
+    if isinstance(labels, np.ndarray | Tensor) and labels.ndim == 0:
+        labels = labels.item()
     if labels is None:
         raise UsageError(
             f"no label was given to {known.name!r}, which was trained with {len(names)} classes",

@@ -105,8 +105,23 @@ def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report
     record = DataRecord.from_plain(snapshot.state["data"])
     weights = {"ema": averaged_weights(snapshot), "live": snapshot.model}
     then = snapshot.state.get("experiment")
+    experiment = with_dropout_of(then, experiment, report)
     model = assemble(experiment, record, weights, device=device, steps_trained=snapshot.step, trained_with=then)
     return replace(model, folder=folder)
+
+
+def with_dropout_of(then: object, experiment: Experiment, report: Report) -> Experiment:
+    """The settings with the label dropout of training, whatever config.yaml says by now.
+
+    It decides whether the row of "no class" was trained at all, and no shape of a tensor tells.
+    """
+    condition = then.get("condition") if isinstance(then, dict) else None
+    share = condition.get("dropout") if isinstance(condition, dict) else None
+    now = experiment.condition
+    if not isinstance(share, float) or share == now.dropout or not now.droppable:
+        return experiment
+    report(f"condition.dropout is {now.dropout:g} and was {share:g} in training, which counts")
+    return replace(experiment, condition=replace(now, dropout=share))
 
 
 def checkpoint_at(place: Path, runs: Path) -> Path | None:
