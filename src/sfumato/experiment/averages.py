@@ -149,8 +149,8 @@ class StoredAverages:
         nearest = min(can, key=lambda w: abs(math.log(w / width)), default=None)
         moments = len({stored.step for stored in self.files()})
         return UsageError(
-            f"the {counted(moments, 'stored moment')} of {self.store.folder} cannot give an average of width {width:g}: "
-            f"its profile is missed by {100 * residual:.0f} % (relative L2)",
+            f"the {counted(moments, 'stored moment')} of {self.store.folder} cannot give an average of width "
+            f"{width:g}: its profile is missed by {100 * residual:.0f} % (relative L2)",
             expected=f"a width whose profile is missed by at most {100 * COARSEST:.0f} %",
             fix="store them more often (training.power_ema_every)" if nearest is None else f"choose {nearest:g}",
         )
