@@ -184,6 +184,18 @@ def test_the_dropout_of_training_counts(runs: Path, document: Callable[..., Any]
         assert "condition.dropout is 0" in error["what"]
 
 
+def test_weights_are_not_read_by_other_settings(runs: Path, document: Callable[..., Any], tmp_path: Path) -> None:
+    """No shape tells that config.yaml was edited: what is predicted, and the schedule."""
+    shutil.copytree(runs / "told", tmp_path / "edited")
+    config, out = tmp_path / "edited" / "config.yaml", str(tmp_path / "x.npz")
+    text = config.read_text()
+    for old, new in (("parameterization: Velocity", "parameterization: Noise"), ("rate: 0.995", "rate: 0.7")):
+        assert old in text
+        config.write_text(text.replace(old, new))
+        error = document("sample", str(tmp_path / "edited"), "--label", "1", "--out", out, code=4)["error"]
+        assert f"is {new.split(': ')[1]} and was {old.split(': ')[1]} in training" in error["what"]
+
+
 def test_a_damaged_classifier_is_trained_again(runs: Path, document: Callable[..., Any], tmp_path: Path) -> None:
     shutil.copytree(runs / "told", tmp_path / "cut")
     (tmp_path / "cut" / "classifier.safetensors").write_bytes(b"\x00" * 20)

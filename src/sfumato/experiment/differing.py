@@ -8,10 +8,11 @@ from sfumato.experiment.data_record import DataRecord
 from sfumato.experiment.schema import flatten, read, to_plain
 from sfumato.experiment.tree import tree_of
 
-__all__ = ["completed", "differing", "differing_data"]
+__all__ = ["completed", "differing", "differing_data", "misread"]
 
 # What decides the names and shapes of a network's tensors.
 DECIDING = ("network", "condition", "schedule", "objective", "data.size", "data.channels", "data.pad", "data.source")
+MEANING = ("network", "schedule", "parameterization", "time_input")
 
 
 def completed(plain: object) -> object:
@@ -33,6 +34,15 @@ def differing(now: Experiment, then: object) -> tuple[str, ...]:
     keys = [key for key in dict.fromkeys([*new, *old]) if new.get(key) != old.get(key)]
     deciding = (key for key in keys if any(key == top or key.startswith(f"{top}.") for top in DECIDING))
     return tuple(f"{key} is {_shown(new, key)} and was {_shown(old, key)} in training" for key in deciding)
+
+
+def misread(now: Experiment, then: object) -> tuple[str, ...]:
+    """The settings by which the same weights would mean something else, as `differing` says them."""
+    if then is None:
+        return ()
+    new, old = flatten(to_plain(now)), flatten(completed(then))
+    keys = [key for key in new if key.split(".")[0] in MEANING and key in old and new[key] != old[key]]
+    return tuple(f"{key} is {_shown(new, key)} and was {_shown(old, key)} in training" for key in keys)
 
 
 def differing_data(now: DataRecord, then: DataRecord) -> Iterator[str]:

@@ -17,7 +17,7 @@ from sfumato.core import Denoiser
 from sfumato.errors import CheckpointError, ConfigError, SfumatoError, UsageError
 from sfumato.experiment.build import DataRecord, build_denoiser
 from sfumato.experiment.config import Experiment, load_experiment
-from sfumato.experiment.differing import differing
+from sfumato.experiment.differing import differing, misread
 from sfumato.experiment.kinds import nearest
 from sfumato.experiment.model import Model
 from sfumato.experiment.schema import read
@@ -107,6 +107,13 @@ def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report
     then = snapshot.state.get("experiment")
     experiment = with_dropout_of(then, experiment, report)
     model = assemble(experiment, record, weights, device=device, steps_trained=snapshot.step, trained_with=then)
+    changed = misread(experiment, then)
+    if changed:
+        raise CheckpointError(
+            f"{folder / 'config.yaml'} was changed: {', '.join(changed[:5])}",
+            expected="the settings that the weights were trained with, without which they mean nothing",
+            fix="set them back, or train a new run with the others",
+        )
     return replace(model, folder=folder)
 
 
