@@ -135,3 +135,21 @@ def test_a_dry_run_counts_and_times(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.shape == (1, 28, 28)
     assert found.condition.num_classes == 10
     assert found.seconds > 0
+    assert found.timed_examples is None
+    assert "measured here now (" in found.text()
+
+
+def test_a_step_that_is_much_work_is_timed_on_fewer_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same counts as of a whole batch, to the byte; a time in proportion, but for the update of the weights."""
+    monkeypatch.setattr(forecasting, "PATIENCE", 0.0)
+    name, settings = "mnist-bottleneck-conditional-small", {**QUICK, "training.batch_size": 9, "training.device": "cpu"}
+    whole = forecasting.forecast(name, settings)
+    monkeypatch.setattr(forecasting, "WORK", 3.0 * whole.flops_per_image * 3)  # three training examples
+    monkeypatch.setattr(forecasting, "median_seconds", lambda session, step: 1000.0 * step.settings.batch_size)
+    few = forecasting.forecast(name, settings)
+    assert few.timed_examples == 3
+    assert "measured here now on 3 examples (" in few.text()
+    assert few.document()["timed_examples"] == 3
+    assert few.seconds_per_step == pytest.approx(9000, rel=1e-2)  # an update takes well below 30 s
+    kept = ("parameters", "flops_per_image", "activation_bytes", "memory_bytes", "checkpoint_bytes")
+    assert [getattr(few, field) for field in kept] == [getattr(whole, field) for field in kept]

@@ -196,7 +196,7 @@ def test_sizes_are_decided_for_the_data_and_stored() -> None:
 
 def test_a_forecast_needs_no_data_when_the_classes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same parameters and FLOPs as with the data; activation memory stands apart."""
-    monkeypatch.setattr("sfumato.experiment.forecast.time_steps", lambda session: 1.0)  # the speed is not asked about
+    monkeypatch.setattr("sfumato.experiment.forecast.time_steps", lambda *_: 1.0)  # the speed is not asked about
     settings = {
         "network.widths": (8,),
         "network.depth": 1,

@@ -1,11 +1,15 @@
 """What a run would take, before it is started: size, work per image, memory, time and disk.
 
 Parameters and FLOPs are counted, memory is the sum of what training keeps, and the time is that of a few real training
-steps on random data of the right shape, on this machine, now. The data themselves are not needed when the settings say
-their shape, and, for a network that is told labels, how many classes there are.
+steps on random data of the right shape, on this machine, now. Where a step is a lot of work for a CPU, fewer examples
+are timed, n of B: seconds = update + (step of n - update) B/n, for the weights are updated once whatever n is; and what
+a batch keeps is told from 2 and 4 examples, of which it is an affine function. The data themselves are not needed when
+the settings say their shape, and, for a network that is told labels, how many classes there are.
 """
 
+import copy
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +30,15 @@ from sfumato.experiment.reporting import Silent
 from sfumato.experiment.schema import to_plain
 from sfumato.experiment.session import Session
 from sfumato.experiment.told import in_words
+from sfumato.objectives import Draw
+from sfumato.training.conditioner import Examples
 from sfumato.training.storage import human_bytes
 
 __all__ = ["Forecast", "forecast"]
 
 PATIENCE = 6.0  # seconds of timed steps at most, after one untimed step
 STANDARD = {"range": 0.5, "standardize": 1.0, "none": 1.0}  # the data's standard deviation, as far as it can be told
+WORK = 3e11  # FLOPs of a timed step on a CPU, about; seconds on one busy core
 TRAINING_FLOPS = 3  # a backward pass costs about two forward passes
 
 
@@ -41,6 +48,7 @@ class Forecast:
 
     memory_bytes: all that training keeps, activation_bytes of it by one part of a batch for the backward pass.
     condition: what the network is told.
+    timed_examples: how many examples the timed steps had; None for whole batches.
     """
 
     experiment: Experiment
@@ -52,6 +60,7 @@ class Forecast:
     checkpoint_bytes: int
     seconds_per_step: float
     condition: ConditionShape = NO_CONDITION
+    timed_examples: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -76,6 +85,7 @@ class Forecast:
             "activation_bytes": self.activation_bytes,
             "checkpoint_bytes": self.checkpoint_bytes,
             "seconds_per_step": self.seconds_per_step,
+            "timed_examples": self.timed_examples or self.experiment.training.batch_size,
             "images_per_second": self.experiment.training.batch_size / self.seconds_per_step,
             "steps": self.experiment.training.steps,
             "seconds": self.seconds,
@@ -86,6 +96,7 @@ class Forecast:
         training = self.experiment.training
         minutes = self.seconds / 60
         clock = f"{minutes / 60:.1f} hours" if minutes >= 120 else f"{minutes:.1f} minutes"
+        timed = "" if self.timed_examples is None else f" on {counted(self.timed_examples, 'example')}"
         lines = [
             experiment_yaml(self.experiment),
             f"example            {' x '.join(map(str, self.shape))}",
@@ -96,7 +107,7 @@ class Forecast:
             f"activations        {human_bytes(self.activation_bytes)} of it, kept from the forward pass of "
             f"{counted(self.micro_batch, 'example')} for the backward pass",
             f"disk               {human_bytes(self.checkpoint_bytes)} a checkpoint, {training.keep_checkpoints} kept",
-            f"speed              {training.batch_size / self.seconds_per_step:,.0f} images/s, measured here now "
+            f"speed              {training.batch_size / self.seconds_per_step:,.0f} images/s, measured here now{timed} "
             f"({training.device}, {training.precision}, {counted(training.threads or 1, 'thread')})",
             f"time               about {clock} for {counted(training.steps, 'step')} of {training.batch_size}, "
             "if nothing else runs here",
@@ -118,7 +129,8 @@ def forecast(recipe: str | Path | Experiment, overrides: Overrides | None = None
     session = Session(experiment, data, folder=Path("forecast"), reporter=Silent())
     parameters = session.num_parameters()
     flops = count_flops(session)
-    activations = saved_bytes(session)
+    few = few_examples(session, flops)
+    activations = saved_bytes(session, whole=few is None)
     more = len(experiment.training.power_ema)  # averages
     copies = 4 * (6 + more) * parameters  # float32 weights, gradient, two moments, average and its copy for evaluation
     return Forecast(
@@ -129,8 +141,9 @@ def forecast(recipe: str | Path | Experiment, overrides: Overrides | None = None
         memory_bytes=copies + activations,
         activation_bytes=activations,
         checkpoint_bytes=4 * (4 + more) * parameters,
-        seconds_per_step=time_steps(session),
+        seconds_per_step=time_steps(session, few),
         condition=condition,
+        timed_examples=few,
     )
 
 
@@ -210,8 +223,35 @@ def count_flops(session: Session) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def saved_bytes(session: Session) -> int:
-    """Bytes that one micro-batch's forward pass keeps for the backward pass, each storage counted once."""
+def few_examples(session: Session, flops: int) -> int | None:
+    """How many examples in one process to time instead of a batch; None for all of them.
+
+    An accelerator is fast enough for all, and a compiled network would be compiled anew for other sizes.
+    """
+    settings = session.experiment.training
+    own = settings.batch_size // session.engine.processes
+    if session.engine.device.type != "cpu" or settings.compile == "on" or TRAINING_FLOPS * flops * own <= WORK:
+        return None
+    few = max(1, int(WORK / (TRAINING_FLOPS * flops)))
+    return few if few < own // settings.accumulate else None
+
+
+def saved_bytes(session: Session, *, whole: bool = True) -> int:
+    """Bytes that one micro-batch's forward pass keeps for the backward pass, each storage counted once.
+
+    Not `whole`: from 2 and 4 examples of it. What it keeps is a + b n for n examples: a are the tensors that the
+    examples are slices of and what is made of weights, b is of each example.
+    """
+    examples, draw = next(iter(session.step.parts(0)))
+    count = len(examples.x0)
+    if whole or count <= 4:
+        return bytes_kept(session, examples, draw, count)
+    two, four = (bytes_kept(session, examples, draw, n) for n in (2, 4))
+    return two + (four - two) * (count - 2) // 2
+
+
+def bytes_kept(session: Session, examples: Examples, draw: Draw, n: int) -> int:
+    """Bytes that the forward pass of the first n examples keeps for the backward pass."""
     seen: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -219,17 +259,35 @@ def saved_bytes(session: Session) -> int:
         seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    examples, draw = next(iter(session.step.parts(0)))
+    cond = None if examples.cond is None else examples.cond[:n]
+    first = Draw(draw.t[:n], draw.eps[:n], draw.inv_density[:n], tuple(probe[:n] for probe in draw.probes))
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        session.experiment.objective(session.denoiser, examples.x0, draw, examples.cond)
+        losses = session.experiment.objective(session.denoiser, examples.x0[:n], first, cond)
     own = {p.untyped_storage().data_ptr() for p in session.step.parameters}
+    del losses  # what it keeps must live until here, or addresses would be used twice
     return sum(size for pointer, size in seen.items() if pointer not in own)
 
 
-def time_steps(session: Session) -> float:
-    """Seconds of one training step: the median of a few after the first."""
+def time_steps(session: Session, few: int | None = None) -> float:
+    """Seconds of one training step: the median of a few after the first; of `few` examples and scaled, if given."""
+    step, settings = session.step, session.experiment.training
+    if few is None:
+        return median_seconds(session, step)
+    small = copy.copy(step)
+    small.settings = replace(settings, batch_size=few * session.engine.processes, accumulate=1)
+    found = median_seconds(session, small)
     began = time.perf_counter()
-    session.step(0)
+    step.optimizer.step()
+    step.ema.update(step.denoiser.network, None)
+    step.power.update(step.denoiser.network, None)
+    update = min(time.perf_counter() - began, found)
+    return update + (found - update) * settings.batch_size / small.settings.batch_size
+
+
+def median_seconds(session: Session, step: Callable[[int], object]) -> float:
+    """Seconds of one step: the median of a few after the first, or the first where that is long enough."""
+    began = time.perf_counter()
+    step(0)
     first = time.perf_counter() - began
     if first > PATIENCE:
         return first
@@ -237,7 +295,7 @@ def time_steps(session: Session) -> float:
     spent = 0.0
     while spent < PATIENCE and len(times) < 20:
         began = time.perf_counter()
-        session.step(len(times) + 1)
+        step(len(times) + 1)
         if session.engine.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
