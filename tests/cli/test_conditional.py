@@ -158,6 +158,21 @@ def test_weights_that_take_turns_within_an_interval(document: Callable[..., Any]
     assert said["guidance"] == [0, 3]
 
 
+def test_edits_take_weights_in_turn(document: Callable[..., Any], tmp_path: Path) -> None:
+    """As samples do: with an interval or without, and told in the document."""
+    words = ("edit", "told", "vary", "--pictures", "data", "--limit", "1", "-n", "2", "--label", "1", "--guidance")
+    found = {}
+    for name, more in {"in turn": ["0,3"], "one": ["3"], "elsewhere": ["0,3", "--guidance_interval", "80,90"]}.items():
+        said = document(*words, *more, "--out", str(tmp_path / name))
+        assert said["guidance"] == (3.0 if name == "one" else [0.0, 3.0])
+        found[name] = [np.asarray(Image.open(tmp_path / name / f"{i:06d}.png")) for i in range(2)]
+    assert (found["in turn"][1] == found["one"][1]).all()
+    assert (found["in turn"][0] != found["one"][0]).any()
+    assert any((a != b).any() for a, b in zip(found["elsewhere"], found["in turn"], strict=True))
+    assert "below" not in document(*words, "-1,1", "--out", str(tmp_path / "x"), code=2)["error"]["what"]
+    assert "empty" in document(*words, " ", "--out", str(tmp_path / "x"), code=2)["error"]["what"]
+
+
 def test_values_below_zero_are_values(tmp_path: Path, document: Callable[..., Any]) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (60, 8, 8), dtype=np.uint8)

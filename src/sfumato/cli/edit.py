@@ -89,7 +89,7 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Edit, write pictures and a sheet of before and after; returns what was written and how it was made."""
-    from sfumato.experiment.outputs import require_free_target
+    from sfumato.experiment.outputs import require_free_target, settings_of
 
     _require_action(args)
     if args.action == "interpolate":
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     model = trained(args.run, args)
     method = _method(args, settings, model)
     own = weights_in_turn(args.guidance)
-    config = _config(args, settings, model, method, weight=args.guidance if own is None else None)
+    config = _config(args, settings, model, method, weight=args.guidance if own is None else repr(own[0]))
     job = _job(args, model)
     count = len(job.task.pictures) * max(n, 1)
     require_free_target(out, count, force=args.force, folder=True)
@@ -120,7 +120,9 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
             config=config,
             progress=progress,
         )
-    return _written(args, model, job, found, config, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    how = settings_of(config) if own is None else {**settings_of(config), "guidance": own}
+    return _written(args, model, job, found, how, seconds)
 
 
 def _require_action(args: argparse.Namespace) -> None:
@@ -175,6 +177,8 @@ def _config(
     """The run's settings of sampling, or those that the method is used with, with those of the command over them."""
     from sfumato.experiment.config import sampling_with
 
+    if weight is not None and not weight.strip():
+        raise UsageError("--guidance is empty", expected="a weight", fix="--guidance 2, or leave out --guidance")
     short = {"steps": args.steps, "sampler": args.sampler, "guidance": weight, "weights": args.weights}
     named = [(key.removeprefix("sampling."), text) for key, text in settings if not key.startswith("method.")]
     named += [(key, text) for key, text in short.items() if text is not None]
@@ -290,15 +294,15 @@ def _mask(args: argparse.Namespace, model: "Model", count: int) -> "NDArray[np.b
 
 
 def _written(
-    args: argparse.Namespace, model: "Model", job: Job, found: "Edited", config: "SamplingConfig", seconds: float
+    args: argparse.Namespace, model: "Model", job: Job, found: "Edited", settings: dict[str, object], seconds: float
 ) -> dict[str, object]:
     """Write the pictures and the sheet, and say what became of them."""
     from sfumato.data.wording import counted
-    from sfumato.experiment.outputs import settings_of, write_samples
+    from sfumato.experiment.outputs import write_samples
     from sfumato.figures import Column, edit_sheet, save
 
     how = {"edit": args.action, **job.about, "method": found.method, "noise": found.noise, "variants": found.variants}
-    about = {"run": str(args.run), "digest": model.digest, **how, **settings_of(config)}
+    about = {"run": str(args.run), "digest": model.digest, **how, **settings}
     out = Path(args.out)
     files = write_samples(out, found.samples, about, force=args.force, folder=True)
     before = [] if job.originals is None else [Column("before", job.originals)]
