@@ -2,6 +2,8 @@
 
 import copy
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
-from sfumato.nn import Edm2UNet, Edm2UNetConfig
+from sfumato.nn import DdpmUNetConfig, Edm2UNet, Edm2UNetConfig, NetworkConfig
 from sfumato.nn.doubling import doubled
 from sfumato.nn.edm2_unet import CosineAttention, DecoderBlock, EncoderBlock
 from sfumato.nn.magnitude import MpConv2d, MpLinear
@@ -259,6 +261,16 @@ def test_untrained_output_is_exactly_zero(condition: ConditionShape) -> None:
     network = SMALL.build((3, 8, 8), steps=None, time_span=5.0, condition=condition)
     cond = conditions(2) if condition else None
     assert torch.equal(network(torch.randn(2, 3, 8, 8), torch.randn(2), cond), torch.zeros(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("config", [DdpmUNetConfig(), Edm2UNetConfig()], ids=lambda config: type(config).__name__)
+def test_the_remedy_for_attention_where_no_level_is_works(config: NetworkConfig) -> None:
+    """The default settings on 8 x 8 pixels: what the refusal says to set is taken."""
+    with pytest.raises(ConfigError, match="names the height 16") as refused:
+        config.check((1, 8, 8))
+    found = re.fullmatch(r"set network\.attention: \[(\d+)\]", refused.value.fix)
+    assert found is not None
+    replace(config, attention=(int(found[1]),)).check((1, 8, 8))  # type: ignore[call-arg]
 
 
 # --- training --------------------------------------------------------------------------------------------------------

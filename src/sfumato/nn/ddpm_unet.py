@@ -44,7 +44,7 @@ from sfumato.nn.conditioning import ClassEmbedding, ValueEmbedding, joined, requ
 from sfumato.nn.config import NetworkConfig, require_positive
 from sfumato.nn.group_norm import group_norm, most_groups
 from sfumato.nn.resnet import Double, Downsample, Halve, ResnetBlock, Upsample
-from sfumato.nn.unet import require_divisible, require_picture
+from sfumato.nn.unet import require_divisible, require_heights, require_picture
 
 __all__ = ["DdpmUNet", "DdpmUNetConfig", "TimeEmbedding", "step_features"]
 
@@ -115,13 +115,7 @@ class DdpmUNetConfig(NetworkConfig):
         require_picture("DdpmUNet", shape)
         require_divisible(shape[1], shape[2], levels=len(self.widths) - 1, unhalved=1, patch=self.patch)
         there = self.heights(shape)
-        for height in self.attention:
-            if height not in there:
-                raise ConfigError(
-                    f"network.attention names the height {height}; at {shape[1]}x{shape[2]} no level has it",
-                    expected=f"some of {there}, the heights of the {len(there)} levels of network.widths",
-                    fix=f"set network.attention: [{min(there, key=lambda h: (abs(h - height), h))}], or [] for none",
-                )
+        require_heights(self.attention, there, shape)
         attending = [w for w, height in zip(self.widths, there, strict=True) if height in self.attention]
         for width in [*attending, self.widths[-1]] if self.mid_attention else attending:
             if self.head_width is not None and width % self.head_width:

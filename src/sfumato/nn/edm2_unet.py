@@ -40,7 +40,7 @@ from sfumato.nn.config import NetworkConfig, require_positive
 from sfumato.nn.dot_product import attend
 from sfumato.nn.doubling import doubled
 from sfumato.nn.magnitude import MpConv2d, MpEmbedding, MpLinear, mp_cat, mp_silu, mp_sum, normalised
-from sfumato.nn.unet import require_divisible, require_picture
+from sfumato.nn.unet import require_divisible, require_heights, require_picture
 
 __all__ = ["CosineAttention", "DecoderBlock", "Edm2UNet", "Edm2UNetConfig", "EncoderBlock"]
 
@@ -84,13 +84,7 @@ class Edm2UNetConfig(NetworkConfig):
         require_picture("Edm2UNet", shape)
         require_divisible(shape[1], shape[2], levels=len(self.widths) - 1, unhalved=1)
         there = [shape[1] >> level for level in range(len(self.widths))]
-        for height in self.attention:
-            if height not in there:
-                raise ConfigError(
-                    f"network.attention names the height {height}; at {shape[1]}x{shape[2]} no level has it",
-                    expected=f"some of {there}, the heights of the {len(there)} levels of network.widths",
-                    fix=f"set network.attention: [{there[-1]}], or [] for none",
-                )
+        require_heights(self.attention, there, shape)
         for width in (self.widths[there.index(height)] for height in self.attention):
             if width > self.head_width and width % self.head_width:
                 raise ConfigError(

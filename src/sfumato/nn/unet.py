@@ -14,6 +14,7 @@ Without conditions there is nothing of this, not even a parameter. Source: falbe
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ from sfumato.nn.conditioning import ConditionEmbedding, joined, require_understo
 from sfumato.nn.config import NetworkConfig, require_positive
 from sfumato.nn.embeddings import log_spaced_frequencies, sinusoidal_embedding
 
-__all__ = ["ResidualUNet", "ResidualUNetConfig", "require_divisible", "require_picture"]
+__all__ = ["ResidualUNet", "ResidualUNetConfig", "require_divisible", "require_heights", "require_picture"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,23 @@ def require_divisible(height: int, width: int, *, levels: int, unhalved: int = 0
         f"nearest: {' or '.join(dict.fromkeys(f'{h}x{w}' for h, w in (smaller, larger)))}",
         fix=f"set data.pad: {larger} (samples are cropped back), change data.size, or give network.widths "
         + (entries if fitting else "fewer entries and an even size"),
+    )
+
+
+def require_heights(attention: Sequence[int], there: Sequence[int], shape: tuple[int, ...]) -> None:
+    """Raise ConfigError unless every height with attention is that of a level; those that are, or the nearest, remain.
+
+    `there`: the heights of the levels of network.widths. `shape`: (C, H, W).
+    """
+    absent = [height for height in attention if height not in there]
+    if not absent:
+        return
+    near = [min(there, key=lambda h: (abs(h - absent[0]), h))]
+    remaining = [height for height in attention if height in there] or near
+    raise ConfigError(
+        f"network.attention names the height {absent[0]}; at {shape[1]}x{shape[2]} no level has it",
+        expected=f"some of {list(there)}, the heights of the {len(there)} levels of network.widths, or none: []",
+        fix=f"set network.attention: {remaining}",
     )
 
 
