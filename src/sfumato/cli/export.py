@@ -7,6 +7,7 @@ from pathlib import Path
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.naming import width_given
 from sfumato.cli.output import note, say
+from sfumato.cli.train import look_at
 from sfumato.errors import printable
 
 __all__ = ["arguments", "run"]
@@ -25,10 +26,13 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Export; returns the file and its size."""
-    from sfumato.experiment.load import export
+    from sfumato.experiment.load import export, load
 
     width = None if args.ema_width is None else width_given("--ema_width", args.ema_width)
     out = export(args.run, Path(args.out), runs=args.runs, force=args.force, report=note, ema_width=width)
     size = out.stat().st_size
-    say(f"{printable(out)} ({size:,} bytes); `sfumato sample {printable(out)}` draws from it")
+    say(f"{printable(out)} ({size:,} bytes)")
+    model = load(out, device="cpu")
+    samples = out.with_name(f"{out.stem}-samples" + ("" if model.record.is_image else ".npz"))
+    say(look_at(out, samples, model.experiment.condition, is_image=model.record.is_image))
     return {"out": str(out), "bytes": size}

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
@@ -87,13 +88,11 @@ def finished(result: "Run") -> dict[str, object]:
     loss = "" if result.held_out_loss is None else f", held-out loss {result.held_out_loss:.4f}"
     size = f"{counted(result.steps, 'step')}, {counted(result.parameters, 'parameter')}"
     say(f"{printable(result.folder)}: {size}{loss}")
-    run = shlex.quote(printable(result.folder))
-    out = shlex.quote(printable(result.folder / "samples" / ("final" if result.is_image else "final.npz")))
     comparison = compare_with_source(result)
     for line in comparison.lines() if comparison is not None else ():
         say(line)
-    count = 36 if result.is_image else 1000
-    say(f"look at it: sfumato sample {run} -n {count}{asking(result.experiment.condition)} --out {out}")
+    out = result.folder / "samples" / ("final" if result.is_image else "final.npz")
+    say(look_at(result.folder, out, result.experiment.condition, is_image=result.is_image))
     return {
         "run": str(result.folder),
         "parameters": result.parameters,
@@ -103,6 +102,12 @@ def finished(result: "Run") -> dict[str, object]:
         "held_out_loss": result.held_out_loss,
         **({"published": comparison.document()} if comparison is not None else {}),
     }
+
+
+def look_at(run: Path, out: Path, told: "ConditionConfig", *, is_image: bool) -> str:
+    """The line that says how to sample from a run or an exported file; `out` is where the samples go."""
+    words = f"sfumato sample {shlex.quote(printable(run))} -n {36 if is_image else 1000}{asking(told)}"
+    return f"look at it: {words} --out {shlex.quote(printable(out))}"
 
 
 def asking(told: "ConditionConfig") -> str:
