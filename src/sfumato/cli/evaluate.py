@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from sfumato.experiment.evaluation import Evaluation
 
 __all__ = ["arguments", "run"]
+
+OPTIONS = ("metrics", "count", "seed", "weights", "part", "tolerance", "max-steps", "device", "runs")
+CALLED_METRICS = ("only", "measure", "measures", "which", "what")
 
 
 def arguments(parser: Parser) -> None:
@@ -64,6 +68,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     from sfumato.experiment.load import load
     from sfumato.experiment.widths import with_average
 
+    _require_known(settings)
     tolerance = None if args.tolerance is None else _tolerance(args.tolerance)
     model = load(args.run, runs=args.runs, device=args.device, report=note)
     if args.weights not in ("ema", "live"):
@@ -90,6 +95,25 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         say(f"written to {printable(file)}")
         return {**document, "file": str(file)}
     return document
+
+
+def _require_known(settings: Settings) -> None:
+    """Refuse options that are no setting of sampling, in the words of this command. Raises UsageError."""
+    from sfumato.experiment.config import SamplingConfig
+    from sfumato.experiment.kinds import nearest
+
+    known = [field.name for field in fields(SamplingConfig)]
+    for key, text in settings:
+        name = key.removeprefix("sampling.")
+        if "." in name or name in known:
+            continue
+        near = "metrics" if name in CALLED_METRICS else nearest(name, [*OPTIONS, *known])
+        value = f" {printable(text)}" if text else ""
+        raise UsageError(
+            f"sfumato evaluate: unknown option --{printable(key)}",
+            expected=f"{', '.join(f'--{option}' for option in OPTIONS)}, or a setting of sampling",
+            fix=f"did you mean --{near}{value}?" if near else "run `sfumato evaluate --help`",
+        )
 
 
 def _tolerance(text: str) -> float:
