@@ -57,6 +57,41 @@ def test_the_command_after_training_works(runs: Path, capsys: pytest.CaptureFixt
         assert cli.main([*words, "--force"]) == 0
 
 
+def test_the_command_after_an_export_works(runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ("told", "plain"):
+        file = tmp_path / f"{name} 1.safetensors"
+        assert cli.main(["export", str(runs / name), "--out", str(file)]) == 0
+        line = capsys.readouterr().out.strip().splitlines()[-1]
+        assert cli.main(shlex.split(line.removeprefix("look at it: sfumato "))) == 0
+        assert len(list((tmp_path / f"{name} 1-samples").glob("*.png"))) == 36
+
+
+def test_remedies_are_what_the_command_has(document: Callable[..., Any]) -> None:
+    """Without stored averages there is no width to leave out; metrics are named by --metrics."""
+    error = document("figures", "ema", "plain", code=4)["error"]
+    assert "--training.power_ema 0.05,0.1" in error["fix"]
+    assert "leave" not in error["fix"]
+    for option, fix in {
+        "--only": "did you mean --metrics loss?",
+        "--samplr": "did you mean --sampler loss?",
+        "--quite_other": "run `sfumato evaluate --help`",
+    }.items():
+        error = document("evaluate", "plain", option, "loss", code=2)["error"]
+        assert option in error["what"]
+        assert error["fix"] == fix
+
+
+def test_the_bytes_of_a_sample_do_not_depend_on_how_many(document: Callable[..., Any], tmp_path: Path) -> None:
+    """A smaller micro-batch is taken at its word, and may move a value by rounding alone."""
+    found = {}
+    for name, words in {"one": ["-n", "1"], "four": ["-n", "4"], "single": ["-n", "1", "--micro_batch", "1"]}.items():
+        said = document("sample", "told", "--label", "3", *words, "--out", str(tmp_path / f"{name}.npz"))
+        assert said["micro_batch"] == (1 if name == "single" else 4)
+        found[name] = np.load(tmp_path / f"{name}.npz")["images"][0].astype(int)
+    assert (found["one"] == found["four"]).all()
+    assert np.abs(found["one"] - found["single"]).max() <= 1
+
+
 def test_all_labels_into_an_array_file_that_is_a_labelled_data_set(
     document: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sfumato.core import Denoiser
-from sfumato.errors import DataError, UsageError
+from sfumato.errors import CheckpointError, DataError, UsageError
 from sfumato.experiment.averages import COARSEST, StoredAverages
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.guiding import averaged_denoiser, place
@@ -160,7 +160,11 @@ def _stored(model: Model, report: Report) -> StoredAverages:
             expected="a run folder, whose training stored averages (training.power_ema)",
             fix="name the run",
         )
-    return StoredAverages(model.folder, report=report)
+    try:
+        return StoredAverages(model.folder, report=report)
+    except CheckpointError as error:  # whose remedy, to sample without a width, is none here
+        fix = "train a run that stores them: sfumato train RECIPE --training.power_ema 0.05,0.1"
+        raise CheckpointError(error.what, expected=error.expected, fix=fix) from error
 
 
 def _scorer(model: Model, count: int | None) -> HeldOut:
