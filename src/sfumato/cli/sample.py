@@ -59,7 +59,9 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--force", action="store_true", help="replace samples that are there already")
     parser.epilog = (
         "Settings of the sampler follow as --sampler.eta 1.0, of the rest as --grid quadratic, --clip false,\n"
-        "--guidance_interval 0.2,5, --autoguidance 2 --weaker runs/small-1, --classifier_guidance 1, …"
+        "--guidance_interval 0.2,5, --autoguidance 2 --weaker runs/small-1, --classifier_guidance 1, …\n"
+        "Whole micro-batches are computed, so that no byte of a sample depends on -n: a few samples cost as much as\n"
+        "the run's sampling.micro_batch of them (64), and less with --micro_batch 4."
     )
 
 
