@@ -189,6 +189,23 @@ def test_damaged_files_are_left_out_with_a_note(run: Path, copied: Callable[[Pat
         averaged(folder, 0.07)
 
 
+def test_samples_of_a_damaged_average_say_so(run: Path, copied: Callable[[Path], Path]) -> None:
+    """A file cut short is heard of wherever the model was loaded from; nothing is said of whole ones."""
+    folder, notes = copied(run), list[str]()
+    model = sfumato.load(folder, report=notes.append)
+    config = model.settings(ema_width=0.07, steps=2)
+    model.sample(2, config=config)
+    assert not notes
+    path = folder / "averages" / "step-00000024-0.05.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    model.sample(2, config=config)
+    assert len(notes) == 1
+    assert "left out" in notes[0]
+    assert path.name in notes[0]
+    with pytest.warns(UserWarning, match="left out"):
+        sfumato.load(folder).sample(2, config=config)
+
+
 @pytest.fixture
 def copied(tmp_path: Path) -> Callable[[Path], Path]:
     import shutil

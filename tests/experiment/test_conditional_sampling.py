@@ -261,9 +261,23 @@ def test_weights_that_are_none(guidance: Any, part: str, model: sfumato.Model) -
     assert "overrides" not in str(caught.value)
 
 
+@pytest.mark.parametrize("given", [{"guidance": 2}, {"steps": 3}, {"sampler": "heun"}, {"weights": "live"}], ids=str)
+def test_a_setting_beside_all_settings_is_refused(given: dict[str, Any], model: sfumato.Model) -> None:
+    """It would be passed over. Weights of every sample's own are no setting."""
+    config = model.settings(steps=2)
+    with pytest.raises(UsageError, match="and config were both given") as caught:
+        model.sample(2, labels=1, config=config, **given)
+    assert next(iter(given)) in caught.value.fix
+    assert len(model.sample(2, labels=1, config=config, guidance=[0, 2])) == 2
+    ((name, value),) = given.items()
+    assert len(model.sample(2, labels=1, config=model.settings(**{"steps": 2, name: value}))) == 2
+
+
 def test_paths_and_latents_take_labels(model: sfumato.Model) -> None:
     config = model.settings(steps=3)
     path = model.path(2, seed=4, labels=[1, 8], config=config)
+    assert path.labels == ("1", "8")
+    assert model.path(1, labels="none", config=config).labels is None
     assert path.states[-1].tobytes() == pictures(model.sample(2, seed=4, labels=[1, 8], config=config)).tobytes()
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
     encoded = model.encode(images, steps=64, labels=[1, 8])

@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sfumato.core import CosineAngle, RectifiedFlow, Tabulated, Ve, batch_noise
 from sfumato.data import Normalization, Packed
 from sfumato.errors import ConfigError, UsageError
 from sfumato.experiment.model import Trajectory
-from sfumato.figures import forward, reverse
+from sfumato.figures import animation, forward, reverse
 from sfumato.figures.noising import noised, rates_at
 
 Data = tuple[Packed, Normalization]
@@ -141,6 +142,21 @@ def test_the_reverse_strip_shows_states_and_guesses(digits: Data, trajectory: Ma
     assert "∞" in texts_of(figure)
     without = reverse(path, columns=7, examples=1, guesses=False)
     assert len(without.axes) == 7
+
+
+def test_the_reverse_strip_says_what_was_asked_for(digits: Data, trajectory: MakePath) -> None:
+    """Beside the states of every example, whatever signs a name holds; below the tiles of the animation."""
+    packed, normalization = digits
+    path = trajectory(packed.values[:2], normalization, CosineAngle(), 4)
+    told = replace(path, labels=("rose", "$5"))
+    assert [text for text in texts_of(reverse(told)) if "(" in text and "x_t" in text] == [
+        "$x_t$\n(rose)",
+        "$x_t$\n(\\$5)",
+    ]
+    rendered(reverse(told))
+    assert not any("(rose" in text for text in texts_of(reverse(path)))
+    plain, captioned = (animation(each).frames[-1] for each in (path, told))
+    assert captioned.height == plain.height + 16  # a line of text
 
 
 def test_wild_predictions_do_not_shrink_the_states(roll: Data, trajectory: MakePath) -> None:

@@ -29,7 +29,7 @@ from sfumato.experiment.kinds import nearest
 from sfumato.experiment.pictures import degraded_shape, stored_shape
 from sfumato.guidance import Degradation
 
-__all__ = ["Asked", "Tellable", "condition_of", "label_indices", "labels_like_data", "names_of"]
+__all__ = ["Asked", "Tellable", "called", "condition_of", "label_indices", "labels_like_data", "names_of"]
 
 ALL, NONE = "all", "none"
 DEGRADED = 1 << 20  # the draw of a sample's noise that decides where its holes are; samplers count draws from 0
@@ -68,6 +68,14 @@ class Tellable:
         if self.steered:
             return len(self.record.label_values)
         return self.shape.num_classes
+
+
+def called(record: DataRecord, cond: Condition | None) -> tuple[str, ...] | None:
+    """What each example is told to be, by name; None where no label is told."""
+    if cond is None or cond.labels is None:
+        return None
+    names = names_of(record)
+    return tuple(names[label] for label in cond.labels.tolist())
 
 
 def names_of(record: DataRecord) -> tuple[str, ...]:

@@ -90,8 +90,8 @@ def warn(text: str) -> None:
 def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report: Report = warn) -> Model:
     """The trained model of a run (a folder, a name, a `Run`), of one of its checkpoints or of an exported file.
 
-    `report` hears of damaged checkpoints that were passed over for an older one. Raises CheckpointError for files that
-    are damaged or do not fit together.
+    `report` hears of damaged checkpoints that were passed over for an older one, and later of damaged averages. Raises
+    CheckpointError for files that are damaged or do not fit together.
     """
     place = Path(str(getattr(run, "folder", run)))
     if place.suffix == ".safetensors" or (place.exists() and not place.is_dir()):
@@ -114,7 +114,7 @@ def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report
             expected="the settings that the weights were trained with, without which they mean nothing",
             fix="set them back, or train a new run with the others",
         )
-    return replace(model, folder=folder)
+    return replace(model, folder=folder, report=report)
 
 
 def with_dropout_of(then: object, experiment: Experiment, report: Report) -> Experiment:

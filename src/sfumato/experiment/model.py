@@ -20,7 +20,7 @@ from sfumato.core import Denoiser
 from sfumato.data.wording import counted
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import DataRecord
-from sfumato.experiment.conditions import Asked, Tellable, condition_of, names_of
+from sfumato.experiment.conditions import Asked, Tellable, called, condition_of, names_of
 from sfumato.experiment.config import Experiment, SamplingConfig, sampling_with
 from sfumato.experiment.drawing import draw, draw_counted, walk
 from sfumato.experiment.guiding import Guide, Requests, averaged_denoiser, guide_of, require_guidance, weights_of
@@ -31,32 +31,27 @@ from sfumato.experiment.samples import (
     Trajectory,
     is_number,
     is_whole,
+    require_alone,
     require_count,
     require_seed,
 )
 from sfumato.experiment.schema import refuse_all
 from sfumato.experiment.wording import in_arguments
+from sfumato.training.manifest import silent
 
 if TYPE_CHECKING:
     from sfumato.experiment.edits import Edit, Edited, Method
     from sfumato.experiment.latents import Encoded
 
-__all__ = [
-    "MOST_SAMPLES",
-    "Model",
-    "Samples",
-    "Trajectory",
-    "draw",
-    "require_count",
-    "require_seed",
-]
+__all__ = ["MOST_SAMPLES", "Model", "Samples", "Trajectory", "draw", "require_count", "require_seed"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """A trained model. `weights` holds a denoiser for each set of weights kept: "ema" and, from a run, "live".
 
-    `folder` is that of the run, None for an exported file.
+    `folder` is that of the run, None for an exported file. `report` hears of stored averages that are damaged, which
+    are left out, and of widths that they meet only roughly.
     """
 
     experiment: Experiment
@@ -65,6 +60,7 @@ class Model:
     digest: str
     steps_trained: int
     folder: Path | None = None
+    report: Callable[[str], None] = silent
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.record.shape))
@@ -84,6 +80,13 @@ class Model:
             return sampling_with(self.experiment.sampling, given) if given else self.experiment.sampling
         except UsageError as error:
             raise in_arguments(error) from error
+
+    def _settled(self, config: SamplingConfig | None, **changes: object) -> SamplingConfig:
+        """`config`, beside which there may be no changes, or the run's settings with them."""
+        if config is None:
+            return self.settings(**changes)
+        require_alone(**changes)
+        return config
 
     @property
     def condition_shape(self) -> ConditionShape:
@@ -121,9 +124,8 @@ class Model:
         the model cannot be told, and for what it must be told and was not.
         """
         own = None if guidance is None or is_number(guidance) else weights_of(guidance, n)
-        if config is None:
-            scalar = None if own is not None else guidance
-            config = self.settings(steps=steps, sampler=sampler, guidance=scalar, weights=weights)
+        scalar = guidance if own is None else None
+        config = self._settled(config, steps=steps, sampler=sampler, guidance=scalar, weights=weights)
         self._require_sampling(n, seed, config)
         asked = Asked(labels, values, images)
         requests = self._requests(asked, n, config, seed=seed, guidance=own)
@@ -284,12 +286,10 @@ class Model:
 
         plan = planned(self, task, n, method=method, noise=noise, seed=seed)
         own = None if guidance is None or is_number(guidance) else weights_of(plan.each(guidance), plan.count)
-        if config is None:
-            scalar = None if own is not None else guidance
-            usual = self.experiment.sampling if sampler is not None else plan.usual(self.experiment.sampling)
-            config = replace(self, experiment=replace(self.experiment, sampling=usual)).settings(
-                steps=steps, sampler=sampler, guidance=scalar, weights=weights
-            )
+        scalar = guidance if own is None else None
+        usual = self.experiment.sampling if sampler is not None else plan.usual(self.experiment.sampling)
+        planned_for = replace(self, experiment=replace(self.experiment, sampling=usual))
+        config = planned_for._settled(config, steps=steps, sampler=sampler, guidance=scalar, weights=weights)
         self._require_sampling(1, seed, config)
         require_guidance(self, config, own=own is not None)
         plan.check(config)
@@ -335,7 +335,7 @@ class Model:
                 states.append(back(step.prediction.x_t / power).cpu().numpy()[:n])
                 guesses.append(back(step.prediction.x0).cpu().numpy()[:n])
         states.append(back(step.x).cpu().numpy()[:n])
-        return Trajectory((*times, 0.0), tuple(states), tuple(guesses))
+        return Trajectory((*times, 0.0), tuple(states), tuple(guesses), called(self.record, requests.cond))
 
     def condition_of(self, asked: Asked, n: int, *, seed: int = 0, steered: bool = False) -> Condition | None:
         """What the network is told of n samples, on the CPU; see `conditions`. Raises UsageError."""
@@ -366,7 +366,7 @@ class Model:
     def _chosen(self, config: SamplingConfig) -> Denoiser:
         """The denoiser with the weights that the settings name."""
         if config.ema_width is not None:
-            return averaged_denoiser(self, config.ema_width)
+            return averaged_denoiser(self, config.ema_width, self.report)
         if config.weights not in self.weights:
             raise UsageError(
                 f"weights {config.weights!r} were asked for; this file holds {', '.join(sorted(self.weights))}",

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from sfumato.errors import UsageError
 
-__all__ = ["MOST_SAMPLES", "Samples", "Trajectory", "is_number", "is_whole", "require_count", "require_seed"]
+__all__ = [
+    "MOST_SAMPLES",
+    "Samples",
+    "Trajectory",
+    "is_number",
+    "is_whole",
+    "require_alone",
+    "require_count",
+    "require_seed",
+]
 
 MAX_SEED = 2**62
 MOST_SAMPLES = 10_000_000  # more are a slip of the finger; they would not fit into memory
@@ -45,12 +54,14 @@ class Trajectory:
     """A whole trajectory in data units: `states` are x at `times`, noise first, `guesses` the x0 predicted on the way.
 
     Noisy states are at unit power, x_t/sqrt(alpha² + sigma²): nothing changes where variance is preserved, and a state
-    of an exploding process can be seen at all.
+    of an exploding process can be seen at all. `labels` says what each was asked to be, by name, None where nothing
+    was asked.
     """
 
     times: tuple[float, ...]
     states: tuple[NDArray[np.generic], ...]
     guesses: tuple[NDArray[np.generic], ...]
+    labels: tuple[str, ...] | None = None
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -75,3 +86,16 @@ def require_seed(seed: object, n: int = 1) -> None:
     if not is_whole(seed) or not 0 <= seed <= MAX_SEED - n:
         expected = "a whole number from 0 to 2^62 - n"
         raise UsageError(f"seed is {seed!r}", expected=expected, fix="choose a seed such as 0 (--seed 0)")
+
+
+def require_alone(**given: object) -> None:
+    """Refuse settings of a call that come beside `config`, which would hide them. Raises UsageError."""
+    found = {name: value for name, value in given.items() if value is not None}
+    if found:
+        names = ", ".join(found)
+        changes = ", ".join(f"{name}={value!r}" for name, value in found.items())
+        raise UsageError(
+            f"{names} and config were both given",
+            expected="config, which holds all settings of sampling, or single settings",
+            fix=f"put {names} into config: config=replace(config, …), or config=model.settings({changes}, …)",
+        )

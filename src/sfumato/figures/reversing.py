@@ -45,7 +45,8 @@ def reverse(
 
     Pictures have two rows for each of the first `examples` trajectories, x_t and the predicted x_0; points have two
     rows of panels for all of them. `guesses=False` leaves the predictions out. With the schedule, log-SNR is written
-    below. Panels hold all x_t; how many predictions lie outside them is said. Raises UsageError for no steps.
+    below. What a picture was asked to be stands beside it. Panels hold all x_t; how many predictions lie outside them
+    is said. Raises UsageError for no steps.
     """
     _check(path, columns=columns, examples=examples)
     chosen = moments(len(path.states), columns)
@@ -59,7 +60,8 @@ def reverse(
     count = 1 if clouds else min(examples, len(states[0]))
     rows: list[Row] = []
     for index in range(count):
-        rows.append(Row(STATES, [_tile(found, index, limits) for found in states], apart=index > 0))
+        label = "" if path.labels is None or clouds else f" ({path.labels[index]})".replace("$", r"\$")
+        rows.append(Row(STATES + label, [_tile(found, index, limits) for found in states], apart=index > 0))
         if any(found is not None for found in expected):
             rows.append(Row(GUESSES, [_tile(found, index, limits) for found in expected]))
     times = [path.times[index] for index in chosen]
@@ -96,7 +98,7 @@ def animation(
     pictures = [found for found in shown if isinstance(found, Pictures)]
     height, width = pictures[0].pixels.shape[1:3]
     scale = fitting_scale(height, width, tile=TILE)
-    sheets = [image_sheet(found, columns=columns, scale=scale) for found in pictures]
+    sheets = [image_sheet(found, labels=path.labels, columns=columns, scale=scale) for found in pictures]
     return Animation(tuple(sheets), lasting)
 
 
