@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from sfumato.nn.attention import EPS
 from sfumato.nn.doubling import doubled
+from sfumato.nn.dropout import dropout
 from sfumato.nn.group_norm import group_norm
 
 __all__ = ["Double", "Downsample", "Halve", "ResnetBlock", "Upsample"]
@@ -80,7 +81,7 @@ class ResnetBlock(nn.Module):
             h = group_norm(h, self.norm2, scale=scale, offset=offset, silu=True)
         else:
             h = group_norm(h, self.norm2, shift=e, silu=True)
-        h = self.conv2(functional.dropout(h, self.dropout, training=self.training))
+        h = self.conv2(dropout(h, self.dropout, training=self.training))
         total = self.conv_shortcut(self.resample(x)) + h
         return total if self.residual_scale == 1.0 else total * self.residual_scale
 
