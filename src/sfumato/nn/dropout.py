@@ -23,7 +23,9 @@ def dropout(x: Tensor, share: float, *, training: bool) -> Tensor:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return functional.dropout(x, share, training=True)
     count, level = x.numel(), round(share * LEVELS)
-    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(1 << 63), None).view(torch.int16)[:count]
+    stream = torch.default_generator  # that of PyTorch's own dropout
+    draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(1 << 63), None, generator=stream)
+    bits = draws.view(torch.int16)[:count]
     last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
     shape = (x.shape[0], *x.shape[2:], x.shape[1]) if last else x.shape
     keep = (bits >= level - LEVELS // 2).to(x.dtype).view(shape)  # laid out in memory as x is
