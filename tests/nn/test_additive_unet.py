@@ -162,8 +162,7 @@ def test_dropout_reaches_blocks_and_attention() -> None:
     network = AdditiveUNetConfig(widths=(8, 16), attention=(2,), heads=2, groups=4, dropout=0.25).build(
         (1, 8, 8), steps=None, time_span=1.0
     )
-    shares = [m.p for m in network.modules() if isinstance(m, nn.Dropout)]
-    assert shares == [0.25] * 8
+    assert [m.dropout for m in network.modules() if isinstance(m, AdditiveBlock)] == [0.25] * 8
     assert [m.dropout for m in network.modules() if isinstance(m, ResidualAttention)] == [0.25]
 
 

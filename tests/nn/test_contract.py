@@ -31,6 +31,7 @@ class Case:
     config: NetworkConfig
     space: tuple[int, ...]
     hidden: int = 1  # steps until labels are heard: layers that start at zero stand before them
+    starts_at_zero: bool = True
 
     def build(self, channels: int = 2, *, condition: ConditionShape = LABELS_AND_VALUES, **options: int) -> nn.Module:
         torch.manual_seed(0)
@@ -54,12 +55,19 @@ IMAGES = [
     Case(BottleneckUNetConfig(widths=(4, 8, 8), planes=4, hidden=8), (8, 12)),
     Case(FilmUNetConfig(widths=(8, 12), depth=1, stem=4, embedding=8, heads=2, head_width=4, groups=4), (8, 12)),
     Case(ResidualUNetConfig(widths=(8, 12), depth=1, embedding=6), (8, 12)),
-    Case(DdpmUNetConfig(widths=(8, 16), blocks=1, attention=(4,), num_groups=4, film=True), (8, 12)),
-    Case(DitConfig(patch=4, width=16, depth=1, heads=2), (8, 12), hidden=2),
+    Case(
+        DdpmUNetConfig(widths=(8, 16), blocks=1, attention=(4,), num_groups=4, film=True, zero_init=True),
+        (8, 12),
+        hidden=2,
+    ),
+    Case(DitConfig(patch=4, width=16, depth=1, heads=2, qk_norm=True), (8, 12), hidden=2),
     Case(Edm2UNetConfig(widths=(8, 16), depth=1, attention=(4,), head_width=8), (8, 12), hidden=2),
 ]
 SEQUENCES = [Case(UNet1dConfig(widths=(8, 16), depth=1, embedding=8, heads=2, groups=4), (11,))]
-POINTS = [Case(StepMlpConfig(widths=(16, 16)), ()), Case(FourierMlpConfig(width=16, depth=2), ())]
+POINTS = [
+    Case(StepMlpConfig(widths=(16, 16)), (), starts_at_zero=False),
+    Case(FourierMlpConfig(width=16, depth=2), ()),
+]
 
 
 def named(cases: list[Case]) -> pytest.MarkDecorator:
@@ -111,6 +119,15 @@ def test_labels_matter_as_soon_as_they_can(case: Case) -> None:
         (network(x, time, cond) - 1).square().mean().backward()
         optimizer.step()
     assert not torch.equal(network(x, time, cond), network(x, time, other))
+
+
+@EVERY
+def test_untrained_output_is_exactly_zero(case: Case) -> None:
+    if not case.starts_at_zero:
+        pytest.skip("its last layer starts as PyTorch's do")
+    for condition, cond in ((ConditionShape(), None), (LABELS_AND_VALUES, COND)):
+        network = case.build(condition=condition).double()
+        assert torch.equal(network(case.x(), TIME, cond), torch.zeros(4, 2, *case.space, dtype=torch.float64))
 
 
 @EVERY

@@ -256,13 +256,6 @@ def test_scaling_every_weight_changes_nothing() -> None:
         torch.testing.assert_close(network.train(training)(x, time, cond), expected, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("condition", [NO_CONDITION, TOLD], ids=["unconditional", "told"])
-def test_untrained_output_is_exactly_zero(condition: ConditionShape) -> None:
-    network = SMALL.build((3, 8, 8), steps=None, time_span=5.0, condition=condition)
-    cond = conditions(2) if condition else None
-    assert torch.equal(network(torch.randn(2, 3, 8, 8), torch.randn(2), cond), torch.zeros(2, 3, 8, 8))
-
-
 @pytest.mark.parametrize("config", [DdpmUNetConfig(), Edm2UNetConfig()], ids=lambda config: type(config).__name__)
 def test_the_remedy_for_attention_where_no_level_is_works(config: NetworkConfig) -> None:
     """The default settings on 8 x 8 pixels: what the refusal says to set is taken."""
@@ -354,20 +347,6 @@ def test_a_run_that_is_resumed_goes_on_exactly() -> None:
     assert [step(network) for _ in range(3)] == [step(other) for _ in range(3)]
 
 
-def test_every_parameter_has_a_gradient_after_the_first_step() -> None:
-    """The output's gain hides everything in the first step, the blocks' gains the embedding in the second."""
-    torch.manual_seed(0)
-    network = SMALL.build((3, 8, 8), steps=None, time_span=5.0, condition=TOLD)
-    x, time, target = torch.randn(4, 3, 8, 8), torch.randn(4), torch.randn(4, 3, 8, 8)
-    cond = conditions(4, dropped=[False, False, True, False])
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    for _ in range(3):
-        optimizer.zero_grad()
-        (network(x, time, cond) - target).square().mean().backward()
-        optimizer.step()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
-
-
 def test_overfits_two_pictures() -> None:
     """From x_t = x0 + ε of two pictures the network learns which of them it was: the loss falls below 2 % of 1."""
     torch.manual_seed(0)
@@ -392,75 +371,7 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(network.eval()(x, time), network(x, time))
 
 
-# --- conditions, shapes, precisions ----------------------------------------------------------------------------------
-
-
-def test_dropped_is_unconditional_and_each_condition_matters() -> None:
-    network = small(condition=TOLD).eval()
-    x, time, cond = torch.randn(2, 3, 8, 8), torch.randn(2), conditions(2)
-    told, untold = network(x, time, cond), network(x, time, Condition(image=cond.image))
-    assert torch.equal(network(x, time, cond.unconditional()), untold)
-    mixed = network(x, time, Condition(cond.labels, cond.values, cond.image, torch.tensor([True, False])))
-    torch.testing.assert_close(mixed, torch.stack([untold[0], told[1]]), rtol=1e-5, atol=1e-5)
-    for other in (
-        Condition((cond.labels + 1) % 3, cond.values, cond.image),
-        Condition(cond.labels, cond.values + 1, cond.image),
-        Condition(cond.labels, cond.values, cond.image + 1),
-    ):
-        assert (network(x, time, other) - told).abs().amax(dim=(1, 2, 3)).min() > 1e-3
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("size", [(8, 8), (4, 12), (16, 4)])
-def test_evaluation_of_one_image_does_not_depend_on_its_companions(channels: int, size: tuple[int, int]) -> None:
-    network = small(channels).eval()
-    x, time = torch.randn(3, channels, *size), torch.randn(3)
-    together = network(x, time)
-    assert together.shape == x.shape
-    for i in range(3):
-        torch.testing.assert_close(network(x[i : i + 1], time[i : i + 1])[0], together[i], rtol=1e-4, atol=1e-5)
-
-
-def test_learned_variance_doubles_the_outputs() -> None:
-    network = SMALL.build((3, 8, 8), steps=None, time_span=5.0, out_channels=6)
-    assert network(torch.randn(1, 3, 8, 8), torch.rand(1)).shape == (1, 6, 8, 8)
-
-
-def test_time_in_another_unit_means_the_same() -> None:
-    unit = small().eval()
-    steps = SMALL.build((3, 8, 8), steps=1000, time_span=40.0).eval()
-    steps.load_state_dict(unit.state_dict())
-    x, time = torch.randn(2, 3, 8, 8), torch.tensor([0.5, -1.25])
-    assert torch.equal(unit(x, time), steps(x, 8 * time))  # powers of two scale without rounding
-
-
-def test_channels_last_and_bfloat16_survive_every_block() -> None:
-    network = small(condition=TOLD).to(memory_format=torch.channels_last)
-    x, cond = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last), conditions(2)
-    kept: list[bool] = []
-
-    def look(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-        last = out.is_contiguous(memory_format=torch.channels_last)
-        kept.append(out.dtype == torch.bfloat16 and last)
-
-    for module in network.modules():
-        if isinstance(module, EncoderBlock | DecoderBlock | MpConv2d):
-            module.register_forward_hook(look)
-    with torch.autocast("cpu", torch.bfloat16):
-        half = network(x, torch.zeros(2), cond)
-    assert len(kept) > 30
-    assert all(kept)
-    whole = network(x, torch.zeros(2), cond)
-    # bfloat16 has 8 bits: some 20 roundings of 2^-8 of numbers of size 1
-    assert (half.float() - whole).abs().max() < 0.06 * whole.abs().max()
-
-
-def test_memory_format_does_not_change_the_numbers() -> None:
-    network = small().double().eval()
-    x, time = torch.randn(2, 3, 8, 8).double(), torch.randn(2).double()
-    rows = network(x, time)
-    last = network.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last), time)
-    torch.testing.assert_close(rows, last, rtol=1e-10, atol=1e-10)  # float64, another order of the same sums
+# --- compilers -------------------------------------------------------------------------------------------------------
 
 
 def test_doubling_in_compiled_code_is_the_same() -> None:
@@ -503,13 +414,6 @@ def test_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         Edm2UNetConfig(widths=(32, 80), attention=(8,)).check((3, 16, 16))
     assert "set network.head_width: 16" in caught.value.fix
-
-
-def test_conditions_it_was_not_built_for_are_refused() -> None:
-    with pytest.raises(ConfigError, match="no input"):
-        small()(torch.randn(2, 3, 8, 8), torch.randn(2), Condition(labels=torch.tensor([0, 1])))
-    with pytest.raises(ConfigError, match="picture"):
-        small(condition=TOLD)(torch.randn(2, 3, 8, 8), torch.randn(2))
 
 
 @pytest.mark.parametrize(

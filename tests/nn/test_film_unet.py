@@ -117,11 +117,6 @@ def small() -> FilmUNet:
     return network
 
 
-def test_untrained_output_is_exactly_zero() -> None:
-    network = SMALL.build((3, 8, 4), steps=None, time_span=1.0)
-    assert torch.equal(network(torch.randn(2, 3, 8, 4), torch.rand(2)), torch.zeros(2, 3, 8, 4))
-
-
 def test_skips_join_last_made_first() -> None:
     network = small()
     made: list[Tensor] = []

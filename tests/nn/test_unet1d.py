@@ -106,11 +106,6 @@ def test_attention_is_optional_and_starts_as_the_identity() -> None:
     assert not torch.allclose(network(x, time), without(x, time))
 
 
-def test_untrained_output_is_exactly_zero() -> None:
-    network = SMALL.build((2, 9), steps=None, time_span=1.0)
-    assert torch.equal(network(torch.randn(2, 2, 9), torch.rand(2)), torch.zeros(2, 2, 9))
-
-
 @pytest.mark.parametrize(
     ("field", "said"),
     [

@@ -44,7 +44,8 @@ from torch.nn import functional
 from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn.conditioning import ConditionEmbedding, joined, require_understood
-from sfumato.nn.config import NetworkConfig, require_positive
+from sfumato.nn.config import NetworkConfig, require_positive, require_share, require_widths
+from sfumato.nn.dropout import dropout
 from sfumato.nn.embeddings import sinusoidal_embedding, step_frequencies
 from sfumato.nn.unet import require_divisible, require_picture
 
@@ -69,14 +70,10 @@ class AdditiveUNetConfig(NetworkConfig):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        require_positive("widths", *self.widths)
+        require_widths(self.widths, fix="[64, 128]")
         require_positive("attention", *self.attention)
         require_positive("heads", self.heads)
         require_positive("groups", self.groups)
-        if not self.widths:
-            raise ConfigError(
-                "network.widths is empty", expected="one width per level", fix="set network.widths: [64, 128]"
-            )
         require_share("dropout", self.dropout)
         levels = self.level_widths
         strangers = [number for number in self.attention if number > len(levels)]
@@ -127,16 +124,6 @@ class AdditiveUNetConfig(NetworkConfig):
         return AdditiveUNet(shape[0], out, config=self, time_span=time_span, condition=condition)
 
 
-def require_share(name: str, value: float) -> None:
-    """Raise ConfigError unless the field `name` is a share that leaves something: 0 ≤ value < 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ConfigError(
-            f"network.{name} is {value!r}",
-            expected="a share from 0 up to, not including, 1",
-            fix=f"set network.{name}: 0.1",
-        )
-
-
 def _widths_up(widths: tuple[int, ...]) -> tuple[int, ...]:
     """u_1 = 2 w_L, u_{j+1} = u_j/2 + w_{L+1−j}: the widths on the way up, and last that of what enters the head."""
     found = [2 * widths[-1]]
@@ -152,7 +139,7 @@ class AdditiveBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, width)
         self.conv1 = nn.Conv2d(width, width, kernel_size=3, padding=1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.norm2 = nn.GroupNorm(groups, width)
         self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1)
         self.condition_embedding = ConditionEmbedding(condition, width)
@@ -162,7 +149,7 @@ class AdditiveBlock(nn.Module):
         told = self.condition_embedding(cond, len(h))
         e = sinusoid if told is None else sinusoid + told
         branch = self.conv1(functional.silu(self.norm1(h + e[:, :, None, None].to(h.dtype))))
-        return h + self.conv2(functional.silu(self.norm2(self.dropout(branch))))
+        return h + self.conv2(functional.silu(self.norm2(dropout(branch, self.dropout, training=self.training))))
 
 
 class ResidualAttention(nn.Module):
@@ -192,7 +179,7 @@ class ResidualAttention(nn.Module):
     def _in_training(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The formula as it stands: the fused kernel's gradient has no gradient, which some objectives take."""
         weights = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(dim=3)
-        return functional.dropout(weights, self.dropout).to(v.dtype) @ v
+        return dropout(weights, self.dropout, training=True).to(v.dtype) @ v
 
 
 class AdditiveLevel(nn.Module):

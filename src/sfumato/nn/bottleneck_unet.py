@@ -32,7 +32,7 @@ from torch.nn import functional
 from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn.conditioning import joined, require_understood
-from sfumato.nn.config import NetworkConfig, require_positive
+from sfumato.nn.config import NetworkConfig, require_positive, require_widths
 from sfumato.nn.unet import require_divisible, require_picture
 
 __all__ = ["BottleneckUNet", "BottleneckUNetConfig", "Planes"]
@@ -52,13 +52,9 @@ class BottleneckUNetConfig(NetworkConfig):
     hidden: int = 128
 
     def __post_init__(self) -> None:
-        require_positive("widths", *self.widths)
+        require_widths(self.widths, fix="[64, 128, 256]")
         require_positive("planes", self.planes)
         require_positive("hidden", self.hidden)
-        if not self.widths:
-            raise ConfigError(
-                "network.widths is empty", expected="one width per level", fix="set network.widths: [64, 128, 256]"
-            )
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError unless `shape` is (C, H, W) with H and W multiples of 2^(levels − 1)."""

@@ -13,7 +13,15 @@ from torch import nn
 from sfumato.condition import NO_CONDITION, ConditionShape
 from sfumato.errors import ConfigError
 
-__all__ = ["NetworkConfig", "require_no_condition", "require_no_image", "require_positive", "require_values"]
+__all__ = [
+    "NetworkConfig",
+    "require_no_condition",
+    "require_no_image",
+    "require_positive",
+    "require_share",
+    "require_values",
+    "require_widths",
+]
 
 
 class NetworkConfig(ABC):
@@ -60,6 +68,25 @@ def require_positive(name: str, *values: int) -> None:
                 expected="whole numbers of 1 or more",
                 fix=f"set network.{name}: " + (f"[{', '.join(['64'] * len(values))}]" if len(values) > 1 else "2"),
             )
+
+
+def require_widths(widths: tuple[int, ...], *, fix: str, per: str = "level") -> None:
+    """Raise ConfigError unless `widths` holds one or more whole numbers above zero; `fix` names some that will do."""
+    require_positive("widths", *widths)
+    if not widths:
+        raise ConfigError(
+            "network.widths is empty", expected=f"one width per {per}", fix=f"set network.widths: {fix}"
+        )
+
+
+def require_share(name: str, value: float, *, least: float = 0.0, most: float = 0.95) -> None:
+    """Raise ConfigError unless the field `name` is a number from `least` to `most`; a dropout must leave something."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ConfigError(
+            f"network.{name} is {value!r}",
+            expected=f"a number from {least:g} to {most:g}",
+            fix=f"set network.{name}: {least if least == 0 else most:g}",
+        )
 
 
 def require_values(network: str, shape: tuple[int, ...]) -> None:

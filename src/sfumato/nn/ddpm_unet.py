@@ -41,7 +41,7 @@ from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn.attention import EPS, PixelAttention
 from sfumato.nn.conditioning import ClassEmbedding, ValueEmbedding, joined, require_understood
-from sfumato.nn.config import NetworkConfig, require_positive
+from sfumato.nn.config import NetworkConfig, require_positive, require_share, require_widths
 from sfumato.nn.group_norm import group_norm, most_groups
 from sfumato.nn.resnet import Double, Downsample, Halve, ResnetBlock, Upsample
 from sfumato.nn.unet import require_divisible, require_heights, require_picture
@@ -85,19 +85,19 @@ class DdpmUNetConfig(NetworkConfig):
     patch: int = 1
 
     def __post_init__(self) -> None:
-        require_positive("widths", *self.widths)
+        require_widths(self.widths, fix="[64, 128]")
         require_positive("attention", *self.attention)
         require_positive("blocks", self.blocks)
         require_positive("num_groups", self.num_groups)
         require_positive("patch", self.patch)
-        if not self.widths or self.widths[0] % 2:
+        if self.widths[0] % 2:
             raise ConfigError(
-                f"network.widths is {list(self.widths)}",
-                expected="one width per level, the first an even number (as many cosines as sines of the time)",
-                fix="set network.widths: [64, 128]",
+                f"network.widths starts with {self.widths[0]}",
+                expected="an even number (as many cosines as sines of the time)",
+                fix=f"set network.widths: {[self.widths[0] + 1, *self.widths[1:]]}",
             )
-        _require_share("dropout", self.dropout, most=0.95)
-        _require_share("residual_scale", self.residual_scale, most=1.0, least=0.1)
+        require_share("dropout", self.dropout)
+        require_share("residual_scale", self.residual_scale, least=0.1, most=1.0)
         if self.head_width is not None:
             require_positive("head_width", self.head_width)
 
@@ -142,15 +142,6 @@ class DdpmUNetConfig(NetworkConfig):
             shape[0] if out_channels is None else out_channels,
             steps_per_unit=1.0 if steps is not None and time_span == steps else STEPS / time_span,
             condition=condition,
-        )
-
-
-def _require_share(name: str, value: float, *, most: float, least: float = 0.0) -> None:
-    if not least <= value <= most:
-        raise ConfigError(
-            f"network.{name} is {value}",
-            expected=f"a number from {least:g} to {most:g}",
-            fix=f"set network.{name}: {least if least == 0 else most:g}",
         )
 
 

@@ -36,9 +36,10 @@ from torch.nn import functional
 from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn.conditioning import joined, require_understood
-from sfumato.nn.config import NetworkConfig, require_positive
+from sfumato.nn.config import NetworkConfig, require_positive, require_share, require_widths
 from sfumato.nn.dot_product import attend
 from sfumato.nn.doubling import doubled
+from sfumato.nn.dropout import dropout
 from sfumato.nn.magnitude import MpConv2d, MpEmbedding, MpLinear, mp_cat, mp_silu, mp_sum, normalised
 from sfumato.nn.unet import require_divisible, require_heights, require_picture
 
@@ -66,18 +67,11 @@ class Edm2UNetConfig(NetworkConfig):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        require_positive("widths", *self.widths)
+        require_widths(self.widths, fix="[64, 128]")
         require_positive("attention", *self.attention)
         require_positive("depth", self.depth)
         require_positive("head_width", self.head_width)
-        if not self.widths:
-            raise ConfigError(
-                "network.widths is empty", expected="one width per level", fix="set network.widths: [64, 128]"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(
-                f"network.dropout is {self.dropout}", expected="a share in [0, 1)", fix="set network.dropout: 0.1"
-            )
+        require_share("dropout", self.dropout)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError unless `shape` is (C, H, W), H and W can be halved, and attention finds its heights."""
@@ -121,7 +115,7 @@ class Branch(nn.Module):
         self.conv_1 = MpConv2d(in_channels, out_channels, kernel=3)
         self.of_embedding = MpLinear(embedding, out_channels)
         self.gain = nn.Parameter(torch.zeros(()))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.conv_2 = MpConv2d(out_channels, out_channels, kernel=3)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -129,7 +123,7 @@ class Branch(nn.Module):
         scale = 1 + self.gain * self.of_embedding(embedding)
         h = self.conv_1(mp_silu(x))
         h = mp_silu(h * scale[:, :, None, None].to(h.dtype))
-        return self.conv_2(self.dropout(h))
+        return self.conv_2(dropout(h, self.dropout, training=self.training))
 
 
 class CosineAttention(nn.Module):

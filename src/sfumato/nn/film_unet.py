@@ -29,7 +29,7 @@ from torch.nn import functional
 from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn.conditioning import ConditionEmbedding, joined, require_understood
-from sfumato.nn.config import NetworkConfig, require_positive
+from sfumato.nn.config import NetworkConfig, require_positive, require_widths
 from sfumato.nn.doubling import doubled
 from sfumato.nn.embeddings import sinusoidal_embedding, step_frequencies
 from sfumato.nn.linear_attention import LinearAttention
@@ -60,13 +60,9 @@ class FilmUNetConfig(NetworkConfig):
     groups: int = 8
 
     def __post_init__(self) -> None:
-        require_positive("widths", *self.widths)
+        require_widths(self.widths, fix="[64, 128]")
         for name in ("depth", "stem", "embedding", "heads", "head_width", "groups"):
             require_positive(name, getattr(self, name))
-        if not self.widths:
-            raise ConfigError(
-                "network.widths is empty", expected="one width per level", fix="set network.widths: [64, 128]"
-            )
         require_even("embedding", self.embedding)
         require_groups(self.groups, widths=self.widths, stem=(self.stem,))
 

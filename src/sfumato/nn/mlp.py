@@ -26,6 +26,7 @@ from sfumato.nn.config import (
     require_no_image,
     require_positive,
     require_values,
+    require_widths,
 )
 
 __all__ = ["ConditionalLinear", "Mlp", "MlpConfig", "StepMlp", "StepMlpConfig"]
@@ -41,13 +42,8 @@ class StepMlpConfig(NetworkConfig):
     widths: tuple[int, ...] = (128, 128, 128)
 
     def __post_init__(self) -> None:
-        require_positive("widths", *self.widths)
-        if not self.widths:
-            raise ConfigError(
-                "network.widths is empty",
-                expected="one width per hidden layer (without one the network would not see the step)",
-                fix="set network.widths: [128, 128, 128]",
-            )
+        per = "hidden layer (without one the network would not see the step)"
+        require_widths(self.widths, fix="[128, 128, 128]", per=per)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError unless `shape` holds at least one value; any shape is flattened to a vector."""

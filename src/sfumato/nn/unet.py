@@ -24,7 +24,7 @@ from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn.blocks import DownLevel, ResidualBlock, UpLevel
 from sfumato.nn.conditioning import ConditionEmbedding, joined, require_understood
-from sfumato.nn.config import NetworkConfig, require_positive
+from sfumato.nn.config import NetworkConfig, require_positive, require_widths
 from sfumato.nn.embeddings import log_spaced_frequencies, sinusoidal_embedding
 
 __all__ = ["ResidualUNet", "ResidualUNetConfig", "require_divisible", "require_heights", "require_picture"]
@@ -44,13 +44,9 @@ class ResidualUNetConfig(NetworkConfig):
     embedding: int = 32
 
     def __post_init__(self) -> None:
-        require_positive("widths", *self.widths)
+        require_widths(self.widths, fix="[64, 128]")
         require_positive("depth", self.depth)
         require_positive("embedding", self.embedding)
-        if not self.widths:
-            raise ConfigError(
-                "network.widths is empty", expected="one width per level", fix="set network.widths: [64, 128]"
-            )
         if self.embedding < 4 or self.embedding % 2:
             raise ConfigError(
                 f"network.embedding is {self.embedding}",

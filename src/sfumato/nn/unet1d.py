@@ -26,7 +26,7 @@ from sfumato.condition import NO_CONDITION, Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn.additive_unet import ResidualAttention
 from sfumato.nn.conditioning import joined, require_understood
-from sfumato.nn.config import NetworkConfig, require_positive
+from sfumato.nn.config import NetworkConfig, require_positive, require_widths
 from sfumato.nn.film_unet import TimeEmbedding, require_even, require_groups
 
 __all__ = ["Block1d", "DownLevel1d", "UNet1d", "UNet1dConfig", "UpLevel1d"]
@@ -52,13 +52,9 @@ class UNet1dConfig(NetworkConfig):
     groups: int = 8
 
     def __post_init__(self) -> None:
-        require_positive("widths", *self.widths)
+        require_widths(self.widths, fix="[32, 64]")
         for name in ("depth", "embedding", "heads", "groups"):
             require_positive(name, getattr(self, name))
-        if not self.widths:
-            raise ConfigError(
-                "network.widths is empty", expected="one width per level", fix="set network.widths: [32, 64]"
-            )
         require_even("embedding", self.embedding)
         require_groups(self.groups, widths=self.widths)
         if self.attention and self.widths[-1] % self.heads:
