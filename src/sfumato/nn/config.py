@@ -74,9 +74,7 @@ def require_widths(widths: tuple[int, ...], *, fix: str, per: str = "level") -> 
     """Raise ConfigError unless `widths` holds one or more whole numbers above zero; `fix` names some that will do."""
     require_positive("widths", *widths)
     if not widths:
-        raise ConfigError(
-            "network.widths is empty", expected=f"one width per {per}", fix=f"set network.widths: {fix}"
-        )
+        raise ConfigError("network.widths is empty", expected=f"one width per {per}", fix=f"set network.widths: {fix}")
 
 
 def require_share(name: str, value: float, *, least: float = 0.0, most: float = 0.95) -> None:
