@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 # Pillow does not preload the TIFF and WebP plug-ins; importing them here keeps its lazy loading out of the threads.
 from PIL import (
+    ExifTags,
     Image,
     ImageColor,
     ImageOps,
@@ -32,12 +33,24 @@ from PIL import (
 
 from sfumato.data.settings import DataConfig
 
-__all__ = ["FORMATS", "SUFFIXES", "BadPicture", "Picture", "Preparation", "decode", "prepare_pixels", "quiet"]
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "BadPicture",
+    "Header",
+    "Picture",
+    "Preparation",
+    "decode",
+    "look",
+    "prepare_pixels",
+    "quiet",
+]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 SIXTEEN_BIT = 65_535.0
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that turn a picture by a quarter
 
 
 class BadPicture(Exception):
@@ -84,6 +97,29 @@ class Picture:
     neutral: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of its picture before anything is decoded.
+
+    format, mode: Pillow's names of them. height, width: of the picture set upright. transparent: some of it may be seen
+    through. turned: whether it is stored in another orientation than it is meant to be seen in. deep: more than 8 bits
+    for each value.
+    """
+
+    format: str
+    mode: str
+    height: int
+    width: int
+    transparent: bool = False
+    turned: bool = False
+    deep: bool = False
+
+    @property
+    def grey(self) -> bool | None:
+        """Whether the picture is grey; None for a palette, which may be either."""
+        return None if self.mode in ("P", "PA") else self.mode in ("1", "L", "LA", "La", "I", "F") or self.mode[:2] == "I;"
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence Pillow's warnings (broken EXIF, large pictures); not thread-safe, so it surrounds the thread pool."""
@@ -94,11 +130,24 @@ def quiet() -> Iterator[None]:
 
 def decode(path: Path, preparation: Preparation) -> Picture:
     """Decode and prepare one file. Raises `BadPicture`, and nothing else, for whatever may be wrong with it."""
+    with _opened(path, preparation) as image:
+        return _prepare(image, preparation)
+
+
+def look(path: Path, preparation: Preparation) -> Header:
+    """The header of one file, nothing decoded. Raises `BadPicture` as `decode` does, for what the header can tell."""
+    with _opened(path, preparation) as image:
+        return _header(image)
+
+
+@contextmanager
+def _opened(path: Path, preparation: Preparation) -> Iterator[Image.Image]:
+    """The picture of a file whose header is sound, not yet decoded; what goes wrong with it is raised as BadPicture."""
     try:
         _check_file(path)
         with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
             _check_header(image, preparation)
-            return _prepare(image, preparation)
+            yield image
     except BadPicture:
         raise
     except UnidentifiedImageError:
@@ -107,6 +156,20 @@ def decode(path: Path, preparation: Preparation) -> Picture:
         raise BadPicture(f"its header announces more than {preparation.max_pixels:,} pixels") from None
     except Exception as error:  # decoders meet hostile bytes with any exception there is; one file must not end the run
         raise BadPicture(_reason(error)) from error
+
+
+def _header(image: Image.Image) -> Header:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # EXIF that cannot be parsed says nothing about the orientation
+        orientation = 1
+    width, height = image.size
+    if orientation in SIDEWAYS:
+        width, height = height, width
+    raw = [str(tile[3]) for tile in image.tile]  # how the file stores its values: `RGB;16B`
+    deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or any(";16" in text for text in raw)
+    transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    return Header(str(image.format), image.mode, height, width, transparent, orientation in range(2, 9), deep)
 
 
 def prepare_pixels(pixels: NDArray[np.uint8], preparation: Preparation) -> Picture:

@@ -153,7 +153,7 @@ def _pack(listing: Listing, files: list[str], preparation: Preparation, config: 
     if any("/" not in relative for relative in good):
         unlabelled = "some pictures lie outside the class folders: no labels"
         mixed = any("/" in relative for relative in good)
-        return pack(values, report=(*report, unlabelled) if mixed else report)
+        return pack(values, report=(*report, unlabelled) if mixed else report, names=good)
     folders = np.array([printable(relative.split("/", 1)[0]) for relative in good])
     classes = map_labels(folders, len(good), None, where=printable(str(listing.root)))
     return pack(
@@ -162,6 +162,7 @@ def _pack(listing: Listing, files: list[str], preparation: Preparation, config: 
         label_values=classes.values,
         class_names=classes.names,
         report=report,
+        names=good,
     )
 
 

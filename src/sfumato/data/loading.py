@@ -9,7 +9,9 @@ from sfumato.data.cache import Cache, default_folder
 from sfumato.data.embedded import load_embedded
 from sfumato.data.folder import load_folder
 from sfumato.data.packed import Packed, check_pad
+from sfumato.data.packed_file import SUFFIX as PACKED_SUFFIX
 from sfumato.data.points import load_points
+from sfumato.data.prepacked import load_packed_file
 from sfumato.data.settings import EMBEDDED_SOURCES, POINT_SOURCES, DataConfig
 from sfumato.errors import ConfigError, DataError, printable
 
@@ -52,6 +54,8 @@ def declared_shape(config: DataConfig) -> tuple[int, ...] | None:
 
 
 def _load_path(path: Path, config: DataConfig, cache: Path | None) -> Packed:
+    if path.suffix.lower() == PACKED_SUFFIX and not os.path.isdir(path):
+        return load_packed_file(path, config)
     if os.path.isdir(path) or not os.path.exists(path):
         folder = cache
         if folder is None and config.cache != "off":
