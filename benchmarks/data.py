@@ -2,8 +2,8 @@
 
     python benchmarks/data.py [--pictures FOLDER]
 
-1. Packing a folder of 50,000 PNGs of 32x32 in ten classes, pictures a second: scanning, decoding, stacking and writing.
-2. One batch of 64, normalised, channels first, on the CPU: from the packed file that the operating system maps, over the
+1. Packing a folder of 50,000 PNGs of 32x32 in ten classes, pictures a second: scanning, decoding, stacking, writing.
+2. One batch of 64, normalised, channels first, on the CPU: from the packed file that the operating system maps, and the
    same 64 pictures decoded and resized for every batch, as a loader without a packed form has to do it. With PNGs of
    64x64, and with JPEGs whose shorter side is 500 pixels; both sides use all the threads.
 
@@ -114,7 +114,9 @@ def main() -> None:
         small = folder_of(place / "small", options.count, 32, ".png", noise=0)
         speeds = [packing(small, place / "small.safetensors") for _ in range(options.times)]
         best, median = max(s for s, _ in speeds), sorted(s for s, _ in speeds)[len(speeds) // 2]
-        print(f"packing {options.count:,} PNGs of 32x32: {median:,.0f} a second, best {best:,.0f}; wanted 8,000 on 2 cores")
+        print(
+            f"packing {options.count:,} PNGs of 32x32: {median:,.0f} a second, best {best:,.0f}; wanted 8,000 on 2 cores"
+        )
         middle = folder_of(place / "middle", 2000, 64, ".png", noise=4)
         compare("PNGs of 64x64", middle, place / "middle.safetensors", repeats=20, bound="5 or more")
         large = options.pictures or folder_of(place / "large", 200, 500, ".jpg", noise=4)

@@ -161,9 +161,7 @@ def test_there_are_no_workers_to_lose(
 
 
 @pytest.mark.parametrize("threads", [1, 3, 32])
-def test_the_number_of_threads_changes_nothing(
-    threads: int, pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_threads_changes_nothing(threads: int, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """D23: order, content and what is said of bad files."""
     (pictures / "a" / "text.png").write_text("text")
     (pictures / "b" / "empty.png").touch()

@@ -95,7 +95,9 @@ def _inspect(args: argparse.Namespace, settings: Settings) -> Mapping[str, objec
         say(f"contact sheet: {printable(sheet)}")
     if recipe is not None:
         document["written"] = _write(found, recipe)
-        say(f"recommended settings: {printable(recipe)}; sfumato train {printable(recipe)} --dry-run says what they take")
+        say(
+            f"recommended settings: {printable(recipe)}; sfumato train {printable(recipe)} --dry-run says what they take"
+        )
     return document
 
 

@@ -155,7 +155,7 @@ def _proposed(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], bool]:
         order = np.argsort(column, kind="stable")
         edges = np.flatnonzero(np.diff(column[order])) + 1
         fresh = [found]
-        room = MOST_PAIRS - len(found)
+        room = MOST_PAIRS
         for bucket in np.split(order, edges):
             for pairs in _within(signs, bucket):
                 fresh.append(pairs[:, 0] * count + pairs[:, 1])
@@ -163,7 +163,7 @@ def _proposed(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], bool]:
                 if room < 0:
                     return _numbered(np.unique(np.concatenate(fresh))[:MOST_PAIRS], count), False
         found = np.unique(np.concatenate(fresh))
-    return _numbered(found, count), True
+    return _numbered(found[:MOST_PAIRS], count), len(found) <= MOST_PAIRS
 
 
 def _numbered(flat: NDArray[np.int64], count: int) -> NDArray[np.int64]:

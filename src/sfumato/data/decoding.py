@@ -25,6 +25,7 @@ from PIL import (
     ExifTags,
     Image,
     ImageColor,
+    ImageFile,
     ImageOps,
     TiffImagePlugin,  # noqa: F401
     UnidentifiedImageError,
@@ -117,7 +118,9 @@ class Header:
     @property
     def grey(self) -> bool | None:
         """Whether the picture is grey; None for a palette, which may be either."""
-        return None if self.mode in ("P", "PA") else self.mode in ("1", "L", "LA", "La", "I", "F") or self.mode[:2] == "I;"
+        if self.mode in ("P", "PA"):
+            return None
+        return self.mode in ("1", "L", "LA", "La", "I", "F") or self.mode.startswith("I;")
 
 
 @contextmanager
@@ -130,24 +133,18 @@ def quiet() -> Iterator[None]:
 
 def decode(path: Path, preparation: Preparation) -> Picture:
     """Decode and prepare one file. Raises `BadPicture`, and nothing else, for whatever may be wrong with it."""
-    with _opened(path, preparation) as image:
-        return _prepare(image, preparation)
-
-
-def look(path: Path, preparation: Preparation) -> Header:
-    """The header of one file, nothing decoded. Raises `BadPicture` as `decode` does, for what the header can tell."""
-    with _opened(path, preparation) as image:
-        return _header(image)
-
-
-@contextmanager
-def _opened(path: Path, preparation: Preparation) -> Iterator[Image.Image]:
-    """The picture of a file whose header is sound, not yet decoded; what goes wrong with it is raised as BadPicture."""
-    try:
+    with _only_bad_pictures(preparation):
         _check_file(path)
         with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
             _check_header(image, preparation)
-            yield image
+            return _prepare(image, preparation)
+
+
+@contextmanager
+def _only_bad_pictures(preparation: Preparation) -> Iterator[None]:
+    """Turn every exception of a decoder into a BadPicture that says why."""
+    try:
+        yield
     except BadPicture:
         raise
     except UnidentifiedImageError:
@@ -156,20 +153,6 @@ def _opened(path: Path, preparation: Preparation) -> Iterator[Image.Image]:
         raise BadPicture(f"its header announces more than {preparation.max_pixels:,} pixels") from None
     except Exception as error:  # decoders meet hostile bytes with any exception there is; one file must not end the run
         raise BadPicture(_reason(error)) from error
-
-
-def _header(image: Image.Image) -> Header:
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # EXIF that cannot be parsed says nothing about the orientation
-        orientation = 1
-    width, height = image.size
-    if orientation in SIDEWAYS:
-        width, height = height, width
-    raw = [str(tile[3]) for tile in image.tile]  # how the file stores its values: `RGB;16B`
-    deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or any(";16" in text for text in raw)
-    transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    return Header(str(image.format), image.mode, height, width, transparent, orientation in range(2, 9), deep)
 
 
 def prepare_pixels(pixels: NDArray[np.uint8], preparation: Preparation) -> Picture:
@@ -290,3 +273,26 @@ def _pixels(levels: Image.Image, channels: int | None) -> NDArray[np.uint8]:
         levels = levels.convert("L" if channels == 1 else "RGB")
     pixels = np.array(levels, dtype=np.uint8)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def look(path: Path, preparation: Preparation) -> Header:
+    """The header of one file, nothing decoded. Raises `BadPicture` as `decode` does, for what the header can tell."""
+    with _only_bad_pictures(preparation):
+        _check_file(path)
+        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
+            _check_header(image, preparation)
+            return _header(image)
+
+
+def _header(image: ImageFile.ImageFile) -> Header:
+    try:  # the base class's own: that of PNG would decode the picture first
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # EXIF that cannot be parsed says nothing about the orientation
+        orientation = 1
+    width, height = image.size
+    if orientation in SIDEWAYS:
+        width, height = height, width
+    raw = [str(tile[3]) for tile in image.tile]  # how the file stores its values: `RGB;16B`
+    deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or any(";16" in text for text in raw)
+    transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    return Header(str(image.format), image.mode, height, width, transparent, orientation in range(2, 9), deep)

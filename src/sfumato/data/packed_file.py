@@ -64,7 +64,8 @@ def read_packed(path: Path) -> Packed:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in file.keys()} if metadata.get("format") == FORMAT else {}
+            names = file.keys() if metadata.get("format") == FORMAT else []
+            found = {name: file.get_tensor(name) for name in names}
     except Exception as error:  # safetensors reports damage with any exception there is
         raise _damaged(where, (str(error).splitlines() or ["unreadable"])[0]) from error
     if metadata.get("format") != FORMAT:
@@ -154,7 +155,7 @@ def _misfits(packed: Packed) -> list[str]:
 def _labels_fit(labels: Tensor, count: int, num_classes: int) -> bool:
     if labels.dtype != torch.int64 or labels.shape != (count,) or not count:
         return False
-    return 0 <= int(labels.min()) and int(labels.max()) < num_classes
+    return int(labels.min()) >= 0 and int(labels.max()) < num_classes
 
 
 def _texts(texts: list[str] | None) -> tuple[str, ...] | None:

@@ -187,7 +187,7 @@ def _parts(experiment: Experiment, shape: tuple[int, ...]) -> int:
 def _counted(experiment: Experiment, shape: tuple[int, ...]) -> tuple[int, int]:
     """Parameters of the network, and FLOPs of its forward pass for one example; nothing is allocated."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network = build_network(experiment, shape)
+        network = build_network(experiment, shape).eval()
         network(torch.empty((1, *shape)), torch.empty(1), None)
     return sum(p.numel() for p in network.parameters()), int(counter.get_total_flops())
 

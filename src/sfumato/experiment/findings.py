@@ -131,7 +131,8 @@ def _of_copies(facts: DataFacts) -> Iterator[Finding]:
     if repeated:
         level: Level = "warning" if repeated > MANY_COPIES * facts.count else "note"
         group = ", ".join(facts.called(i) for i in copies.exact[0][:NAMED])
-        yield Finding(level, f"{counted(repeated, 'example')} repeat an earlier one (such as {group})")
+        verb = "repeats" if repeated == 1 else "repeat"
+        yield Finding(level, f"{counted(repeated, 'example')} {verb} an earlier one (such as {group})")
     if len(copies.pairs):
         level = "warning" if copies.num_near > MANY_COPIES * facts.count else "note"
         first, second = (facts.called(int(i)) for i in copies.pairs[0])
