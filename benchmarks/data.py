@@ -114,9 +114,7 @@ def main() -> None:
         small = folder_of(place / "small", options.count, 32, ".png", noise=0)
         speeds = [packing(small, place / "small.safetensors") for _ in range(options.times)]
         best, median = max(s for s, _ in speeds), sorted(s for s, _ in speeds)[len(speeds) // 2]
-        print(
-            f"packing {options.count:,} PNGs of 32x32: {median:,.0f} a second, best {best:,.0f}; wanted 8,000 on 2 cores"
-        )
+        print(f"packing {options.count:,} PNGs of 32x32: {median:,.0f} a second, best {best:,.0f}; wanted 8,000")
         middle = folder_of(place / "middle", 2000, 64, ".png", noise=4)
         compare("PNGs of 64x64", middle, place / "middle.safetensors", repeats=20, bound="5 or more")
         large = options.pictures or folder_of(place / "large", 200, 500, ".jpg", noise=4)

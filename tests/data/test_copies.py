@@ -18,9 +18,22 @@ Pixels = NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def sprites() -> Pixels:
-    """300 different tiles of 32x32, of which the squeezing to 32x32 changes nothing."""
+    """Some 300 different tiles of 32x32, of which the squeezing to 32x32 changes nothing; none is blank."""
     values = load_data(DataConfig(source="sprites", limit=300), seed=0).values.numpy()
-    return np.unique(values, axis=0)
+    return np.unique(values[values.std(axis=(1, 2, 3)) > 0], axis=0)
+
+
+@pytest.fixture(scope="module")
+def photos() -> Pixels:
+    """100 smooth pictures of 32x32, their amplitudes falling as 1/f², in three correlated channels."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(32), np.fft.fftfreq(32)))
+    frequency[0, 0] = 1
+    noise = rng.normal(size=(100, 3, 32, 32)) + 3 * rng.normal(size=(100, 1, 32, 32))
+    fields = np.fft.ifft2(np.fft.fft2(noise) / frequency**2).real
+    fields -= fields.mean(axis=(2, 3), keepdims=True)
+    pixels = 128 + 45 * fields / fields.std(axis=(1, 2, 3), keepdims=True)
+    return np.ascontiguousarray(pixels.clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def brute_hash(pictures: Pixels) -> NDArray[np.bool_]:
@@ -28,16 +41,13 @@ def brute_hash(pictures: Pixels) -> NDArray[np.bool_]:
     grey = pictures @ np.array([0.299, 0.587, 0.114])
     spectrum = dctn(grey, axes=(1, 2))[:, :8, :8].reshape(len(pictures), -1)[:, 1:]
     middle = np.sort(spectrum, axis=1)[:, 31:32]
-    return spectrum > middle
+    return spectrum - middle > 1e-4 * np.linalg.norm(spectrum, axis=1, keepdims=True)
 
 
-def brute_distance(pictures: Pixels) -> NDArray[np.float64]:
-    """d of all pairs of 32x32 pictures by its definition, float64."""
+def brute_thumbnails(pictures: Pixels) -> NDArray[np.float64]:
+    """Means over 2x2 pixels of 32x32 pictures, each channel's mean taken away, as rows, float64."""
     thumbs = pictures.reshape(len(pictures), 16, 2, 16, 2, 3).mean(axis=(2, 4))
-    thumbs = (thumbs - thumbs.mean(axis=(1, 2), keepdims=True)).reshape(len(pictures), -1)
-    power = (thumbs**2).sum(axis=1)
-    apart = ((thumbs[:, None] - thumbs[None]) ** 2).sum(axis=2)
-    return apart / np.maximum(power[:, None] + power[None], 1e-12)
+    return (thumbs - thumbs.mean(axis=(1, 2), keepdims=True)).reshape(len(pictures), -1)
 
 
 def jpeg(picture: Pixels, quality: int) -> Pixels:
@@ -52,52 +62,51 @@ def resized(picture: Pixels, side: int) -> Pixels:
 
 
 CHANGES = {
-    "compressed": lambda p: jpeg(p, 90),
+    "compressed": lambda p: jpeg(p, 80),
     "resized": lambda p: resized(p, 28),
-    "brighter": lambda p: (p // 2 + 60).astype(np.uint8),
-    "contrast": lambda p: np.asarray(ImageEnhance.Contrast(Image.fromarray(p)).enhance(0.9)),
-    "noisy": lambda p: np.clip(p + np.random.default_rng(0).normal(0, 3, p.shape), 0, 255).astype(np.uint8),
+    "brighter": lambda p: np.clip(p.astype(int) + 15, 0, 255).astype(np.uint8),
+    "contrast": lambda p: np.asarray(ImageEnhance.Contrast(Image.fromarray(p)).enhance(0.6)),
+    "noisy": lambda p: np.clip(p + np.random.default_rng(0).normal(0, 4, p.shape), 0, 255).astype(np.uint8),
 }
 
 
-def test_the_hash_is_the_cosine_transforms(sprites: Pixels) -> None:
-    """Bits of coefficients that lie on the median within rounding may fall either way: none of 300 · 63 did."""
-    got = np.unpackbits(hashes(torch.from_numpy(sprites), torch.arange(len(sprites))), axis=1)
-    assert not got[:, 63].any()
-    wrong = (got[:, :63].astype(bool) != brute_hash(sprites)).sum()
-    assert wrong <= 3  # float32 against float64, where two coefficients are equal in both but for rounding
+def test_the_hash_is_the_cosine_transforms(sprites: Pixels, photos: Pixels) -> None:
+    """Symmetric tiles have many equal coefficients, which lie on the median: rounding may not decide them."""
+    for pictures in (sprites, photos):
+        got = np.unpackbits(hashes(torch.from_numpy(pictures), torch.arange(len(pictures))), axis=1)
+        assert not got[:, 63].any()
+        wrong = (got[:, :63].astype(bool) != brute_hash(pictures)).sum()
+        assert wrong <= 2  # float32 against float64: of 25,000 bits a few may lie within 1e-7 of the threshold
 
 
 def test_all_pairs_are_found_and_no_others(sprites: Pixels) -> None:
     """Against every pair, by the definitions: hashes within seven bits, d at most 0.01."""
     changed = np.stack([change(p) for p, change in zip(sprites, list(CHANGES.values()) * 60, strict=False)])
-    values = np.concatenate([sprites, changed])
-    values = np.unique(values, axis=0)
+    values = np.unique(np.concatenate([sprites, changed]), axis=0)
     found = find_copies(pack(torch.from_numpy(values)))
-    bits = brute_hash(values)
-    thumbs = values.reshape(len(values), 16, 2, 16, 2, 3).mean(axis=(2, 4))
-    varied = ((thumbs - thumbs.mean(axis=(1, 2), keepdims=True)) ** 2).sum(axis=(1, 2, 3)) >= 256
+    bits, thumbs = brute_hash(values), brute_thumbnails(values)
+    power = (thumbs**2).sum(axis=1)
+    varied = power >= 256
     apart = (bits[:, None] != bits[None]).sum(axis=2)
-    d = brute_distance(values)
+    d = 1 - thumbs @ thumbs.T / np.sqrt(np.maximum(power[:, None] * power[None], 1e-12))
     wanted = np.triu((apart <= MOST_BITS) & (d <= NEAR) & varied[:, None] & varied[None], k=1)
-    sure = np.abs(d - NEAR) > 1e-5  # float32 sums of 768 terms
-    sure &= np.abs(apart - MOST_BITS - 0.5) > 0.6  # a bit on the median may fall either way
     got = np.zeros_like(wanted)
     got[found.pairs[:, 0], found.pairs[:, 1]] = True
-    assert wanted.sum() > 200
+    assert found.compared == varied.sum()
+    assert 100 < wanted.sum() < len(values)
+    sure = np.abs(d - NEAR) > 1e-5  # float32 sums of 768 terms
     assert np.array_equal(got[sure], wanted[sure])
     assert np.all(np.diff(found.distances) >= 0)
-    np.testing.assert_allclose(found.distances, d[got.nonzero()][np.argsort(d[got.nonzero()])], atol=1e-5)
+    np.testing.assert_allclose(found.distances, d[found.pairs[:, 0], found.pairs[:, 1]], atol=1e-6)  # float32
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_copy_is_found(sprites: Pixels, change: str) -> None:
-    """At least nine of ten: tiles of few pixels lose their finest frequencies, which some of the bits belong to."""
-    varied = [p for p in sprites if p.std() > 30][:100]
-    changed = np.stack([CHANGES[change](p) for p in varied])
-    found = find_copies(pack(torch.from_numpy(np.concatenate([np.stack(varied), changed]))))
-    pairs = {tuple(pair) for pair in found.pairs.tolist()} | {group[:2] for group in found.exact}
-    assert sum((i, i + len(varied)) in pairs for i in range(len(varied))) >= 0.9 * len(varied)
+def test_a_changed_copy_is_found(photos: Pixels, change: str) -> None:
+    """Nineteen of twenty changed copies, and nothing else."""
+    changed = np.stack([CHANGES[change](p) for p in photos])
+    found = find_copies(pack(torch.from_numpy(np.concatenate([photos, changed]))))
+    assert len(found.pairs) >= 95
+    assert all(second - first == len(photos) for first, second in found.pairs.tolist())
 
 
 def test_different_pictures_are_not_near(sprites: Pixels) -> None:
@@ -144,7 +153,7 @@ def test_blocks_do_not_matter(sprites: Pixels, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(module, name, size)
     pieces = find_copies(packed)
     assert np.array_equal(whole.pairs, pieces.pairs)
-    assert len(whole.pairs) > 50
+    assert len(whole.pairs) > 30
 
 
 def copied(sprites: Pixels) -> Packed:

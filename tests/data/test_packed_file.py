@@ -103,9 +103,9 @@ def test_a_file_that_is_replaced_stays_as_it_was_for_its_readers(tmp_path: Path)
 
 def damaged(raw: bytes, what: str) -> bytes:
     (length,) = struct.unpack("<Q", raw[:8])
-    if what == "a bit of the values":
-        begin = json.loads(raw[8 : 8 + length])["values"]["data_offsets"][0]
-        place = 8 + length + begin + 17
+    if what.startswith("a bit of the "):
+        begin = json.loads(raw[8 : 8 + length])[what.split()[-1]]["data_offsets"][0]
+        place = 8 + length + begin + 8
         return raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
     if what == "cut short":
         return raw[: len(raw) // 2]
@@ -125,7 +125,10 @@ def damaged(raw: bytes, what: str) -> bytes:
 
 @pytest.mark.parametrize(
     "what",
-    ["a bit of the values", "cut short", "labels beyond the classes", "too large a test part", "no report", "no JSON"],
+    [
+        *(f"a bit of the {tensor}" for tensor in ("values", "labels", "conditions", "names")),
+        *("cut short", "labels beyond the classes", "too large a test part", "no report", "no JSON"),
+    ],
 )
 def test_damage_is_noticed(what: str, tmp_path: Path) -> None:
     path = written(pictures(), tmp_path / "x.safetensors")

@@ -95,9 +95,8 @@ def _inspect(args: argparse.Namespace, settings: Settings) -> Mapping[str, objec
         say(f"contact sheet: {printable(sheet)}")
     if recipe is not None:
         document["written"] = _write(found, recipe)
-        say(
-            f"recommended settings: {printable(recipe)}; sfumato train {printable(recipe)} --dry-run says what they take"
-        )
+        say(f"settings to begin with: {printable(recipe)}")
+        say(f"what they take: sfumato train {printable(recipe)} --dry-run")
     return document
 
 

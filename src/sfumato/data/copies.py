@@ -5,17 +5,19 @@ brightness, squeezed to 32x32, goes through the cosine transform
 
     c_kl = Σ_ij cos(π k (2i + 1)/64) cos(π l (2j + 1)/64) g_ij      k, l = 0..7, not both 0
 
-and bit (k, l) says whether c_kl is above the median of the 63: unchanged by brightness and contrast, hardly changed by
-compression, noise and resizing. Pairs whose hashes differ in at most 7 bits are looked at. Seven differing bits cannot
+and bit (k, l) says whether c_kl is above the median of the 63 by more than 1e-4 |c|, so that rounding decides nothing
+where symmetry makes coefficients equal. Brightness and contrast do not change a hash, compression, noise and resizing
+hardly do. Pairs whose hashes differ in at most 7 bits are looked at. Seven differing bits cannot
 touch all eight bytes of a hash, so such a pair agrees in a byte, and only pictures that share one are ever compared.
 
 A hash is not evidence: digits of one class share theirs without being copies. So each proposed pair is *checked* on
 thumbnails u, v of 16x16 pixels in all channels, each channel's mean taken away:
 
-    d = |u - v|² / (|u|² + |v|²) <= 0.01
+    d = 1 - u·v/(|u| |v|) <= 0.01
 
-d is 0 for the same picture, brighter or darker, and about 1 for two pictures that have nothing in common. Copies that
-were cropped, turned or mirrored are not found. Pictures of one colour are no one's near copies.
+d is 0 for the same picture, brighter or of more contrast, and about 1 for two pictures that have nothing in common.
+Copies that were cropped, turned or mirrored are not found, nor are drawings with hard edges that were resized when they
+were small already. Pictures of one colour are no one's near copies.
 """
 
 import hashlib
@@ -34,6 +36,7 @@ from sfumato.data.packed import Packed, Split, evenly
 __all__ = ["MOST_COMPARED", "NEAR", "Copies", "Leakage", "find_copies", "hashes", "leakage"]
 
 NEAR = 0.01  # largest d of a near copy: correlated to 0.99
+EQUAL = 1e-4  # share of |c| by which a coefficient must lie above the median
 MOST_BITS = 7  # largest number of bits in which the hashes of a proposed pair differ
 MOST_COMPARED = 200_000  # distinct pictures whose hashes are compared: the work grows with their square
 MOST_PAIRS = 4_000_000  # proposed pairs that are checked
@@ -123,7 +126,8 @@ def hashes(values: Tensor, chosen: Tensor) -> NDArray[np.uint8]:
     for pictures in _pieces(values, chosen):
         grey = _brightness(_squeezed(pictures, GREY_SIDE))
         spectrum = (waves @ grey @ waves.T).flatten(1)[:, 1:]
-        bits = spectrum > spectrum.median(dim=1, keepdim=True).values
+        middle = spectrum.median(dim=1, keepdim=True).values
+        bits = spectrum - middle > EQUAL * spectrum.norm(dim=1, keepdim=True)
         pieces.append(np.packbits(F.pad(bits, (0, 1)).numpy(), axis=1))
     return np.concatenate(pieces)
 
@@ -191,11 +195,10 @@ def _distances(values: Tensor, chosen: Tensor, pairs: NDArray[np.int64]) -> NDAr
         return found
     wanted = chosen[torch.from_numpy(involved)]
     thumbs = torch.cat([_thumbnails(pictures) for pictures in _pieces(values, wanted)])
-    power = _power(thumbs)
+    thumbs = thumbs / _power(thumbs).sqrt()[:, None]
     for start in range(0, len(pairs), BLOCK):
         first, second = ends[start : start + BLOCK].unbind(1)
-        apart = _power(thumbs[first] - thumbs[second])
-        found[start : start + BLOCK] = (apart / (power[first] + power[second])).numpy()
+        found[start : start + BLOCK] = (_power(thumbs[first] - thumbs[second]) / 2).numpy()  # of unit length: d
     return found
 
 

@@ -3,14 +3,15 @@
     labels I64 (N,)   conditions F32 (N, V)   values U8 (N, H, W, C) or F32 (N, *shape)   names U8 (bytes)
 
 Its metadata hold `format` (`sfumato-packed-1`) and `packed`, JSON: what the labels were and are called, the size of the
-test part, the report of the packing, and the fingerprint, the SHA-256 that the tensors must have. Names are the bytes
-of the examples' file names, separated by NUL. Tensors whose items are long come first, so that all of them are aligned.
+test part, the report of the packing, and the SHA-256 that the tensors must have. Names are the bytes of the examples'
+file names, separated by NUL. Tensors whose items are long come first, so that all of them are aligned.
 
 Mapped pages are read when they are touched and given back when memory is short; several processes share them. A file
 that is replaced by renaming another onto it stays as it was for those who have it open. The mapping is private: what is
 written to the tensors never reaches the file.
 """
 
+import hashlib
 import json
 import os
 import struct
@@ -76,7 +77,8 @@ def read_packed(path: Path) -> Packed:
             fix=f"sfumato data pack PATH --out data{SUFFIX}, and give that file as --data.path",
         )
     try:
-        packed = _assembled(found, json.loads(metadata["packed"]))
+        facts = json.loads(metadata["packed"])
+        packed = _assembled(found, facts)
         wrong = _misfits(packed)
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise _damaged(where, f"{type(error).__name__}: {error}") from error
@@ -84,6 +86,8 @@ def read_packed(path: Path) -> Packed:
         raise _damaged(where, f"its {', '.join(wrong)} do not fit the rest")
     if fingerprint_of(packed.values, packed.labels, packed.conditions) != packed.fingerprint:
         raise _damaged(where, "its content is not what its fingerprint says")
+    if hashlib.sha256(_joined(packed.names)).hexdigest() != facts.get("names"):
+        raise _damaged(where, "its names are not those that it was written with")
     return packed
 
 
@@ -97,12 +101,13 @@ def _damaged(where: str, why: str) -> DataError:
 
 def _tensors(packed: Packed) -> dict[str, Tensor]:
     """The tensors of the file in their order."""
-    names = None
-    if packed.names:
-        joined = b"\0".join(map(os.fsencode, packed.names))
-        names = torch.frombuffer(bytearray(joined), dtype=torch.uint8) if joined else torch.zeros(0, dtype=torch.uint8)
+    names = torch.frombuffer(bytearray(_joined(packed.names)), dtype=torch.uint8) if packed.names else None
     found = {"labels": packed.labels, "conditions": packed.conditions, "values": packed.values, "names": names}
     return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+def _joined(names: tuple[str, ...]) -> bytes:
+    return b"\0".join(map(os.fsencode, names))
 
 
 def _facts(packed: Packed) -> dict[str, Any]:
@@ -113,6 +118,7 @@ def _facts(packed: Packed) -> dict[str, Any]:
         "absent_classes": packed.absent_classes,
         "test_count": packed.test_count,
         "fingerprint": packed.fingerprint,
+        "names": hashlib.sha256(_joined(packed.names)).hexdigest(),
         "report": packed.report,
     }
 
