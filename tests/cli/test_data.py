@@ -167,7 +167,9 @@ def test_packing_says_what_it_did(here: Path, capsys: pytest.CaptureFixture[str]
     assert "train with --data.path d.safetensors" in text
     inspected = run(capsys, "data", "inspect", "d.safetensors")
     assert inspected["examples"]["count"] == 20
-    assert inspected["examples"]["classes"]["names"] == [str(i) for i in range(10)]
+    direct = load_data(DataConfig(source="digits", limit=20), seed=0)
+    assert inspected["examples"]["classes"]["values"] == list(direct.label_values)
+    assert inspected["examples"]["fingerprint"] == direct.fingerprint
 
 
 @pytest.mark.parametrize(

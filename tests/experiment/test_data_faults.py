@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 from PIL import Image
 
 import sfumato
+from sfumato.cli.main import main
 from sfumato.data import DataConfig, folder, load_data
 from sfumato.errors import DataError
 from sfumato.training.record import MetricsLog
@@ -183,12 +182,16 @@ def test_the_number_of_threads_changes_nothing(threads: int, pictures: Path, mon
     ],
     ids=["absent", "empty", "no pictures", "no readable picture"],
 )
-def test_what_is_missing_is_told_apart_with_exit_code_3(make: Any, said: str, tmp_path: Path) -> None:
+def test_what_is_missing_is_told_apart_with_exit_code_3(
+    make: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """D1: as the command line says it, by training and by the doctor alike."""
     make(tmp_path / "data")
-    for words in (["train", "digits", "--data.path"], ["data", "inspect"]):
-        command = [sys.executable, "-m", "sfumato", *words, str(tmp_path / "data")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stdout) == (3, "")
-        assert said in done.stderr.splitlines()[0]
-        assert len(done.stderr.splitlines()) == 3
+    for words in (["train", "digits", "--runs", str(tmp_path / "runs"), "--data.path"], ["data", "inspect"]):
+        capsys.readouterr()
+        assert main([*words, str(tmp_path / "data")]) == 3
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert said in told.err.splitlines()[0]
+        assert len(told.err.splitlines()) == 3
+    assert not list(tmp_path.glob("runs/*"))

@@ -161,15 +161,17 @@ def _attempts(asked: DataConfig, files: Survey | None) -> Iterator[DataConfig]:
         own = files.sizes[0].height, files.sizes[0].width
         if asked.size is None and (files.mixed_sizes or _native_bytes(files) > LARGEST_NATIVE):
             gpu = choose_device("auto").type != "cpu"
-            known = replace(known, size=fitting_size(files, (3, *own), gpu=gpu) or own)
+            known = replace(known, size=fitting_size(files, (3, *own), gpu=gpu) or own, pad=None)
         if asked.channels is None and files.mixed_colours:
             known = replace(known, channels=3)
         if files.bad:
             known = replace(known, bad_files="skip")
     skipping = replace(known, bad_files="skip")
     coloured = replace(skipping, channels=3 if skipping.channels is None else skipping.channels)
-    sized = replace(skipping, size=64 if skipping.size is None else skipping.size)
-    yield from dict.fromkeys((known, skipping, coloured, sized, replace(coloured, size=sized.size)))
+    attempts = [known, skipping, coloured]
+    if known.size is None:
+        attempts += [replace(config, size=64, pad=None) for config in (skipping, coloured)]
+    yield from dict.fromkeys(attempts)
 
 
 def _native_bytes(files: Survey) -> int:
