@@ -91,7 +91,7 @@ def test_the_report_for_people(photos: Path, capsys: pytest.CaptureFixture[str])
         "1 unusable",
         "sizes         21x40 (2), 20x40 (1)",
         "examples      13 of 3 x 16 x 16",
-        "classes       2 classes: rose 7, daisy 6",
+        "classes       2 classes; rose: 7, daisy: 6",
         "copies        1 exact",
         "schedule      CosineAngle",
         "to begin with",

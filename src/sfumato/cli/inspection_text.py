@@ -94,10 +94,10 @@ def _channels(facts: DataFacts) -> Iterator[str]:
 def _classes(classes: ClassFacts) -> Iterator[str]:
     ordered = sorted(zip(classes.counts, classes.names, strict=True), key=lambda pair: -pair[0])
     few = ordered if len(ordered) <= 2 * SOME else [*ordered[:SOME], *ordered[-SOME:]]
-    shown = ", ".join(f"{printable(name)} {count:,}" for count, name in few)
+    shown = ", ".join(f"{printable(name)}: {count:,}" for count, name in few)
     kind = "class" if len(ordered) == 1 else "classes"
-    which = "" if len(few) == len(ordered) else f"; the largest and smallest {SOME} of each"
-    yield f"classes       {len(ordered):,} {kind}{which}: {shown}"
+    which = "" if len(few) == len(ordered) else f", the {SOME} largest and the {SOME} smallest"
+    yield f"classes       {len(ordered):,} {kind}{which}; {shown}"
 
 
 def _copies(facts: DataFacts) -> Iterator[str]:

@@ -165,9 +165,15 @@ def _proposed(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], bool]:
                 fresh.append(pairs[:, 0] * count + pairs[:, 1])
                 room -= len(pairs)
                 if room < 0:
-                    return _numbered(np.unique(np.concatenate(fresh))[:MOST_PAIRS], count), False
-        found = np.unique(np.concatenate(fresh))
+                    return _numbered(_distinct(np.concatenate(fresh))[:MOST_PAIRS], count), False
+        found = _distinct(np.concatenate(fresh))
     return _numbered(found[:MOST_PAIRS], count), len(found) <= MOST_PAIRS
+
+
+def _distinct(flat: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The different numbers, ascending; by sorting, many times as fast on millions as np.unique, which hashes."""
+    ordered = np.sort(flat)
+    return ordered[np.concatenate([np.ones(min(1, len(flat)), bool), ordered[1:] != ordered[:-1]])]
 
 
 def _numbered(flat: NDArray[np.int64], count: int) -> NDArray[np.int64]:

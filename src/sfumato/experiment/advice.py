@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sfumato.core import CosineAngle, Schedule
 from sfumato.data import DataConfig
 from sfumato.data.inspection import DataFacts
 from sfumato.data.survey import Survey
@@ -31,10 +32,11 @@ from sfumato.experiment.schema import to_plain
 from sfumato.experiment.yaml_file import to_yaml
 from sfumato.training.engine import choose_device
 
-__all__ = ["Advice", "advise", "fitting_size", "good_network", "good_steps"]
+__all__ = ["SCHEDULE", "Advice", "advise", "fitting_size", "good_network", "good_steps"]
 
 SIDES = (8, 16, 32, 64, 128)
 PASSES = 200
+SCHEDULE = CosineAngle(min_signal_rate=0.01, max_signal_rate=0.9999)  # from next to no noise to next to no data
 LARGE = 20_000  # examples from which a GPU's network may be the large one
 LEVEL = 4  # sides that this divides can be halved twice
 NARROW = (0.25, 1.2)  # standard deviations of the data that need no standardising
@@ -77,7 +79,7 @@ def advise(data: DataConfig, facts: DataFacts, survey: Survey | None, data_std: 
         "name": _name(data),
         "data": _changed(prepared),
         "network": good_network(facts.train, gpu),
-        "schedule": {"kind": "CosineAngle", "min_signal_rate": 0.01, "max_signal_rate": 0.9999},
+        "schedule": to_plain(SCHEDULE, Schedule),
         "parameterization": "Velocity",
         "time_input": "LogSnrInput",
         "training": {

@@ -1,5 +1,6 @@
 """What an inspection says of a data set: problems that training refuses, warnings, and things worth knowing."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -91,7 +92,7 @@ def _of_schedule(fit: Reach | SfumatoError, schedule: Schedule) -> Iterator[Find
             "warning" if fit.principal_terminal > 1 else "note",
             f"along the direction in which examples vary most the data still have {fit.principal_terminal:.3g} times "
             "the power of the noise at t = 1: samples start without it",
-            "a schedule with more noise at its end, or --schedule.kind ZeroTerminalSnr around a table",
+            schedule.remedy(math.log(STRONG / fit.principal_std**2)),
         )
     if fit.grey_levels is not None and fit.grey_levels > COARSE:
         yield Finding(
@@ -120,9 +121,9 @@ def _of_copies(facts: DataFacts) -> Iterator[Finding]:
     if leak.near:
         yield Finding(
             "warning",
-            f"{leak.near:,} of {counted(leak.held_out, 'held-out example')} have a near copy in the training part: "
-            "held-out figures flatter",
-            "look at the pairs (--sheet FILE.png), and keep near copies in one part",
+            f"{leak.near:,} of {counted(leak.held_out, 'held-out example')} look like one of the training part: "
+            "held-out figures flatter if these are copies",
+            "look at the closest pairs (--sheet FILE.png); keep copies in one part",
         )
     if facts.conflicts:
         what = f"{counted(facts.conflicts, 'group')} of equal examples with different labels"

@@ -7,7 +7,7 @@ that works, so that one look finds all there is to find.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from sfumato.data.settings import EMBEDDED_SOURCES, POINT_SOURCES, SOURCES
 from sfumato.data.survey import Survey, survey
 from sfumato.data.wording import counted
 from sfumato.errors import ConfigError, DataError, SfumatoError, printable
-from sfumato.experiment.advice import Advice, advise, fitting_size
-from sfumato.experiment.config import Experiment, Overrides, flag_nodes, load_experiment
+from sfumato.experiment.advice import SCHEDULE, Advice, advise, fitting_size
+from sfumato.experiment.config import Overrides, flag_nodes, load_experiment
 from sfumato.experiment.findings import Finding, findings
 from sfumato.experiment.reach import Reach, reach
 from sfumato.experiment.schema import read, to_plain
@@ -37,12 +37,12 @@ class Examined:
     """What is looked at.
 
     data: where the data are, and how they are prepared.
-    schedule: what their standard deviation is held against.
+    schedule: what their standard deviation is held against; the recommended one where nobody asks for another.
     seed: of the split into training and held-out part.
     """
 
     data: DataConfig = DataConfig()
-    schedule: Schedule = field(default_factory=lambda: Experiment().schedule)
+    schedule: Schedule = SCHEDULE
     seed: int = 0
 
 
@@ -90,7 +90,10 @@ def examined(what: str, overrides: Overrides = (), *, recipe: str | Path | None 
 
     `what` is a path, or the name of a set that comes with sfumato where no file or folder is called so.
     """
-    base = Experiment() if recipe is None else load_experiment(recipe)
+    base = Examined()
+    if recipe is not None:
+        experiment = load_experiment(recipe)
+        base = Examined(experiment.data, experiment.schedule, experiment.seed)
     named = what in SOURCES and what != "folder" and not os.path.exists(what)
     data = replace(base.data, source=what, path=None) if named else replace(base.data, path=what)
     tree = tree_of(to_plain(Examined(data, base.schedule, base.seed)), "settings")
