@@ -73,7 +73,7 @@ def test_nothing_is_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_survey_depends_neither_on_threads_nor_on_pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = survey(folder, DataConfig(path=str(folder)))
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("sfumato.data.survey.THREADS", 1)
     monkeypatch.setattr("sfumato.data.survey.PIECE", 1)
     assert survey(folder, DataConfig(path=str(folder))) == whole
     assert survey(folder, DataConfig(path=str(folder), limit=3)).looked_at == 3

@@ -12,7 +12,7 @@ from PIL import Image
 
 import sfumato
 from sfumato.cli.main import main
-from sfumato.data import DataConfig, folder, load_data
+from sfumato.data import DataConfig, decoding, folder, load_data
 from sfumato.errors import DataError
 from sfumato.training.record import MetricsLog
 
@@ -167,6 +167,8 @@ def test_the_number_of_threads_changes_nothing(threads: int, pictures: Path, mon
     config = DataConfig(path=str(pictures), bad_files="skip", cache="off")
     usual = load_data(config, seed=0)
     monkeypatch.setattr(os, "cpu_count", lambda: threads)
+    monkeypatch.setattr(decoding, "SMALL_FILE", 0)  # these are so small that one thread would take them all
+    assert decoding.threads_for(100) == threads
     again = load_data(config, seed=0)
     assert again.fingerprint == usual.fingerprint
     assert (again.names, again.report) == (usual.names, usual.report)

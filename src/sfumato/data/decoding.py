@@ -45,13 +45,16 @@ __all__ = [
     "look",
     "prepare_pixels",
     "quiet",
+    "threads_for",
 ]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 SIXTEEN_BIT = 65_535.0
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that turn a picture by a quarter
+SMALL_FILE = 8 << 10  # bytes; below, most of the work on a file holds the interpreter's lock
+TURNED = range(2, 9)  # EXIF orientations other than upright
+SIDEWAYS = (5, 6, 7, 8)  # those by a quarter turn
 
 
 class BadPicture(Exception):
@@ -161,6 +164,15 @@ def prepare_pixels(pixels: NDArray[np.uint8], preparation: Preparation) -> Pictu
     return _prepare(Image.fromarray(np.ascontiguousarray(flat)), preparation)
 
 
+def threads_for(mean_bytes: float) -> int:
+    """How many threads decode files of such a size fastest: one, or one for each core, up to 32.
+
+    Pillow's codecs release the interpreter's lock, everything around them holds it. Of small pictures that is nearly
+    all: handing the lock to and fro costs more than further cores bring, several times as much on a busy machine.
+    """
+    return 1 if mean_bytes < SMALL_FILE else min(32, os.cpu_count() or 1)
+
+
 def _reason(error: Exception) -> str:
     if not isinstance(error, OSError):
         return f"cannot be decoded ({type(error).__name__})"
@@ -211,7 +223,8 @@ def _prepare(image: Image.Image, preparation: Preparation) -> Picture:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
+        return ImageOps.exif_transpose(image) if turned else image
     except Exception:  # EXIF that cannot be parsed says nothing about the orientation
         return image
 
@@ -295,4 +308,4 @@ def _header(image: ImageFile.ImageFile) -> Header:
     raw = [str(tile[3]) for tile in image.tile]  # how the file stores its values: `RGB;16B`
     deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or any(";16" in text for text in raw)
     transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    return Header(str(image.format), image.mode, height, width, transparent, orientation in range(2, 9), deep)
+    return Header(str(image.format), image.mode, height, width, transparent, orientation in TURNED, deep)

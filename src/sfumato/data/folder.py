@@ -1,4 +1,4 @@
-"""A folder of pictures: finding them, decoding them on all cores, and packing them into one array.
+"""A folder of pictures: finding them, decoding them, and packing them into one array.
 
 The first folder below the root is a picture's class. Files are taken in natural order (2 before 10) of their path, so
 that the same folder gives the same data everywhere. Links are followed while they stay inside the root; links that lead
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from sfumato.data.cache import Cache
-from sfumato.data.decoding import SUFFIXES, BadPicture, Picture, Preparation, decode, quiet
+from sfumato.data.decoding import SUFFIXES, BadPicture, Picture, Preparation, decode, quiet, threads_for
 from sfumato.data.labels import map_labels, natural
 from sfumato.data.packed import Packed, evenly, pack
 from sfumato.data.settings import DataConfig
@@ -31,7 +31,7 @@ __all__ = ["Listing", "load_folder", "scan"]
 
 PACKING_VERSION = 1  # raise it when equal files and settings give other pixels than before
 NAMED = 10  # how many bad files an error names
-AT_ONCE = 64  # files that a thread decodes in one go
+AT_ONCE = 64  # files that a thread decodes in one go, and whose sizes tell how many threads to use
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +168,7 @@ def _pack(listing: Listing, files: list[str], preparation: Preparation, config: 
 
 
 def _decode_all(root: Path, files: list[str], preparation: Preparation) -> Iterator[tuple[str, Picture | BadPicture]]:
-    """Decode in threads (Pillow's codecs release the interpreter lock), in the order of `files`.
-
-    Each takes several files at a time: handing over a small one costs as much as decoding it.
-    """
+    """Decode in threads, in the order of `files`; each takes several at a time, for handing one over costs, too."""
 
     def attempt(relative: str) -> Picture | BadPicture:
         try:
@@ -182,12 +179,27 @@ def _decode_all(root: Path, files: list[str], preparation: Preparation) -> Itera
     def attempts(names: list[str]) -> list[Picture | BadPicture]:
         return [attempt(relative) for relative in names]
 
-    threads = min(32, os.cpu_count() or 1)
+    threads = threads_for(_mean_size(root, files))
+    if threads == 1:
+        with quiet():
+            yield from ((relative, attempt(relative)) for relative in files)
+        return
     length = max(1, min(AT_ONCE, len(files) // (4 * threads)))
     pieces = [files[start : start + length] for start in range(0, len(files), length)]
     with quiet(), ThreadPoolExecutor(max_workers=threads) as pool:
         for names, outcomes in zip(pieces, pool.map(attempts, pieces), strict=True):
             yield from zip(names, outcomes, strict=True)
+
+
+def _mean_size(root: Path, files: list[str]) -> float:
+    """Bytes of a file, the mean over some of them; those that are gone count as empty."""
+    sizes = []
+    for place in evenly(len(files), AT_ONCE):
+        try:
+            sizes.append(os.stat(root / files[place]).st_size)
+        except OSError:
+            sizes.append(0)
+    return sum(sizes) / max(1, len(sizes))
 
 
 def _stack(root: Path, names: list[str], pictures: list[Picture]) -> torch.Tensor:

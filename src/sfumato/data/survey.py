@@ -23,6 +23,7 @@ __all__ = ["BadFile", "Size", "Survey", "survey"]
 
 Counts = tuple[tuple[str, int], ...]
 PIECE = 256  # files that a thread looks at in one go
+THREADS = 4  # enough to wait for a slow disk; reading headers holds the interpreter's lock
 SHOWN = 20  # sizes and bad files in a document
 SAME_ASPECT = 0.02  # how far two ratios of the sides may be apart to count as one
 
@@ -140,7 +141,7 @@ def survey(root: Path, config: DataConfig) -> Survey:
         return [_look(listing.root, name, preparation) for name in names]
 
     pieces = [files[start : start + PIECE] for start in range(0, len(files), PIECE)]
-    with quiet(), ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
+    with quiet(), ThreadPoolExecutor(max_workers=THREADS) as pool:
         found = [one for piece in pool.map(attempt, pieces) for one in piece]
     headers = [one for one in found if isinstance(one, Header)]
     sizes = Counter((header.height, header.width) for header in headers)
