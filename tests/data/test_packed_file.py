@@ -159,7 +159,15 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"limit": 1}, {"limit": 4}, {"size": 4}, {"size": (8, 6), "channels": 1, "limit": 5}, {"pad": 8}, {"min_size": 4}],
+    [
+        {},
+        {"limit": 1},
+        {"limit": 4},
+        {"size": 4},
+        {"size": (8, 6), "channels": 1, "limit": 5},
+        {"pad": 8},
+        {"min_size": 4},
+    ],
     ids=str,
 )
 def test_settings_do_to_a_packed_file_what_they_do_to_its_source(settings: dict[str, Any], tmp_path: Path) -> None:
