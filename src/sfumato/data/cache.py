@@ -46,6 +46,7 @@ class Cache:
                 names = set(file.keys())
                 values = file.get_tensor("values")
                 labels = file.get_tensor("labels") if "labels" in names else None
+                conditions = file.get_tensor("conditions") if "conditions" in names else None
             packed = Packed(
                 values=values,
                 labels=labels,
@@ -53,10 +54,14 @@ class Cache:
                 class_names=None if header["class_names"] is None else tuple(header["class_names"]),
                 fingerprint=str(header["fingerprint"]),
                 report=tuple(header["report"]),
+                test_count=int(header["test_count"]),
+                conditions=conditions,
+                condition_names=None if header["condition_names"] is None else tuple(header["condition_names"]),
+                absent_classes=tuple(header["absent_classes"]),
             )
         except Exception:  # a damaged cache is no reason to stop: it can always be rebuilt
             return None
-        return packed if fingerprint_of(values, labels) == packed.fingerprint else None
+        return packed if fingerprint_of(values, labels, conditions) == packed.fingerprint else None
 
     def write(self, key: str, packed: Packed) -> None:
         """Keep `packed` under `key`, atomically; a failure to write is not an error."""
@@ -70,8 +75,12 @@ class Cache:
             "class_names": packed.class_names,
             "fingerprint": packed.fingerprint,
             "report": packed.report,
+            "test_count": packed.test_count,
+            "condition_names": packed.condition_names,
+            "absent_classes": packed.absent_classes,
         }
-        tensors = {"values": packed.values} | ({} if packed.labels is None else {"labels": packed.labels})
+        parts = {"values": packed.values, "labels": packed.labels, "conditions": packed.conditions}
+        tensors = {name: part for name, part in parts.items() if part is not None}
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             _replace(path, save(tensors, metadata={"sfumato": json.dumps(header)}))
