@@ -8,7 +8,7 @@ __all__ = ["damaged"]
 
 
 def damaged(content: bytes, others: Sequence[bytes], rng: np.random.Generator) -> bytes:
-    """`content` after one to three injuries: flipped bits, other bytes, extreme numbers, cuts, gaps, repeats, splices."""
+    """`content` after up to three injuries: single bits, other bytes, extreme numbers, cuts, gaps, repeats, splices."""
     for _ in range(rng.integers(1, 4)):
         content = bytes(_injured(bytearray(content), others, rng))
     return content

@@ -1,4 +1,4 @@
-"""Odd but valid picture files whose pixels are known beforehand: `corpus()` makes them, byte by byte where Pillow cannot.
+"""Odd but valid picture files whose pixels are known beforehand, made byte by byte where Pillow has no writer.
 
 What is expected of each is written as arrays here, not read back with what is tested.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from picture_files import bmp, bmp_header, bmp_rows, chunk, packed_row, png, saved, tiff
+from PIL import Image
 
 from sfumato.data.decoding import Preparation
 
@@ -47,7 +47,7 @@ def ramp(height: int, width: int, channels: int, depth: int) -> NDArray[np.int64
 
 
 def levels(samples: NDArray[np.integer], depth: int) -> Pixels:
-    return np.rint(samples * 255 / (2**depth - 1)).astype(np.uint8)
+    return np.rint(samples * (255 / (2**depth - 1))).astype(np.uint8)
 
 
 def png_files() -> Iterator[Odd]:
@@ -70,7 +70,9 @@ def png_files() -> Iterator[Odd]:
         yield Odd(f"png palette {depth} with alpha", png(index, depth, 3, before=trns), shown, within=1)
     greys = np.repeat(np.arange(0, 256, 16, dtype=np.uint8)[:, None], 3, axis=1)
     index = np.arange(16).reshape(4, 4, 1)
-    yield Odd("png palette of greys", png(index, 4, 3, before=chunk(b"PLTE", greys.tobytes())), greys[index, :1][:, :, 0])
+    yield Odd(
+        "png palette of greys", png(index, 4, 3, before=chunk(b"PLTE", greys.tobytes())), greys[index, :1][:, :, 0]
+    )
     for depth in (8, 16):
         colour = ramp(5, 7, 3, 8) * (257 if depth == 16 else 1)
         yield Odd(f"png rgb {depth}", png(colour, depth, 2), levels(colour, depth))
@@ -99,7 +101,9 @@ def png_structures() -> Iterator[Odd]:
     yield Odd("png of all filters, 16 bits", png(grey, 16, 0, filters=(4, 3, 2, 1)), levels(grey, 16))
     yield Odd("png in many pieces", png(colour, 8, 2, pieces=40), pixels)
     aside = chunk(b"gAMA", struct.pack(">I", 22_000)) + chunk(b"iCCP", b"none\0\0" + zlib.compress(b"no profile"))
-    aside += chunk(b"tEXt", b"Comment\0" + b"\xff" * 5000) + chunk(b"quUx", bytes(99)) + chunk(b"sBIT", bytes([5, 5, 5]))
+    aside += (
+        chunk(b"tEXt", b"Comment\0" + b"\xff" * 5000) + chunk(b"quUx", bytes(99)) + chunk(b"sBIT", bytes([5, 5, 5]))
+    )
     yield Odd("png with everything beside", png(colour, 8, 2, before=aside), pixels)
     yield Odd("png with bytes after its end", png(colour, 8, 2, after=b"\xff\xd8" + bytes(1000)), pixels)
     exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
@@ -136,14 +140,24 @@ def jpeg_files() -> Iterator[Odd]:
     yield Odd("jpeg progressive", saved(image, "JPEG", progressive=True, **best), pixels, 4)
     yield Odd("jpeg restarting", saved(image, "JPEG", restart_marker_blocks=1, **best), pixels, 4)
     yield Odd("jpeg stored as rgb", saved(image, "JPEG", keep_rgb=True, quality=95), pixels, 4)
-    yield Odd("jpeg with a comment and a profile", saved(image, "JPEG", comment=b"%s\n", icc_profile=b"x" * 70_000, **best), pixels, 4)
+    yield Odd(
+        "jpeg with a comment and a profile",
+        saved(image, "JPEG", comment=b"%s\n", icc_profile=b"x" * 70_000, **best),
+        pixels,
+        4,
+    )
     yield Odd("jpeg with bytes after its end", plain + b"PK\x03\x04" + bytes(500), pixels, 4)
     yield Odd("jpeg with broken exif", saved(image, "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff", **best), pixels, 4)
     grey = np.repeat(np.arange(0, 256, 32, dtype=np.uint8), 8)[None].repeat(16, axis=0)
     yield Odd("jpeg grey", saved(Image.fromarray(grey), "JPEG", quality=95), grey[:, :, None], 3)
     flat = np.full((32, 32, 3), (200, 90, 40), np.uint8)
     yield Odd("jpeg with halved colour", saved(Image.fromarray(flat), "JPEG", quality=95, subsampling=2), flat, 4)
-    yield Odd("jpeg, two in one", saved(image, "MPO", save_all=True, append_images=[Image.new("RGB", (48, 32))], **best), pixels, 4)
+    yield Odd(
+        "jpeg of two pictures",
+        saved(image, "MPO", save_all=True, append_images=[Image.new("RGB", (48, 32))], **best),
+        pixels,
+        4,
+    )
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -152,7 +166,7 @@ def jpeg_files() -> Iterator[Odd]:
     ink = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     red = np.full((16, 16, 3), (255, 0, 0), np.uint8)
     yield Odd("jpeg cmyk", saved(ink, "JPEG", quality=100), red, 3)
-    # YCCK: an Adobe marker with transform 2. Stored are 255 - what is given here, so that YCbCr means ink (0, 255, 255).
+    # YCCK: an Adobe marker with transform 2. Stored are 255 - what is given here: a YCbCr of the ink (0, 255, 255).
     ycck = saved(Image.new("CMYK", (16, 16), (255 - 179, 255 - 171, 255, 0)), "JPEG", quality=100)
     marker = ycck.index(b"Adobe") + 11
     yield Odd("jpeg ycck", ycck[:marker] + b"\2" + ycck[marker + 1 :], red, 5)
@@ -163,7 +177,12 @@ def webp_and_gif_files() -> Iterator[Odd]:
     image = Image.fromarray(pixels)
     blank = Image.new("RGB", (16, 12))
     yield Odd("webp lossless", saved(image, "WEBP", lossless=True), pixels)
-    yield Odd("webp lossy", saved(Image.new("RGB", (32, 32), (90, 120, 60)), "WEBP", quality=95), np.full((32, 32, 3), (90, 120, 60), np.uint8), 5)
+    yield Odd(
+        "webp lossy",
+        saved(Image.new("RGB", (32, 32), (90, 120, 60)), "WEBP", quality=95),
+        np.full((32, 32, 3), (90, 120, 60), np.uint8),
+        5,
+    )
     alpha = np.tile(np.arange(0, 256, 17, dtype=np.uint8), (12, 1))
     seen = Image.fromarray(np.dstack([pixels, alpha]))
     yield Odd("webp with alpha", saved(seen, "WEBP", lossless=True, exact=True), over(pixels, alpha), 1)
@@ -175,7 +194,7 @@ def webp_and_gif_files() -> Iterator[Odd]:
     yield Odd("png moving", saved(image, "PNG", save_all=True, append_images=[blank]), pixels)
     table = np.array([(250, 10, 20), (20, 240, 30), (10, 20, 230), (0, 0, 0)], np.uint8)
     index = np.repeat(np.repeat(np.array([[0, 1], [2, 3]], np.uint8), 6, axis=0), 8, axis=1)
-    indexed = Image.fromarray(index, "P")
+    indexed = Image.frombytes("P", (16, 12), index.tobytes())
     indexed.putpalette(table.tobytes())
     yield Odd("gif", saved(indexed, "GIF", interlace=0), pixels)
     yield Odd("gif interlaced", saved(indexed, "GIF", interlace=1), pixels)

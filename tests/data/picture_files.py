@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ def png(
             stream += filtered([packed_row(row, depth) for row in part], step, filters)
     data = zlib.compress(stream)
     cuts = np.linspace(0, len(data), pieces + 1).astype(int)
-    idats = b"".join(chunk(b"IDAT", data[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
+    idats = b"".join(chunk(b"IDAT", data[a:b]) for a, b in pairwise(cuts))
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, int(interlaced))
     start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
     return start + before + idats + chunk(b"IEND", b"") + after

@@ -111,8 +111,7 @@ def outcome_of(content: bytes) -> str:
     try:
         picture = decode_bytes(content, Preparation(value_range=(0.0, 65_535.0)))
     except BadPicture as reason:
-        assert len(str(reason).splitlines()) == 1
-        return str(reason).split(" (")[0]
+        return str(reason).split(" (")[0].splitlines()[0]
     assert isinstance(picture, Picture)
     assert picture.pixels.dtype == np.uint8
     assert picture.pixels.ndim == 3

@@ -199,9 +199,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_the_hub_is_asked_once_and_only_with_leave(
-    hub: Any, private_cache: Path, save: Callable[..., Path]
-) -> None:
+def test_the_hub_is_asked_once_and_only_with_leave(hub: Any, private_cache: Path, save: Callable[..., Path]) -> None:
     hub.answer = lambda path: save(path, {"image": [picture(n) for n in range(3)], "label": [0, 1, 1]})
     error = refusal("hf:someone/pictures")
     assert isinstance(error, DataError)
@@ -242,7 +240,9 @@ def test_a_failed_fetch_leaves_nothing_behind(hub: Any, private_cache: Path) -> 
     assert "cannot be fetched (Couldn't reach 'someone/pictures' on the Hub)" in error.what
 
 
-@pytest.mark.parametrize("name", ["hf:", "hf:name", "hf:a/b/c/d", "hf:../b", "hf:a/..", "hf:a/b:", "hf:a/b:../x", "hf:a b/c"])
+@pytest.mark.parametrize(
+    "name", ["hf:", "hf:name", "hf:a/b/c/d", "hf:../b", "hf:a/..", "hf:a/b:", "hf:a/b:../x", "hf:a b/c"]
+)
 def test_names_that_are_none_are_refused(hub: Any, name: str) -> None:
     error = refusal(name, download=True)
     assert isinstance(error, ConfigError)

@@ -29,7 +29,7 @@ class Listing:
 
     ignored counts other files by suffix, outside the links that leave the root, loops the links to a folder above them.
     folders: the folders that may be classes, with or without pictures: the classes that the source names.
-    tables: the tables beside the pictures. top: the folder that the folders of the classes lie in, "" or with its slash.
+    tables: the tables beside the pictures. top: the folder that the class folders lie in, "" or with its slash.
     """
 
     root: Path

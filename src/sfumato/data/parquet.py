@@ -35,7 +35,7 @@ BATCH = 64  # rows of pictures in memory at once
 def load_parquet(path: Path, config: DataConfig, cache: Cache) -> Packed:
     """The examples of a parquet file; pictures from `cache` when nothing has changed since.
 
-    Raises `PlatformError` where pyarrow is not installed, `DataError` for files that are damaged or hold nothing usable.
+    Raises `PlatformError` where pyarrow is not installed, `DataError` for files that are damaged or of no use.
     """
     shards = _shards(path)
     digest = settings_key(config, os.path.realpath(path), table=True)
@@ -107,9 +107,7 @@ def _content(cell: object) -> bytes | BadPicture:
 
 def _pack(path: Path, shards: Sequence[Path], column: str, table: Table, config: DataConfig) -> Packed:
     prefix = {shard.name: f"{shard.name} " if len(shards) > 1 else "" for shard in shards}
-    names = tuple(
-        f"{prefix[where]}row {line}" for where, line in zip(table.wheres, table.lines, strict=True)
-    )
+    names = tuple(f"{prefix[where]}row {line}" for where, line in zip(table.wheres, table.lines, strict=True))
     if not names:
         raise DataError(f"{printable(str(path))}: holds no row", expected="a row for each example", fix="check it")
     pictures = ParquetPictures(Listing(path, names, (), 0, 0), tuple(shards), column)

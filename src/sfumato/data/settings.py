@@ -198,7 +198,9 @@ def _colour(value: object) -> None:
 def _columns(label: object, columns: object) -> None:
     if label is not None and (not isinstance(label, str) or not label.strip()):
         raise _refuse("label", label, "the name of a column, or null", "--data.label class")
-    names = () if columns is None else columns
-    named = isinstance(names, tuple) and all(isinstance(name, str) and name.strip() for name in names)
-    if not named or len(set(names)) < len(names):  # type: ignore[arg-type]
-        raise _refuse("columns", columns, "names of different columns, [] for none, or null", "--data.columns age,angle")
+    if columns is None:
+        return
+    names = columns if isinstance(columns, tuple) else (None,)
+    if len(set(names)) < len(names) or not all(isinstance(name, str) and name.strip() for name in names):
+        expected = "names of different columns, [] for none, or null"
+        raise _refuse("columns", columns, expected, "--data.columns age,angle")

@@ -1,4 +1,4 @@
-"""Tables of one's own: beside pictures, where each row says something of a file, or alone, where each row is an example.
+"""Tables of one's own: beside pictures, where a row says something of a file, or alone, where a row is an example.
 
 Beside pictures a table is called `labels` or `metadata` (`.csv`, `.tsv`, `.jsonl`). Its column `file_name` (or `file`,
 `filename`, `path`) names a picture relative to the table's own folder; `label` or `class` is its class, and all further
@@ -90,10 +90,11 @@ def as_examples(table: Table, config: DataConfig) -> Packed:
 def told_of(table: Table, config: DataConfig, *, without: str | None) -> Told:
     """What a table says of each of its rows; the column `without` names the files."""
     column = label_column(table, config.label)
+    labels = None if column is None else labels_of(table, column)
     numbers = numbers_of(table, config.columns, without=(without, column))
     return Told(
         table.where,
-        labels=None if column is None else labels_of(table, column),
+        labels=labels,
         class_names=None if column is None else table.class_names.get(column),
         numbers=numbers.values if numbers.names else None,
         names=numbers.names,
@@ -187,9 +188,7 @@ def _paired(listing: Listing, table: Table, folders: dict[str, str], config: Dat
     return _Paired(files, tuple(row_of[name] for name in files), tuple(left_out))
 
 
-def _refuse_unpaired(
-    listing: Listing, table: Table, column: str, lost: Sequence[int], unsaid: Sequence[str]
-) -> None:
+def _refuse_unpaired(listing: Listing, table: Table, column: str, lost: Sequence[int], unsaid: Sequence[str]) -> None:
     skip = "or leave them out with --data.bad_files skip"
     if lost:
         more = f" ({counted(len(lost), 'such row')})" if len(lost) > 1 else ""
