@@ -2,12 +2,13 @@
 
 import io
 import json
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -176,6 +177,8 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
 class FakeSplit:
     """What `datasets.load_dataset` returns, as far as it is used."""
 
+    features: ClassVar[dict[str, object]] = {}
+
     def __init__(self, write: Callable[[Path], object]) -> None:
         self.write = write
 
@@ -271,15 +274,28 @@ def test_no_path_of_the_data_opens_a_socket(tmp_path: Path, monkeypatch: pytest.
     assert len(load_data(DataConfig(source="digits"), seed=0)) > 0
 
 
-def test_the_library_datasets_itself_keeps_its_promises(tmp_path: Path, private_cache: Path) -> None:
-    """What `datasets` really writes, read back: images inside the file, classes with their names."""
+def test_the_library_datasets_itself_keeps_its_promises(
+    tmp_path: Path, private_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it makes of a folder of pictures, and of a table with classes, is read back whole and once fetched."""
     datasets = pytest.importorskip("datasets")
+    for n, name in enumerate(["ant/0.png", "ant/1.png", "cat/2.png"]):
+        (tmp_path / "hub" / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "hub" / "train" / name).write_bytes(picture(n))
+    really = datasets.load_dataset
+    folder = str(tmp_path / "hub")
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *_, split, cache_dir: really(folder, split=split, cache_dir=cache_dir)
+    )
+    fetched = load("hf:someone/pictures", download=True)
+    shutil.rmtree(folder)
+    packed = load("hf:someone/pictures", size=4)
+    assert levels(fetched) == levels(packed) == [0, 1, 2]
+    assert packed.class_names == ("ant", "cat")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
-    (tmp_path / "2.png").write_bytes(picture(2))
-    rows = {"image": [{"bytes": picture(0)}, Image.new("L", (4, 4), 1), str(tmp_path / "2.png")], "label": [0, 2, 2]}
-    target = private_cache / "sfumato" / "hub" / "someone--pictures--train.parquet"
-    target.parent.mkdir(parents=True)
+    rows = {"image": [{"bytes": picture(0)}, Image.new("L", (4, 4), 1)], "label": [0, 2]}
+    target = private_cache / "sfumato" / "hub" / "someone--else--test.parquet"
     datasets.Dataset.from_dict(rows, features=features).to_parquet(str(target))
-    packed = load("hf:someone/pictures")
-    assert levels(packed) == [0, 1, 2]
+    packed = load("hf:someone/else:test")
+    assert levels(packed) == [0, 1]
     assert (packed.class_names, packed.absent_classes) == (("a", "c"), ("b",))

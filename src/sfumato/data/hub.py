@@ -101,9 +101,15 @@ def _fetched(name: HubName, folder: Path, config: DataConfig) -> Path:
 
 
 def _read(datasets: Any, name: HubName, scratch: Path) -> Any:
-    """The split as the library reads it. Raises `DataError` with what it says."""
+    """The split as the library reads it, pictures included. Raises `DataError` with what it says."""
     try:
-        return datasets.load_dataset(name.repository, name.config, split=name.split, cache_dir=str(scratch / "arrow"))
+        found = datasets.load_dataset(name.repository, name.config, split=name.split, cache_dir=str(scratch / "arrow"))
+        if not any(isinstance(feature, datasets.Image) for feature in found.features.values()):
+            return found
+        # Sets that are folders on the hub name files of the library's own cache: their bytes are taken along.
+        from datasets.table import embed_table_storage
+
+        return found.with_format("arrow").map(embed_table_storage, batched=True)
     except Exception as error:  # hundreds of reasons: no network, no such set, a choice of configurations, a script
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
