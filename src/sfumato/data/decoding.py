@@ -263,7 +263,8 @@ def _levels(image: Image.Image, stored: _Stored, background: str) -> Image.Image
 
 def _deep_levels(image: Image.Image, stored: _Stored, background: str) -> Image.Image:
     """A grey picture of more than 8 bits, in mode F; with a key colour that occurs, composited in 8 bits."""
-    samples = np.asarray(image).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a damaged file may hold NaNs that complain
+        samples = np.asarray(image).astype(np.float64)
     levels = _scaled(samples, stored.span)
     key = image.info.get("transparency")
     hidden = samples == key if isinstance(key, int) else np.zeros(samples.shape, np.bool_)
