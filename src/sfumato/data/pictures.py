@@ -33,7 +33,7 @@ __all__ = ["PACKING_VERSION", "Content", "Pictures", "decode_all", "pack_picture
 
 PACKING_VERSION = 2  # raise it when equal files and settings give other pixels, labels or conditions than before
 NAMED = 10  # how many bad files an error names
-CHUNK = 8  # pictures that a thread takes at once
+AT_ONCE = 64  # pictures that a thread takes at once: handing over a small one costs as much as decoding it
 CHUNK_BYTES = 16 << 20  # … or fewer, when they are large: what waits in memory stays small
 
 Content = Path | bytes | BadPicture  # what a picture is decoded from, or why it cannot be
@@ -85,7 +85,7 @@ def decode_all(
     workers = min(32, os.cpu_count() or 1)
     with quiet(), ThreadPoolExecutor(max_workers=workers) as pool:
         pending: deque[Future[list[tuple[str, Picture | BadPicture]]]] = deque()
-        for chunk in _chunks(pictures.opened(names)):
+        for chunk in _chunks(pictures.opened(names), max(1, min(AT_ONCE, len(names) // (4 * workers)))):
             pending.append(pool.submit(attempt_each, chunk))
             if len(pending) > 2 * workers:
                 yield from pending.popleft().result()
@@ -93,13 +93,13 @@ def decode_all(
             yield from pending.popleft().result()
 
 
-def _chunks(opened: Iterable[tuple[str, Content]]) -> Iterator[list[tuple[str, Content]]]:
+def _chunks(opened: Iterable[tuple[str, Content]], length: int) -> Iterator[list[tuple[str, Content]]]:
     chunk: list[tuple[str, Content]] = []
     held = 0
     for name, content in opened:
         chunk.append((name, content))
         held += len(content) if isinstance(content, bytes) else 0
-        if len(chunk) == CHUNK or held > CHUNK_BYTES:
+        if len(chunk) == length or held > CHUNK_BYTES:
             yield chunk
             chunk, held = [], 0
     if chunk:
