@@ -1,5 +1,6 @@
 """What headers tell of a folder: sizes set upright, modes, formats, depth, files that are no pictures."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,12 +72,17 @@ def test_nothing_is_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert survey(folder, DataConfig(path=str(folder))).good == 8
 
 
-def test_a_survey_depends_neither_on_threads_nor_on_pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = survey(folder, DataConfig(path=str(folder)))
-    monkeypatch.setattr("sfumato.data.survey.THREADS", 1)
-    monkeypatch.setattr("sfumato.data.survey.PIECE", 1)
-    assert survey(folder, DataConfig(path=str(folder))) == whole
+def test_a_limit_is_looked_at_alone(folder: Path) -> None:
     assert survey(folder, DataConfig(path=str(folder), limit=3)).looked_at == 3
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+def test_an_archive_is_its_folder(folder: Path, suffix: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All but what an archive has no word for: where its links lead on the disk."""
+    (folder / "b" / "out.png").unlink()
+    where = tmp_path_factory.mktemp("packed") / "x"
+    made = Path(shutil.make_archive(str(where), {".zip": "zip", ".tar.gz": "gztar"}[suffix], folder))
+    assert survey(made, DataConfig()) == survey(folder, DataConfig())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

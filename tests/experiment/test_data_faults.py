@@ -12,7 +12,7 @@ from PIL import Image
 
 import sfumato
 from sfumato.cli.main import main
-from sfumato.data import DataConfig, decoding, folder, load_data
+from sfumato.data import DataConfig, decoding, folder, listing, load_data
 from sfumato.errors import DataError
 from sfumato.training.record import MetricsLog
 
@@ -101,7 +101,7 @@ def test_a_file_that_vanishes_while_the_folder_is_read_is_named(
     last = pictures / "b" / "19.png"
     scan = folder.scan
 
-    def scanned(root: Path) -> folder.Listing:
+    def scanned(root: Path) -> listing.Listing:
         listing = scan(root)
         last.unlink(missing_ok=True)
         return listing

@@ -1,5 +1,6 @@
 """The pre-flight doctor: what training would refuse, what it would take, and settings that it does take."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,17 @@ def test_mixed_sizes_are_a_problem_that_names_what_training_says(tmp_path: Path)
     assert found.advice.settings["data"]["size"] == 32
     assert look(tmp_path, **{"data.size": 24}).ready
     assert load_data(load_experiment(Experiment(), found.advice.settings).data, seed=0).shape == (3, 32, 32)
+
+
+def test_an_archive_is_looked_over_as_its_folder(tmp_path: Path) -> None:
+    for i in range(6):
+        save(tmp_path / "in" / "ab"[i % 2] / f"{i}.png", (20 + i, 30, 3), i)
+    (tmp_path / "in" / "a" / "text.png").write_text("text")
+    shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "in")
+    folder, archive = look(tmp_path / "in"), look(tmp_path / "x.zip")
+    assert archive.facts.document() == folder.facts.document()
+    assert archive.survey == folder.survey
+    assert len(problems(archive)) == len(problems(folder)) == 2
 
 
 def test_grey_among_colour_is_a_problem(tmp_path: Path) -> None:

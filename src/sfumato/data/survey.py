@@ -1,4 +1,4 @@
-"""What a folder of pictures is made of, from the headers of its files alone: nothing is decoded.
+"""What a folder or an archive of pictures is made of, from the headers of its files alone: nothing is decoded.
 
 Sizes are those of the pictures set upright. A survey meets every kind of file there is, so that a folder that training
 would refuse (pictures of many sizes, grey among colour, files that are no pictures) can be described as well as a good
@@ -7,23 +7,23 @@ one.
 
 import os
 from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sfumato.data.archives import archive_pictures, is_archive
 from sfumato.data.decoding import BadPicture, Header, Preparation, look, quiet
-from sfumato.data.folder import scan
+from sfumato.data.folder import FolderPictures, scan
 from sfumato.data.packed import evenly
+from sfumato.data.pictures import Content, Pictures, content_size
 from sfumato.data.settings import DataConfig
 from sfumato.errors import printable
 
 __all__ = ["BadFile", "Size", "Survey", "survey"]
 
 Counts = tuple[tuple[str, int], ...]
-PIECE = 256  # files that a thread looks at in one go
-THREADS = 4  # enough to wait for a slow disk; reading headers holds the interpreter's lock
 SHOWN = 20  # sizes and bad files in a document
 SAME_ASPECT = 0.02  # how far two ratios of the sides may be apart to count as one
 
@@ -129,26 +129,26 @@ class Survey:
 
 
 def survey(root: Path, config: DataConfig) -> Survey:
-    """Look at the headers of the pictures below `root`, or of `data.limit` of them, in threads.
+    """Look at the headers of the pictures in a folder or an archive, or of `data.limit` of them.
 
-    Raises `DataError` when there is no such folder, or no picture in it.
+    Raises `DataError` when there is no such place, or no picture in it.
     """
-    listing = scan(root)
-    files = [listing.files[i] for i in evenly(len(listing.files), config.limit)]
     preparation = Preparation.of(config)
-
-    def attempt(names: list[str]) -> list[Header | BadFile]:
-        return [_look(listing.root, name, preparation) for name in names]
-
-    pieces = [files[start : start + PIECE] for start in range(0, len(files), PIECE)]
-    with quiet(), ThreadPoolExecutor(max_workers=THREADS) as pool:
-        found = [one for piece in pool.map(attempt, pieces) for one in piece]
-    headers = [one for one in found if isinstance(one, Header)]
+    found: dict[str, Header | BadFile] = {}
+    size = 0
+    with _pictures(root, config) as pictures, quiet():
+        listing = pictures.listing
+        names = [listing.files[i] for i in evenly(len(listing.files), config.limit)]
+        for name, content in pictures.opened(names):
+            found[name] = _look(name, content, preparation)
+            size += content_size(content)
+    outcomes = [found[name] for name in names]
+    headers = [one for one in outcomes if isinstance(one, Header)]
     sizes = Counter((header.height, header.width) for header in headers)
     return Survey(
-        looked_at=len(files),
+        looked_at=len(names),
         folders=len(listing.folders),
-        bytes=sum(_file_size(listing.root / name) for name in files),
+        bytes=size,
         formats=_counts(header.format for header in headers),
         modes=_counts(header.mode for header in headers),
         sizes=tuple(Size(h, w, n) for (h, w), n in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))),
@@ -157,25 +157,30 @@ def survey(root: Path, config: DataConfig) -> Survey:
         transparent=sum(header.transparent for header in headers),
         turned=sum(header.turned for header in headers),
         deep=sum(header.deep for header in headers),
-        bad=tuple(one for one in found if isinstance(one, BadFile)),
+        bad=tuple(one for one in outcomes if isinstance(one, BadFile)),
         ignored=listing.ignored,
         outside=listing.outside,
         loops=listing.loops,
     )
 
 
-def _look(root: Path, name: str, preparation: Preparation) -> Header | BadFile:
+@contextmanager
+def _pictures(root: Path, config: DataConfig) -> Iterator[Pictures]:
+    """The pictures of a folder or of an archive, while it is open."""
+    if is_archive(root) and not os.path.isdir(root) and os.path.exists(root):
+        with archive_pictures(root, config) as pictures:
+            yield pictures
+    else:
+        yield FolderPictures(scan(root))
+
+
+def _look(name: str, content: Content, preparation: Preparation) -> Header | BadFile:
     try:
-        return look(root / name, preparation)
+        if not isinstance(content, BadPicture):
+            return look(content, preparation)
+        return BadFile(printable(name), str(content))
     except BadPicture as reason:
         return BadFile(printable(name), str(reason))
-
-
-def _file_size(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:  # gone, or a broken link: named among the bad files
-        return 0
 
 
 def _counts(names: Iterable[str]) -> Counts:

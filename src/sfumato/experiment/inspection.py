@@ -13,6 +13,7 @@ from typing import Any
 
 from sfumato.core import Schedule
 from sfumato.data import DataConfig, Normalization, Packed, Split, load_data, measure, split
+from sfumato.data.archives import is_archive
 from sfumato.data.inspection import DataFacts, inspect_packed
 from sfumato.data.settings import EMBEDDED_SOURCES, POINT_SOURCES, SOURCES
 from sfumato.data.survey import Survey, survey
@@ -130,11 +131,11 @@ class Reading:
 
 
 def _surveyed(data: DataConfig) -> Survey | None:
-    """The files of a folder of the user's own pictures; None for every other source."""
+    """The files of a folder or an archive of the user's own pictures; None for every other source."""
     if data.path is None or data.source not in OWN_FILES:
         return None
     path = Path(data.path).expanduser()
-    return survey(path, data) if os.path.isdir(path) else None
+    return survey(path, data) if os.path.isdir(path) or (path.is_file() and is_archive(path)) else None
 
 
 def _read(asked: Examined, files: Survey | None) -> Reading:
