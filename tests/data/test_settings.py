@@ -37,6 +37,11 @@ from sfumato.errors import ConfigError
         ("min_size", 0),
         ("max_pixels", 10**9),
         ("cache", "\0"),
+        ("download", "yes"),
+        ("label", " "),
+        ("columns", "age"),
+        ("columns", ("age", "age")),
+        ("columns", ("age", "")),
     ],
 )
 def test_a_value_out_of_range_is_named(field: str, value: object) -> None:

@@ -59,6 +59,7 @@ COMMANDS: dict[str, Command] = {
     "classifier": Command("train the classifier of noisy data that steers a run's samples", "classifier"),
     "runs": Command("list runs and what became of them", "runs"),
     "recipes": Command("list the experiments that come with sfumato", "recipes"),
+    "data": Command("look a data set over before training, or pack it into one file", "data", takes_settings=True),
     "figures": Command("draw samples, noising, sampling, schedules and losses", "figures", takes_settings=True),
     "verify": Command("check every formula against exact answers on this machine", "verify"),
     "export": Command("write the model of a run into one file", "export"),

@@ -4,13 +4,20 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from sfumato.data.archives import is_archive, load_archive
 from sfumato.data.arrays import load_array_file
 from sfumato.data.cache import Cache, default_folder
 from sfumato.data.embedded import load_embedded
 from sfumato.data.folder import load_folder
+from sfumato.data.hub import is_hub, load_hub
 from sfumato.data.packed import Packed, check_pad
+from sfumato.data.packed_file import SUFFIX as PACKED_SUFFIX
+from sfumato.data.parquet import load_parquet
 from sfumato.data.points import load_points
+from sfumato.data.prepacked import load_packed_file
 from sfumato.data.settings import EMBEDDED_SOURCES, POINT_SOURCES, DataConfig
+from sfumato.data.tables import TABLE_SUFFIXES, load_table
+from sfumato.data.wording import READABLE
 from sfumato.errors import ConfigError, DataError, printable
 
 __all__ = ["declared_shape", "load_data"]
@@ -23,15 +30,17 @@ def load_data(config: DataConfig, *, seed: int, cache: Path | None = None) -> Pa
     fit the source, `DataError` for data that are missing or unusable.
     """
     if config.path is not None:
-        return _load_path(Path(config.path).expanduser(), config, cache)
+        return _load_path(config.path, config, _cache(config, cache))
     if config.source in EMBEDDED_SOURCES:
+        _refuse_table_settings(config, f"data.source {config.source!r} has no columns")
         return load_embedded(config.source, config)
     if config.source in POINT_SOURCES:
+        _refuse_table_settings(config, f"data.source {config.source!r} draws points")
         _refuse_picture_settings(config)
         return load_points(config, seed=seed)
     raise ConfigError(
         f"data.source is {config.source!r} but data.path is not given",
-        expected="a folder of images, an .npz or an .npy file",
+        expected=READABLE,
         fix="--data.path path/to/images",
     )
 
@@ -51,21 +60,49 @@ def declared_shape(config: DataConfig) -> tuple[int, ...] | None:
     return (channels, *height_width)
 
 
-def _load_path(path: Path, config: DataConfig, cache: Path | None) -> Packed:
+def _cache(config: DataConfig, folder: Path | None) -> Cache:
+    if folder is None and config.cache != "off":
+        folder = default_folder() if config.cache is None else Path(config.cache).expanduser()
+    return Cache(folder)
+
+
+def _load_path(given: str, config: DataConfig, cache: Cache) -> Packed:
+    packed = load_hub(config, cache) if is_hub(given) else _load_file(Path(given).expanduser(), config, cache)
+    check_pad(packed.values, config.pad_hw)
+    return replace(packed, pad=config.pad_hw)
+
+
+def _load_file(path: Path, config: DataConfig, cache: Cache) -> Packed:
+    if path.suffix.lower() == PACKED_SUFFIX and not os.path.isdir(path):
+        _refuse_table_settings(config, f"{printable(str(path))} is not a table")
+        return load_packed_file(path, config)
     if os.path.isdir(path) or not os.path.exists(path):
-        folder = cache
-        if folder is None and config.cache != "off":
-            folder = default_folder() if config.cache is None else Path(config.cache).expanduser()
-        packed = load_folder(path, config, Cache(folder))
-        check_pad(packed.values, config.pad_hw)
-        return replace(packed, pad=config.pad_hw)
-    if path.is_file() and path.suffix.lower() in (".npz", ".npy"):
+        return load_folder(path, config, cache)
+    suffix = path.suffix.lower() if path.is_file() else ""  # reading a pipe would wait for ever
+    if suffix and is_archive(path):
+        return load_archive(path, config, cache)
+    if suffix == ".parquet":
+        return load_parquet(path, config, cache)
+    if suffix in TABLE_SUFFIXES:
+        return load_table(path, config)
+    if suffix in (".npz", ".npy"):
+        _refuse_table_settings(config, f"{printable(str(path))} is not a table")
         return load_array_file(path, config)
     raise DataError(
-        f"{printable(str(path))}: neither a folder nor an .npz or .npy file",
-        expected="a folder of images, an .npz or an .npy file",
+        f"{printable(str(path))}: neither a folder nor a file of data",
+        expected=READABLE,
         fix="for a single picture give the folder that it lies in",
     )
+
+
+def _refuse_table_settings(config: DataConfig, why: str) -> None:
+    given = [name for name in ("label", "columns") if getattr(config, name) is not None]
+    if given:
+        raise ConfigError(
+            f"data.{given[0]} is set, but {why}",
+            expected="a table: labels.csv or metadata.jsonl beside pictures, a .csv, .jsonl or .parquet file",
+            fix=f"drop data.{given[0]}",
+        )
 
 
 def _refuse_picture_settings(config: DataConfig) -> None:

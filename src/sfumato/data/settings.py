@@ -27,7 +27,8 @@ class DataConfig:
     """What to learn from, and how it is prepared. Every field is validated; errors are `ConfigError`.
 
     source: an embedded set (`digits`, `sprites`), a generated 2-D set, or `folder`: whatever lies at `path`.
-    path: a folder of images, an `.npz` or an `.npy` file; when given it replaces an embedded or generated source.
+    path: a folder or an archive (`.tar`, `.tgz`, `.zip`, …) of images, an `.npz` or `.npy` file, a `.csv` or `.jsonl`
+        table of numbers, a `.parquet` file, or `hf:owner/name[:split]`; it replaces an embedded or generated source.
     size: height (and width) of the examples in pixels: centre crop to that aspect, then an antialiased triangle
         filter. null keeps the pictures as they are; they must then agree in size.
     channels: 1 (grey) or 3 (colour). null keeps what the pictures have; a mixture is then an error.
@@ -48,7 +49,11 @@ class DataConfig:
     bad_files: `error` lists unreadable files and stops, `skip` leaves them out and records them.
     min_size: pictures whose shorter side is below this many pixels count as bad files.
     max_pixels: pictures whose header announces more pixels are refused before they are decoded.
-    cache: folder for decoded image folders; null: `$XDG_CACHE_HOME/sfumato` or `~/.cache/sfumato`; `off`: none.
+    cache: folder for decoded pictures and for what was downloaded; null: `$XDG_CACHE_HOME/sfumato` or
+        `~/.cache/sfumato`; `off`: none.
+    download: open a connection for data that are named and not on this machine. Nothing else ever does.
+    label: the column of a table that is the class. null takes `label` or `class` where there is one.
+    columns: the columns of a table that hold real values. null takes all columns of numbers, `[]` none.
     """
 
     source: str = "folder"
@@ -68,6 +73,9 @@ class DataConfig:
     min_size: int | None = None
     max_pixels: int = 50_000_000
     cache: str | None = None
+    download: bool = False
+    label: str | None = None
+    columns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _one_of("source", self.source, SOURCES)
@@ -76,6 +84,8 @@ class DataConfig:
         _text_or_none("path", self.path)
         _text_or_none("cache", self.cache)
         _flag("flip", self.flip)
+        _flag("download", self.download)
+        _columns(self.label, self.columns)
         _extent("size", self.size)
         _extent("pad", self.pad)
         if self.channels not in (None, 1, 3):
@@ -183,3 +193,14 @@ def _colour(value: object) -> None:
         rgb = ()
     if len(rgb) != 3:
         raise _refuse("background", value, "a colour name or #rrggbb, without alpha", "--data.background white")
+
+
+def _columns(label: object, columns: object) -> None:
+    if label is not None and (not isinstance(label, str) or not label.strip()):
+        raise _refuse("label", label, "the name of a column, or null", "--data.label class")
+    if columns is None:
+        return
+    names = columns if isinstance(columns, tuple) else (None,)
+    if len(set(names)) < len(names) or not all(isinstance(name, str) and name.strip() for name in names):
+        expected = "names of different columns, [] for none, or null"
+        raise _refuse("columns", columns, expected, "--data.columns age,angle")

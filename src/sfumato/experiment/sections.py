@@ -23,7 +23,7 @@ class ConditionConfig:
     """What the network is told besides x_t and the time; nothing by default.
 
     labels: the class of each example, which the data must have.
-    values: the real numbers that belong to each example (`conditions` in an array file).
+    values: the real numbers that belong to each example (`conditions` in an array file, columns of a table).
     image: a picture made of each example, joined to x_t: what the network learns to undo; null for none.
     dropout: share of training examples whose class and values are left out, which guidance needs.
     classes: how many classes there are, for a forecast without the data; the data are checked against it.

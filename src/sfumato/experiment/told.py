@@ -34,7 +34,7 @@ def require_told(experiment: Experiment, packed: Packed, parts: Split) -> None:
     if told.values and packed.conditions is None:
         raise DataError(
             f"{source(experiment)}: condition.values is true, and the data have no real numbers beside the examples",
-            expected="an array file with conditions, (N,) or (N, V)",
+            expected="an array file with conditions, (N,) or (N, V), or a table with columns of numbers",
             fix="store them with np.savez(path, images=images, conditions=numbers), or set condition.values: false",
         )
     if told.image is not None:
@@ -53,7 +53,7 @@ def require_labels(experiment: Experiment, packed: Packed) -> None:
     if packed.labels is None:
         raise DataError(
             f"{source(experiment)}: condition.labels is true, and the data have no labels",
-            expected="a folder for each class, or an array file with labels (y_train beside x_train)",
+            expected="a folder for each class, a table with a column `label`, or an array file with labels (y_train)",
             fix="sort the pictures into folders, add labels to the file, or set condition.labels: false",
         )
     if told.classes is not None and told.classes != packed.num_classes:

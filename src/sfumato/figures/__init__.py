@@ -1,5 +1,6 @@
 """Figures: arrays and objects become matplotlib figures, sheets of pictures and animations; `save` writes them."""
 
+from sfumato.figures.contact import contact_sheet
 from sfumato.figures.curves import schedules
 from sfumato.figures.density import Densities, densities
 from sfumato.figures.edits import Column, edit_sheet
@@ -24,6 +25,7 @@ __all__ = [
     "ScoreField",
     "animation",
     "check_target",
+    "contact_sheet",
     "densities",
     "edit_sheet",
     "ema",
