@@ -1,4 +1,4 @@
-"""The one module that decodes pictures: file or array in, upright uint8 grey or RGB of the asked size out.
+"""The one module that decodes pictures: file, bytes or array in, upright uint8 grey or RGB of the asked size out.
 
 In order: the header is checked against the pixel cap before anything is decoded; the first frame is taken; the EXIF
 orientation is applied; the centre is cropped to the target's aspect (offsets rounded down); transparency is composited
@@ -9,6 +9,7 @@ are ignored: values are taken as sRGB.
 Only the six formats below are ever tried, whatever a file is called; the format is read from the file's first bytes.
 """
 
+import io
 import os
 import stat
 import warnings
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +34,17 @@ from PIL import (
 
 from sfumato.data.settings import DataConfig
 
-__all__ = ["FORMATS", "SUFFIXES", "BadPicture", "Picture", "Preparation", "decode", "prepare_pixels", "quiet"]
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "BadPicture",
+    "Picture",
+    "Preparation",
+    "decode",
+    "decode_bytes",
+    "prepare_pixels",
+    "quiet",
+]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -94,11 +106,25 @@ def quiet() -> Iterator[None]:
 
 def decode(path: Path, preparation: Preparation) -> Picture:
     """Decode and prepare one file. Raises `BadPicture`, and nothing else, for whatever may be wrong with it."""
-    try:
+    with _only_bad_pictures(preparation):
         _check_file(path)
-        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
-            _check_header(image, preparation)
-            return _prepare(image, preparation)
+        with path.open("rb") as stream:
+            return _decoded(stream, preparation)
+
+
+def decode_bytes(content: bytes, preparation: Preparation) -> Picture:
+    """Decode and prepare a file that is in memory, as `decode` does one on disk."""
+    with _only_bad_pictures(preparation):
+        if not content:
+            raise BadPicture("empty file")
+        return _decoded(io.BytesIO(content), preparation)
+
+
+@contextmanager
+def _only_bad_pictures(preparation: Preparation) -> Iterator[None]:
+    """Turn every exception of a decoder into a BadPicture that says why."""
+    try:
+        yield
     except BadPicture:
         raise
     except UnidentifiedImageError:
@@ -107,6 +133,12 @@ def decode(path: Path, preparation: Preparation) -> Picture:
         raise BadPicture(f"its header announces more than {preparation.max_pixels:,} pixels") from None
     except Exception as error:  # decoders meet hostile bytes with any exception there is; one file must not end the run
         raise BadPicture(_reason(error)) from error
+
+
+def _decoded(stream: IO[bytes], preparation: Preparation) -> Picture:
+    with Image.open(stream, formats=FORMATS) as image:
+        _check_header(image, preparation)
+        return _prepare(image, preparation)
 
 
 def prepare_pixels(pixels: NDArray[np.uint8], preparation: Preparation) -> Picture:
