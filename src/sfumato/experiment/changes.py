@@ -23,7 +23,7 @@ FREE = (
     "training.power_ema_disk",
     "training.on_disk_full",
 )
-FREE_DATA = ("data.path", "data.cache")
+FREE_DATA = ("data.path", "data.cache", "data.download")
 # … and what it may never change, because the weights mean nothing without it.
 FIXED = (
     "name",
@@ -40,6 +40,7 @@ FIXED = (
     "data.pad",
     "data.normalize",
     "data.held_out",
+    "data.test_part",
 )
 
 
