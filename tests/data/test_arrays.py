@@ -150,6 +150,15 @@ def test_class_names_follow_labels_from_0_or_from_1(save: Callable[..., Path], l
     assert packed.label_values == tuple(sorted(set(labels)))
 
 
+def test_class_names_of_a_part_are_those_of_the_whole(save: Callable[..., Path]) -> None:
+    """Few of many examples need not hold the last class; labels that count from 1 are still called after it."""
+    images = np.repeat(np.arange(12, dtype=np.uint8), 16).reshape(12, 4, 4)
+    path = save(images=images, labels=np.arange(12) % 4 + 1, class_names=np.array(["a", "b", "c", "d"]))
+    packed = load(path, limit=3)  # examples 0, 4 and 8: all of class 1
+    assert (packed.label_values, packed.class_names) == ((1,), ("a",))
+    assert packed.absent_classes == ("b", "c", "d")
+
+
 def test_string_labels_name_their_classes_in_natural_order(save: Callable[..., Path]) -> None:
     packed = load(save(images=RAMP, labels=np.array(["c10", "c2", "c10", "a"])))
     assert packed.class_names == packed.label_values == ("a", "c2", "c10")

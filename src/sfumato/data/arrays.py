@@ -80,14 +80,14 @@ def read_array_file(path: Path) -> ArrayFile:
 
 def pack_arrays(file: ArrayFile, config: DataConfig) -> Packed:
     """Check, prepare and pack arrays: images to uint8, everything else to float32."""
-    file = _limited(file, config.limit)
+    whole, file = file.labels, _limited(file, config.limit)
     if file.data.ndim < 1 or 0 in file.data.shape:
         raise _error(f"{_name(file)} has shape {file.data.shape}", "at least one example, (N, ...)", "check the file")
     values, notes = _images(file, config) if file.is_image else (_values(file, config), [])
     told = _conditions(file)
     classes = None
     if file.labels is not None:
-        classes = map_labels(file.labels, len(file.data), file.class_names, where=file.where)
+        classes = map_labels(file.labels, len(file.data), file.class_names, where=file.where, whole=whole)
     return pack(
         values,
         labels=None if classes is None else classes.indices,

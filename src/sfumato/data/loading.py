@@ -1,4 +1,7 @@
-"""From settings to examples: `load_data` finds the source that the settings name and reads, draws or decodes it."""
+"""From settings to examples: `load_data` finds the source that the settings name and reads, draws or decodes it.
+
+No connection is opened unless `data.download` is set.
+"""
 
 import os
 from dataclasses import replace
@@ -15,12 +18,13 @@ from sfumato.data.packed_file import SUFFIX as PACKED_SUFFIX
 from sfumato.data.parquet import load_parquet
 from sfumato.data.points import load_points
 from sfumato.data.prepacked import load_packed_file
-from sfumato.data.settings import EMBEDDED_SOURCES, POINT_SOURCES, DataConfig
+from sfumato.data.sets import declared_set, load_set
+from sfumato.data.settings import EMBEDDED_SOURCES, POINT_SOURCES, SET_SOURCES, DataConfig
 from sfumato.data.tables import TABLE_SUFFIXES, load_table
-from sfumato.data.wording import READABLE
+from sfumato.data.wording import READABLE, counted
 from sfumato.errors import ConfigError, DataError, printable
 
-__all__ = ["declared_shape", "load_data"]
+__all__ = ["declared_classes", "declared_shape", "load_data"]
 
 
 def load_data(config: DataConfig, *, seed: int, cache: Path | None = None) -> Packed:
@@ -29,8 +33,18 @@ def load_data(config: DataConfig, *, seed: int, cache: Path | None = None) -> Pa
     `cache` overrides `config.cache` as the folder for decoded pictures. Raises `ConfigError` for settings that do not
     fit the source, `DataError` for data that are missing or unusable.
     """
+    packed = _load(config, seed, _cache_folder(config) if cache is None else cache)
+    if config.test_part or not packed.test_count:
+        return packed
+    note = f"{counted(packed.test_count, 'example')} of the source's own test part pooled with the rest"
+    return replace(packed, test_count=0, report=(*packed.report, note))
+
+
+def _load(config: DataConfig, seed: int, cache: Path | None) -> Packed:
+    if config.source in SET_SOURCES and (packed := load_set(config, cache)) is not None:
+        return packed
     if config.path is not None:
-        return _load_path(config.path, config, _cache(config, cache))
+        return _load_path(config.path, config, Cache(cache))
     if config.source in EMBEDDED_SOURCES:
         _refuse_table_settings(config, f"data.source {config.source!r} has no columns")
         return load_embedded(config.source, config)
@@ -52,7 +66,9 @@ def declared_shape(config: DataConfig) -> tuple[int, ...] | None:
     """
     if config.path is None and config.source in POINT_SOURCES:
         return (2,)
+    named = declared_set(config)
     own = {"digits": (1, 8, 8), "sprites": (3, 32, 32)}.get(config.source) if config.path is None else None
+    own = own if named is None else named.shape
     height_width = config.pad_hw or config.size_hw or (own[1:] if own else None)
     if height_width is None:
         return None
@@ -60,10 +76,19 @@ def declared_shape(config: DataConfig) -> tuple[int, ...] | None:
     return (channels, *height_width)
 
 
-def _cache(config: DataConfig, folder: Path | None) -> Cache:
-    if folder is None and config.cache != "off":
-        folder = default_folder() if config.cache is None else Path(config.cache).expanduser()
-    return Cache(folder)
+def declared_classes(config: DataConfig) -> int | None:
+    """How many classes the examples have, as far as the settings alone tell; None when they do not."""
+    named = declared_set(config)
+    if named is None or not named.labels:
+        return None
+    return named.labels.get(config.label or next(iter(named.labels)))
+
+
+def _cache_folder(config: DataConfig) -> Path | None:
+    """Where decoded pictures and fetched files are kept; None for nowhere."""
+    if config.cache == "off":
+        return None
+    return default_folder() if config.cache is None else Path(config.cache).expanduser()
 
 
 def _load_path(given: str, config: DataConfig, cache: Cache) -> Packed:

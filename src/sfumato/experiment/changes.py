@@ -40,6 +40,7 @@ FIXED = (
     "data.pad",
     "data.normalize",
     "data.held_out",
+    "data.test_part",
 )
 
 
