@@ -32,7 +32,8 @@ class _Conv:
 
     def build(self, *, padded: bool = True) -> nn.Module:
         """Padded to keep the size, except where it has a stride or is told not to be."""
-        padding = tuple(side // 2 for side in self.kernel) if padded and self.stride == 1 else (0, 0)
+        keeps = padded and self.stride == 1
+        padding = (self.kernel[0] // 2, self.kernel[1] // 2) if keeps else (0, 0)
         return _Unit(nn.Conv2d(self.channels, self.out, self.kernel, stride=self.stride, padding=padding, bias=False))
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sfumato.data import SOURCES, DataConfig, Packed, load_data
-from sfumato.errors import DataError, UsageError, printable
+from sfumato.errors import ConfigError, DataError, UsageError, printable
 from sfumato.experiment.config import Overrides, flag_nodes
 from sfumato.experiment.evaluation.features import chosen_extractor, known_extractor
 from sfumato.experiment.evaluation.kept import Kept
@@ -140,10 +140,8 @@ def sides_of(
     made = load_data(replace(base, path=str(samples)), seed=seed)
     config = reference_config(str(reference), base)
     if made.is_image:
-        height, width, channels = made.values.shape[1:]
-        size = (height, width) if config.size is None else config.size
-        config = replace(config, size=size, channels=config.channels or channels, pad=None)
-    real = load_data(config, seed=seed)
+        config = fitted_to(config, made)
+    real = real_side(config, made, seed)
     if real.values.shape[1:] != made.values.shape[1:] or real.is_image != made.is_image:
         raise DataError(
             f"samples of shape {tuple(made.values.shape[1:])} ({kind_of(made)}) cannot be compared with a reference "
@@ -168,6 +166,23 @@ def sides_of(
         "seed": seed,
     }
     return Sides(made, real, chosen, measured, others, config, facts, f"{name} of {where}", seed)
+
+
+def fitted_to(config: DataConfig, made: Packed) -> DataConfig:
+    """The settings that bring pictures to the size and channels of samples, unless they name others."""
+    height, width, channels = (int(side) for side in made.values.shape[1:])
+    size = (height, width) if config.size is None else config.size
+    return replace(config, size=size, channels=config.channels or channels, pad=None)
+
+
+def real_side(config: DataConfig, made: Packed, seed: int) -> Packed:
+    """The reference; values, which take no size, as they are: they do not fit pictures, as will be said."""
+    try:
+        return load_data(config, seed=seed)
+    except ConfigError:
+        if not made.is_image:
+            raise
+        return load_data(replace(config, size=None, channels=None), seed=seed)
 
 
 def kind_of(packed: Packed) -> str:
