@@ -18,7 +18,17 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_one_document(drawn: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["evaluate", "--samples", drawn, "--reference", "digits", "--extractor", "pixels", "--metrics", "kid,recall"]
+    words = [
+        "evaluate",
+        "--samples",
+        drawn,
+        "--reference",
+        "digits",
+        "--extractor",
+        "pixels",
+        "--metrics",
+        "kid,recall",
+    ]
     assert cli.main([*words, "-n", "30", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"samples", "reference", "metrics", "notes"}

@@ -169,7 +169,7 @@ def test_the_usual_extractor(
 def test_nothing_is_drawn_or_extracted_twice(
     cache: Path, drawn: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parts of 300 here: whole micro-batches of 100, 250 at least. More samples are drawn on to those that are there."""
+    """Parts of 300 here: whole micro-batches of 100, 250 at least. A larger n is drawn on to what is there."""
     model = recalling()
     first = evaluate(model, "kid", n=300, extractor="pixels").metrics["kid[pixels]"]
     assert drawn == [(0, 300)]
@@ -362,7 +362,11 @@ def test_two_processes_measure_what_one_does(digits_run: Path, tmp_path: Path) -
         own = {"XDG_CACHE_HOME": str(tmp_path / f"of-{count}-{number}")}
         world = {**os.environ, **own, **({**place, "WORLD_SIZE": str(count)} if count > 1 else {})}
         return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *words], env=world, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", PROGRAM, *words],
+            env=world,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     alone = start(0, 1)

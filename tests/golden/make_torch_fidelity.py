@@ -63,7 +63,7 @@ def main() -> None:
     kid = kid_features_to_metric(x, y, **settings)
     statistics = [fid_features_to_statistics(z) for z in (y, x)]
     fid = fid_statistics_to_metric(*statistics, verbose=False)
-    shares = prc_features_to_metric(y, x, **settings)
+    shares = prc_features_to_metric(x, y, **settings)  # since 0.4: generated, real
     shapes = {name: tensor.shape for name, tensor in InceptionNetwork().state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pth"

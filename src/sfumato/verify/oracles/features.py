@@ -1,8 +1,8 @@
 """Distances of two sets of features, by their definitions and with loops: what faster code must agree with.
 
-    KID     Bińkowski et al. 2018, §4:    the mean of k over unequal pairs of x, of y, less twice that over x and y
-    FID     Dowson & Landau 1982:         |μ - ν|² + tr (A + B - 2 (A B)^½), by the eigenvalues of A B
-    balls   Kynkäänniemi et al. 2019, Naeem et al. 2020
+KID     Bińkowski et al. 2018, §4:    the mean of k over unequal pairs of x, of y, less twice that over x and y
+FID     Dowson & Landau 1982:         |μ - ν|² + tr (A + B - 2 (A B)^½), by the eigenvalues of A B
+balls   Kynkäänniemi et al. 2019, Naeem et al. 2020
 """
 
 from dataclasses import dataclass
