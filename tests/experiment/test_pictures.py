@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.condition import Condition
-from sfumato.core import Denoiser, Image, LogSnrInput, LogSnrLinear
+from sfumato.core import CosineAngle, Denoiser, Image, LogSnrInput, LogSnrLinear
 from sfumato.data import DataConfig
 from sfumato.errors import PlatformError, UsageError
 from sfumato.experiment.build import prepare_data
@@ -55,15 +55,16 @@ class Recall(nn.Module):
 
 def recalling(classes: int = 10, **changes: Any) -> Model:
     """A model of the digits that draws training pictures of the first `classes`."""
-    experiment = Experiment(
-        name="recall",
-        data=DataConfig(source="digits", held_out=0.4, limit=1000),
-        network=ResidualUNetConfig(widths=(8,), depth=1, embedding=8),  # not used
-        schedule=LogSnrLinear(),
-        parameterization=Image(),
-        time_input=LogSnrInput(),
-        **{"sampling": SamplingConfig(steps=16, micro_batch=100), **changes},
-    )
+    settings: dict[str, Any] = {
+        "name": "recall",
+        "data": DataConfig(source="digits", held_out=0.4, limit=1000),
+        "network": ResidualUNetConfig(widths=(8,), depth=1, embedding=8),  # not used
+        "schedule": LogSnrLinear(),
+        "parameterization": Image(),
+        "time_input": LogSnrInput(),
+        "sampling": SamplingConfig(steps=16, micro_batch=100),
+    }
+    experiment = Experiment(**{**settings, **changes})
     data = prepare_data(experiment)
     assert data.packed.labels is not None
     train = data.parts.train[data.packed.labels[data.parts.train] < classes]
@@ -303,25 +304,28 @@ def test_refusals(options: dict[str, Any], error: type[Exception], words: str, m
 
 
 def test_errors_of_noise_and_of_pictures() -> None:
-    """In units of the data: a network that always says the same has E|eps_hat - eps| of its own, and the ideal less.
+    """x0_hat = the mean: image errors are those of the mean, and eps_hat - eps = (alpha/sigma) (x0 - mean).
 
-    A constant x0_hat = mean leaves E (x0 - mean)² = the variance over pixels and examples; `LogSnrLinear` draws all
-    levels evenly.
+    The ratio of the squares is the mean of (alpha/sigma)² over t, which 1,600 stratified times know to some percent.
     """
-    found = evaluate(recalling(), ["noise_error", "image_error"], n=100).metrics
-    assert set(found) == {"noise_error[mae]", "noise_error[mse]", "image_error[mae]", "image_error[mse]"}
-    assert 0 < found["noise_error[mae]"].value < 0.798
-    flat = recalling()
-    assert isinstance(flat.denoiser.network, Recall)
-    x0 = flat.denoiser.network.x0
-    flat.denoiser.network.x0 = x0.mean(0, keepdim=True)
-    worse = evaluate(flat, "image_error", n=100)
-    held_out = prepare_data(flat.experiment)
-    chosen = held_out.parts.held_out[torch.arange(100) * len(held_out.parts.held_out) // 100]
-    off = flat.record.normalization.to_model(held_out.packed.values[chosen]) - x0.mean(0, keepdim=True)
-    assert worse.metrics["image_error[mse]"].value == pytest.approx(float(off.square().mean()), rel=1e-4)
-    assert worse.metrics["image_error[mae]"].value == pytest.approx(float(off.abs().mean()), rel=1e-4)
-    assert any("0.798" in note for note in worse.notes)
+    flat = recalling(schedule=CosineAngle())
+    network = flat.denoiser.network
+    assert isinstance(network, Recall)
+    network.x0 = network.x0.mean(0, keepdim=True)
+    found = evaluate(flat, ["noise_error", "image_error"], n=100)
+    errors = found.metrics
+    assert set(errors) == {"noise_error[mae]", "noise_error[mse]", "image_error[mae]", "image_error[mse]"}
+    data = prepare_data(flat.experiment)
+    chosen = data.parts.held_out[torch.arange(100) * len(data.parts.held_out) // 100]
+    off = flat.record.normalization.to_model(data.packed.values[chosen]) - network.x0
+    assert errors["image_error[mse]"].value == pytest.approx(float(off.square().mean()), rel=1e-4)
+    assert errors["image_error[mae]"].value == pytest.approx(float(off.abs().mean()), rel=1e-4)
+    r = flat.denoiser.schedule.rates(torch.linspace(flat.denoiser.schedule.t_min, 1, 10_001, dtype=torch.float64))
+    ratio = float((r.alpha / r.sigma).square().mean())
+    assert errors["noise_error[mse]"].value / errors["image_error[mse]"].value == pytest.approx(ratio, rel=0.05)
+    once = float((r.alpha / r.sigma).mean())
+    assert errors["noise_error[mae]"].value / errors["image_error[mae]"].value == pytest.approx(once, rel=0.05)
+    assert any("0.798" in note for note in found.notes)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:

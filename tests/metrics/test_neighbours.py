@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import UsageError
-from sfumato.metrics import Estimate, coverage, density, nearest, precision, recall
-from sfumato.metrics import neighbours
+from sfumato.metrics import Estimate, coverage, density, nearest, neighbours, precision, recall
 from sfumato.verify.oracles import balls
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "torch_fidelity.npz"
@@ -79,7 +78,7 @@ def test_they_see_what_they_are_for() -> None:
 
 
 def test_real_samples_score_as_papers_say() -> None:
-    """Density is 1 in the mean for samples of the same law; coverage is 1 - Π_{i<k} (m - 1 - i)/(n + m - 1 - i) exactly.
+    """Density is 1 in the mean for samples of the same law, coverage 1 - Π_{i<k} (m - 1 - i)/(n + m - 1 - i) exactly.
 
     A ball holds no sample where the k nearest others of its centre all come before the first of n samples, in a random
     order of n + m - 1 points (Naeem et al. 2020, §3.3).
@@ -108,7 +107,7 @@ def test_errors_cover_the_expectation(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["recall", "coverage"])
 def test_jackknives_are_not_too_small(name: str) -> None:
-    """±1.96 errors of shares that jump hold the expectation in at least 92 % of 100 repeats, and are not twice too large.
+    """±1.96 errors of shares that jump hold the expectation in 92 % or more of 100 repeats; none is twice too large.
 
     The jackknife counts what one ball alone covers as lost, though its neighbours grow.
     """
