@@ -26,6 +26,7 @@ from sfumato.experiment.config import Experiment, SamplingConfig
 from sfumato.experiment.evaluation import default_metrics, drawing, evaluate, features, pace
 from sfumato.experiment.evaluation.kept import Kept
 from sfumato.experiment.evaluation.metrics import Notebook
+from sfumato.experiment.evaluation.pictures import scattered
 from sfumato.experiment.evaluation.subject import subject_of
 from sfumato.experiment.model import Model
 from sfumato.experiment.sections import ConditionConfig
@@ -119,6 +120,16 @@ def test_a_model_that_draws_the_data_is_at_the_floor() -> None:
         apart = 4 * (one.std_error**2 + real.std_error**2) ** 0.5
         assert abs(one.value - real.value) < apart + 0.05 * abs(real.value), name
     assert abs(found["kid[pixels][subsets]"].value - found["kid[pixels]"].value) < 2 * found["kid[pixels]"].std_error
+
+
+@pytest.mark.parametrize(("count", "run"), [(100, 10), (1000, 100), (37, 8), (3, 1), (0, 0)])
+def test_real_pictures_for_floors_are_of_all_classes(count: int, run: int) -> None:
+    """Data sorted by class: any run of the order holds as many of each tenth as its share, give or take two."""
+    found = scattered(torch.arange(count) + 5) - 5
+    assert sorted(found.tolist()) == list(range(count))
+    for first in range(0, count - run + 1, max(run, 1)):
+        tenths = torch.bincount(found[first : first + run] * 10 // max(count, 1), minlength=10)
+        assert float((tenths - run / 10).abs().max()) <= 2
 
 
 def test_what_is_missing_is_seen() -> None:

@@ -22,7 +22,7 @@ from sfumato.experiment.evaluation.team import ALONE, Team
 from sfumato.experiment.model import require_seed
 from sfumato.experiment.session import weights_digest
 
-__all__ = ["drawn_like_data", "how_drawn", "sampling_of"]
+__all__ = ["GOLDEN", "drawn_like_data", "how_drawn", "sampling_of"]
 
 PART = 250  # samples in a part, at least: whole micro-batches
 VERSION = 1  # of what is drawn for a key

@@ -15,14 +15,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sfumato.data import SOURCES, DataConfig, Packed, load_data
+from sfumato.data import SOURCES, DataConfig, Packed, load_data, split
 from sfumato.errors import ConfigError, DataError, UsageError, printable
 from sfumato.experiment.config import Overrides, flag_nodes
 from sfumato.experiment.evaluation.features import chosen_extractor, known_extractor
 from sfumato.experiment.evaluation.kept import Kept
 from sfumato.experiment.evaluation.metrics import Evaluation, Notebook, require_known
 from sfumato.experiment.evaluation.pace import Progress
-from sfumato.experiment.evaluation.pictures import PICTURE_METRICS, Featured, Means, Pictures, entries_of
+from sfumato.experiment.evaluation.pictures import PICTURE_METRICS, Featured, Means, Pictures, entries_of, scattered
 from sfumato.experiment.evaluation.subject import evenly_from
 from sfumato.experiment.evaluation.team import claim_device, gathered_team
 from sfumato.experiment.judging import judge_of
@@ -193,22 +193,22 @@ def kind_of(packed: Packed) -> str:
 
 
 def parted(real: Packed, part: ReferencePart, count: int, book: Notebook) -> tuple[Tensor, Tensor, str]:
-    """Indices of the reference and of the others, and what the reference is called."""
+    """Indices of the reference and of the others, scattered, and what the reference is called."""
     every = torch.arange(len(real))
     own = len(real) - real.test_count
     if part == "all":
         return every, every[:0], "all"
     if real.test_count:
         train, test = every[:own], every[own:]
-        return (test, train, "its test part") if part == "held-out" else (train, test, "its training part")
-    aside = evenly_from(every, min(count, len(real) // 3))
-    kept = torch.ones(len(real), dtype=torch.bool)
-    kept[aside] = False
+        if part == "held-out":
+            return test, scattered(train), "its test part"
+        return train, scattered(test), "its training part"
+    drawn = split(real, min(count, len(real) // 3) / len(real), 0)  # at random: taken evenly they would be too alike
     book.add(
-        f"{len(aside):,} of the {len(real):,} reference examples are kept aside for floors; --part all compares with "
+        f"{len(drawn.held_out):,} of the {len(real):,} reference examples are kept aside for floors; --part all compares with "
         "all of them, and has no floors"
     )
-    return every[kept], aside, "all but those kept aside"
+    return drawn.train, scattered(drawn.held_out), "all but those kept aside"
 
 
 def reference_config(reference: str, base: DataConfig) -> DataConfig:
@@ -265,7 +265,7 @@ def featured(
     pictures = Pictures(
         sides.samples.values[sides.chosen],
         images[sides.reference],
-        images[evenly_from(sides.others, 4 * len(sides.chosen))],
+        images[sides.others[: 4 * len(sides.chosen)]],
         sides.reference_name,
         "pictures of the reference that are kept aside, or of its other part",
         sides.facts,

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from sfumato.core import derived_generator
 from sfumato.data import fingerprint_of
 from sfumato.errors import DataError, UsageError
-from sfumato.experiment.evaluation.drawing import how_drawn
+from sfumato.experiment.evaluation.drawing import GOLDEN, how_drawn
 from sfumato.experiment.evaluation.features import features_of
 from sfumato.experiment.evaluation.kept import Kept
 from sfumato.experiment.evaluation.pace import Progress
@@ -41,7 +42,7 @@ from sfumato.metrics import (
     recall,
 )
 
-__all__ = ["PICTURE_METRICS", "Featured", "Means", "Pictures", "entries_of", "pictures_of", "real_parts"]
+__all__ = ["PICTURE_METRICS", "Featured", "Means", "Pictures", "entries_of", "pictures_of", "real_parts", "scattered"]
 
 PICTURE_METRICS = ("kid", "fid", "precision", "recall", "density", "coverage")
 MOST_REFERENCE = 50_000
@@ -68,8 +69,17 @@ class Pictures:
 
 
 def real_parts(reference: Tensor, others: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Indices of the reference, at most 50,000 of them evenly taken, and of up to 4 `count` of the others."""
-    return evenly_from(reference, MOST_REFERENCE), evenly_from(others, 4 * count)
+    """Indices of the reference, at most 50,000 evenly taken, and of up to 4 `count` of the others, scattered."""
+    return evenly_from(reference, MOST_REFERENCE), scattered(others)[: 4 * count]
+
+
+def scattered(indices: Tensor) -> Tensor:
+    """The same indices in an order any run of which is spread evenly over them all: data are often sorted by class.
+
+    That of the golden section: the i-th is the one whose place is that of frac((i + ½) g) among all of these.
+    """
+    place = (torch.arange(len(indices), dtype=torch.float64) + 0.5) * GOLDEN % 1.0
+    return indices[place.argsort().argsort()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +117,14 @@ class Featured:
 
     @cached_property
     def z(self) -> Tensor:
-        """Of the other real pictures, (N, d)."""
-        return self.features(self.pictures.real, "real pictures")
+        """Of as many other real pictures as there are samples, or fewer, (N, d)."""
+        return self.features(self.pictures.real[: len(self.pictures.samples)], "real pictures")
+
+    @cached_property
+    def all_z(self) -> Tensor:
+        """Of all the other real pictures, (N, d)."""
+        rest = self.pictures.real[len(self.z) :]
+        return torch.cat([self.z, self.features(rest, "more real pictures")]) if len(rest) else self.z
 
     @cached_property
     def among_reference(self) -> float:
@@ -168,8 +184,7 @@ def kid_entries(f: Featured) -> Iterator[Entry]:
     yield f"kid[{f.name}][subsets]", kid_subsets(f.x, f.y, f.facts, whole=whole, generator=generator)
     if f.has_real:
         facts: dict[str, Fact] = {**f.real_facts, "floor": f.pictures.real_name}
-        real = f.z[: len(f.x)]
-        yield f"kid[{f.name}][floor]", kid(real, f.y, facts, among_reference=f.among_reference)
+        yield f"kid[{f.name}][floor]", kid(f.z, f.y, facts, among_reference=f.among_reference)
 
 
 def fid_entries(f: Featured, note: Note) -> Iterator[Entry]:
@@ -178,7 +193,7 @@ def fid_entries(f: Featured, note: Note) -> Iterator[Entry]:
     yield f"fid[{f.name}]", fid(f.x, f.y, f.facts)
     if f.has_real:
         facts: dict[str, Fact] = {**f.real_facts, "floor": f.pictures.real_name}
-        yield f"fid[{f.name}][floor]", fid_floor(f.z, f.y, facts, n=n)
+        yield f"fid[{f.name}][floor]", fid_floor(f.all_z, f.y, facts, n=n)
     smaller = min(n, len(f.y))
     if smaller <= dim:
         note(
@@ -198,13 +213,12 @@ def share_entries(name: str, f: Featured, note: Note) -> Iterator[Entry]:
     yield f"{name}[{f.name}]", measure(f.x, f.y, f.facts)
     if not f.has_real:
         return
-    real = f.z[: len(f.x)]
     try:
-        yield f"{name}[{f.name}][real]", measure(real, f.y, {**f.real_facts, "real": f.pictures.real_name})
+        yield f"{name}[{f.name}][real]", measure(f.z, f.y, {**f.real_facts, "real": f.pictures.real_name})
     except UsageError as error:
         note(f"no {name}[{f.name}][real]: {error.what}")
-    if len(real) < len(f.x):
-        note(f"{name}[…][real] is that of {len(real):,} pictures: the other part has no more")
+    if len(f.z) < len(f.x):
+        note(f"{name}[…][real] is that of {len(f.z):,} pictures: the other part has no more")
 
 
 def pictures_of(subject: Subject, samples: Tensor) -> Pictures:
