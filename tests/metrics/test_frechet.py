@@ -119,6 +119,14 @@ def test_the_extrapolation_finds_the_distance_of_the_laws() -> None:
     assert abs(same.value) < 4 * same.std_error + 0.02
 
 
+def test_the_extrapolation_is_its_line() -> None:
+    """Twice FID of all less the mean of four halves: even and odd places, and every other pair of them."""
+    x, y = normal(50, 4, 1, mean=0.3), normal(41, 4, 2)
+    masks = [((torch.arange(50) >> bit) & 1) == side for bit in (0, 1) for side in (0, 1)]
+    halves = [fid(x[mask], y[mask[:41]]).value for mask in masks]
+    assert fid_extrapolated(x, y).value == pytest.approx(2 * fid(x, y).value - sum(halves) / 4, rel=1e-9)
+
+
 def test_the_error_of_the_extrapolation() -> None:
     y = normal(300, 5, 10_000)
     found = [fid_extrapolated(normal(200, 5, k, mean=0.3), y) for k in range(60)]
