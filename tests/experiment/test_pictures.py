@@ -63,7 +63,7 @@ def recalling(classes: int = 10, **changes: Any) -> Model:
         "schedule": LogSnrLinear(),
         "parameterization": Image(),
         "time_input": LogSnrInput(),
-        "sampling": SamplingConfig(steps=16, micro_batch=100),
+        "sampling": SamplingConfig(steps=6, micro_batch=100),
     }
     experiment = Experiment(**{**settings, **changes})
     data = prepare_data(experiment)
@@ -101,12 +101,13 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return heard
 
 
+FINE = SamplingConfig(steps=16, micro_batch=100)
 NAMES = ["kid", "fid", "precision", "recall", "density", "coverage"]
 
 
 def test_a_model_that_draws_the_data_is_at_the_floor() -> None:
     """Training pictures against held-out ones, by pixels: within 4 errors of what other training pictures score."""
-    found = evaluate(recalling(), NAMES, n=300, extractor="pixels").metrics
+    found = evaluate(recalling(sampling=FINE), NAMES, n=300, extractor="pixels").metrics
     assert set(found) == {
         *("kid[pixels]", "kid[pixels][subsets]", "kid[pixels][floor]"),
         *("fid[pixels]", "fid[pixels][floor]", "fid[pixels][infinite]"),
@@ -134,7 +135,7 @@ def test_real_pictures_for_floors_are_of_all_classes(count: int, run: int) -> No
 
 def test_what_is_missing_is_seen() -> None:
     """Three digits of ten: as precise, far from the data, and recall and coverage fall."""
-    good, bad = (evaluate(recalling(k), NAMES, n=200, extractor="pixels").metrics for k in (10, 3))
+    good, bad = (evaluate(recalling(k, sampling=FINE), NAMES, n=200, extractor="pixels").metrics for k in (10, 3))
     assert bad["kid[pixels]"].value > 10 * good["kid[pixels]"].std_error
     assert bad["fid[pixels]"].value > 1.5 * good["fid[pixels]"].value
     assert bad["precision[pixels]"].value > good["precision[pixels]"].value - 0.1
@@ -240,7 +241,12 @@ def test_what_is_slow_is_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
     steps: list[tuple[str, int, int]] = []
     evaluate(
-        recalling(), "kid", n=200, extractor="pixels", report=heard.append, progress=lambda *now: steps.append(now)
+        recalling(sampling=FINE),
+        "kid",
+        n=200,
+        extractor="pixels",
+        report=heard.append,
+        progress=lambda *now: steps.append(now),
     )
     # 16 calls a sample; 1 of 32 steps of two micro-batches is done
     assert heard[0].startswith("sampling: 3,104 network calls to go, about ")

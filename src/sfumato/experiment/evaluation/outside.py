@@ -205,8 +205,8 @@ def parted(real: Packed, part: ReferencePart, count: int, book: Notebook) -> tup
         return train, scattered(test), "its training part"
     drawn = split(real, min(count, len(real) // 3) / len(real), 0)  # at random: taken evenly they would be too alike
     book.add(
-        f"{len(drawn.held_out):,} of the {len(real):,} reference examples are kept aside for floors; --part all compares with "
-        "all of them, and has no floors"
+        f"{len(drawn.held_out):,} of the {len(real):,} reference examples are kept aside for floors; --part all "
+        "compares with all of them, and has no floors"
     )
     return drawn.train, scattered(drawn.held_out), "all but those kept aside"
 

@@ -197,8 +197,8 @@ def fid_entries(f: Featured, note: Note) -> Iterator[Entry]:
     smaller = min(n, len(f.y))
     if smaller <= dim:
         note(
-            f"fid: {smaller:,} pictures for {dim:,} features: the covariance is rank-deficient, FID biased far up; "
-            "read it beside its floor, or take kid"
+            f"fid: {smaller:,} pictures for {dim:,} features: the covariance is rank-deficient, FID biased far up, "
+            "its extrapolation too; read it beside its floor, or take kid"
         )
     try:
         yield f"fid[{f.name}][infinite]", fid_extrapolated(f.x, f.y, f.facts)
