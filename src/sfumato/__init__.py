@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sfumato.experiment.edits import Vary as Vary
     from sfumato.experiment.evaluation import Evaluation as Evaluation
     from sfumato.experiment.evaluation import evaluate as evaluate
+    from sfumato.experiment.evaluation import evaluate_samples as evaluate_samples
     from sfumato.experiment.load import export as export
     from sfumato.experiment.load import load as load
     from sfumato.experiment.model import Model as Model
@@ -46,6 +47,7 @@ __all__ = [
     "Upscale",
     "Vary",
     "evaluate",
+    "evaluate_samples",
     "export",
     "load",
     "load_experiment",
@@ -69,6 +71,7 @@ _HOMES = {
     "Upscale": "sfumato.experiment.edits",
     "Vary": "sfumato.experiment.edits",
     "evaluate": "sfumato.experiment.evaluation",
+    "evaluate_samples": "sfumato.experiment.evaluation",
     "export": "sfumato.experiment.load",
     "load": "sfumato.experiment.load",
     "load_experiment": "sfumato.experiment.config",

@@ -3,6 +3,7 @@
     mean of n values v_i      value = Σ v_i / n,   std_error = sqrt( Σ (v_i - value)² / (n (n - 1)) )
     paired difference         the mean of v_i - w_i, for two measurements on the same examples
     independent difference    std_error = sqrt( std_error_a² + std_error_b² )
+    share p of n              std_error = sqrt( p (1 - p)/n + 1/(4 n²) )/(1 + 1/n)                      (Wilson 1927)
     delete-block jackknife    std_error = sqrt( (B - 1)/B Σ_b (θ_b - mean θ)² ),  θ_b without block b  (Künsch 1989)
 
 A paired difference is the one to quote wherever both numbers were measured on the same examples: what makes an example
@@ -18,7 +19,16 @@ from torch import Tensor
 
 from sfumato.errors import NumericsError, UsageError
 
-__all__ = ["Estimate", "Fact", "difference", "jackknife_error", "mean_of", "paired_difference", "require_enough"]
+__all__ = [
+    "Estimate",
+    "Fact",
+    "difference",
+    "jackknife_error",
+    "mean_of",
+    "paired_difference",
+    "require_enough",
+    "share_of",
+]
 
 Fact = str | int | float | bool | None
 
@@ -76,6 +86,18 @@ def mean_of(values: Tensor, provenance: Mapping[str, Fact] | None = None) -> Est
     v = values.detach().to("cpu", torch.float64)
     error = v.std(correction=1) / math.sqrt(len(v))
     return Estimate(float(v.mean()), float(error), len(v), dict(provenance or {}))
+
+
+def share_of(hits: Tensor, provenance: Mapping[str, Fact] | None = None) -> Estimate:
+    """The share of n trials that succeeded, from (n,) of them, with Wilson's error, which is not 0 where all agree.
+
+    Raises UsageError for none.
+    """
+    n = len(hits)
+    require_enough(n, 1)
+    p = float(hits.double().mean())
+    error = math.sqrt(p * (1 - p) / n + 1 / (4 * n**2)) / (1 + 1 / n)
+    return Estimate(p, error, n, {"std_error": "Wilson, one sigma", **(provenance or {})})
 
 
 def paired_difference(first: Tensor, second: Tensor, provenance: Mapping[str, Fact] | None = None) -> Estimate:
