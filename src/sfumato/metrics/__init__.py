@@ -9,11 +9,14 @@ from sfumato.metrics.classes import (
     confusions,
     total_variation,
     total_variation_floor,
+    total_variation_influences,
 )
 from sfumato.metrics.estimate import (
     Estimate,
     Fact,
     difference,
+    influences_of_jackknife,
+    influences_of_mean,
     jackknife_error,
     mean_of,
     paired_difference,
@@ -50,6 +53,8 @@ __all__ = [
     "difference",
     "directions",
     "floor",
+    "influences_of_jackknife",
+    "influences_of_mean",
     "jackknife_error",
     "mean_of",
     "mode_coverage",
@@ -57,6 +62,7 @@ __all__ = [
     "require_enough",
     "total_variation",
     "total_variation_floor",
+    "total_variation_influences",
     "train_judge",
     "wasserstein_1d",
 ]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import DataError
-from sfumato.metrics.estimate import Estimate, Fact, require_enough
+from sfumato.metrics.estimate import Estimate, Fact, influences_of_mean, require_enough
 
 __all__ = [
     "ChiSquare",
@@ -34,6 +34,7 @@ __all__ = [
     "confusions",
     "total_variation",
     "total_variation_floor",
+    "total_variation_influences",
 ]
 
 
@@ -47,10 +48,12 @@ def agreement(asked: Tensor, judged: Tensor, provenance: Mapping[str, Fact] | No
             expected="one judgement for each sample",
             fix="judge the samples that were asked for",
         )
-    p = float((asked == judged).double().mean())
+    right = (asked == judged).double()
+    p = float(right.mean())
     error = math.sqrt(p * (1 - p) / n + 1 / (4 * n**2)) / (1 + 1 / n)
     facts: dict[str, Fact] = {"method": "share judged to be the class asked for", "std_error": "Wilson, one sigma"}
-    return Estimate(p, error, n, {**facts, **(provenance or {})})
+    influences = influences_of_mean(right) if n > 1 else None
+    return Estimate(p, error, n, {**facts, **(provenance or {})}, influences)
 
 
 def confusion(asked: Tensor, judged: Tensor, classes: int) -> Tensor:
@@ -92,6 +95,17 @@ def total_variation(counts: Tensor, shares: Tensor, provenance: Mapping[str, Fac
         "p_value": test.p_value,
     }
     return Estimate(0.5 * float(apart.abs().sum()), error, n, {**facts, **(provenance or {})})
+
+
+def total_variation_influences(judged: Tensor, shares: Tensor) -> Tensor:
+    """What each of n samples adds to the error of a total variation: ½ (s_k - Σ_j s_j c_j/n)/n, (n,) float64.
+
+    judged (n,) int64: the class k that each is judged to be; shares (K,): the data's. The delta method, as above.
+    """
+    n, p = len(judged), shares.double()
+    q = class_shares(judged, len(p))
+    sign = (q - p).sign()
+    return 0.5 * (sign - (sign * q).sum())[judged.cpu()] / n
 
 
 def total_variation_floor(n: int, shares: Tensor, provenance: Mapping[str, Fact] | None = None) -> Estimate:
