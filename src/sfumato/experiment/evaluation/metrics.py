@@ -25,7 +25,8 @@ import torch
 
 from sfumato.core.denoiser import MAX_TERMINAL_SIGNAL
 from sfumato.errors import DataError, NumericsError, UsageError
-from sfumato.experiment.build import DataRecord
+from sfumato.experiment.build import DataRecord, PreparedData
+from sfumato.experiment.comparability import is_reference
 from sfumato.experiment.config import Overrides, sampling_with
 from sfumato.experiment.evaluation.classes import CLASS_METRICS, agreement_entries, balance_entries, require_classes
 from sfumato.experiment.evaluation.conventions import Measure, clean_end_note, convention_of
@@ -74,6 +75,15 @@ class Evaluation:
         metrics = {name: estimate.to_plain() for name, estimate in self.metrics.items()}
         return {"run": self.run, "metrics": metrics, "notes": list(self.notes)}
 
+    def stored(self) -> dict[str, Any]:
+        """As JSON data with the influences of each estimate, by which two files can be compared in pairs."""
+        influences = {
+            name: [float(f"{u:.9g}") for u in estimate.influences.tolist()]
+            for name, estimate in self.metrics.items()
+            if estimate.influences is not None and not is_reference(name)
+        }
+        return {**self.to_plain(), "influences": influences}
+
 
 @dataclass(slots=True)
 class Notebook:
@@ -119,12 +129,14 @@ def evaluate(
     max_steps: int = 1000,
     sampling: Overrides | None = None,
     report: Callable[[str], None] | None = None,
+    given: PreparedData | None = None,
 ) -> Evaluation:
     """Measure a run (a folder, a name, a `Run`), an exported file or a `Model`; deterministic given the seed.
 
     metrics: names out of METRICS, or one string with commas; None: all that fit the data. n: examples and samples;
     None: all held-out examples up to 1,000. tolerance, max_steps: of the ODE solver. sampling: settings laid over the
-    run's own for the samples (steps, guidance, …). report hears forecasts of what is slow, before it is.
+    run's own for the samples (steps, guidance, …). report hears forecasts of what is slow, before it is. given: the
+    data, where they are in memory already.
 
     Raises UsageError for names and numbers that cannot be meant, DataError for metrics that mean nothing for the data,
     NumericsError where the ODE solver does not arrive: then no number is given.
@@ -147,7 +159,7 @@ def evaluate(
         if name in CLASS_METRICS:
             require_classes(name, model)
     quiet = report if report is not None else lambda text: None
-    subject = subject_of(model, weights=weights, part=part, n=n, seed=seed, report=quiet)
+    subject = subject_of(model, weights=weights, part=part, n=n, seed=seed, report=quiet, given=given)
     count = 1000 if n is None else n
     compared = cache(lambda: compared_of(subject, count))
     judge = cache(lambda: judge_of(subject.data.packed, model.experiment.data, device=subject.x0.device, report=quiet))
