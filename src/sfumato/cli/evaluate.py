@@ -4,10 +4,10 @@ import argparse
 import math
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
+from sfumato.cli.both import BOTH, both
 from sfumato.cli.naming import width_given
 from sfumato.cli.output import note, say, table
 from sfumato.cli.sample import whole
@@ -34,8 +34,8 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--weights",
         default="ema",
-        metavar="ema|live|W",
-        help="averaged, last, or the average of width W (default: ema)",
+        metavar="ema|live|both|W",
+        help="averaged, last, both of them, or the average of width W (default: ema)",
     )
     parser.add_argument("--part", default="held-out", metavar="held-out|training", help="measured (default: held-out)")
     parser.add_argument("--device", default="auto", metavar="D", help="where to compute (default: auto)")
@@ -55,6 +55,8 @@ def arguments(parser: Parser) -> None:
         "examples:\n"
         "  sfumato evaluate digits-1 -n 64\n"
         "  sfumato evaluate roll --metrics nll,loss --json\n"
+        "  sfumato evaluate digits-1 --weights both\n"
+        "  sfumato evaluate digits-1/best --metrics loss\n"
         "  sfumato evaluate mnist-1 --metrics label_agreement --guidance 2 --steps 25\n"
         "Settings of the sampling may follow as in `sfumato sample`: --sampler heun, --guidance 2, --clip false, …\n"
         "What the numbers mean, and when there are none: docs/evaluation.md"
@@ -71,27 +73,33 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     _require_known(settings)
     tolerance = None if args.tolerance is None else _tolerance(args.tolerance)
     model = load(args.run, runs=args.runs, device=args.device, report=note)
+
+    def measured(weights: str) -> "Evaluation":
+        return evaluate(
+            model,
+            args.metrics,
+            n=args.count,
+            seed=args.seed,
+            weights=weights,
+            part=args.part,
+            tolerance=tolerance,
+            max_steps=args.max_steps,
+            sampling=[(key.removeprefix("sampling."), text) for key, text in settings] or None,
+            report=note,
+        )
+
+    name = f"{args.part}-seed{args.seed}"
+    if args.weights == BOTH:
+        return both(model, measured, _print, run=str(args.run), name=name)
     if args.weights not in ("ema", "live"):
-        width = width_given("--weights", args.weights, words="ema, live or ")
+        width = width_given("--weights", args.weights, words="ema, live, both or ")
         model, args.weights = with_average(model, width, note), f"{width:g}"
-    found = evaluate(
-        model,
-        args.metrics,
-        n=args.count,
-        seed=args.seed,
-        weights=args.weights,
-        part=args.part,
-        tolerance=tolerance,
-        max_steps=args.max_steps,
-        sampling=[(key.removeprefix("sampling."), text) for key, text in settings] or None,
-        report=note,
-    )
+    found = measured(args.weights)
     document = {**found.to_plain(), "run": str(args.run)}
-    folder = _folder(args.run, args.runs)
     _print(found)
-    if folder is not None:
+    if model.folder is not None:
         # stored without the name that the run was given by: the same numbers are the same file
-        file = write_evaluation(folder, f"{args.weights}-{args.part}-seed{args.seed}", found.to_plain())
+        file = write_evaluation(model.folder, f"{args.weights}-{name}", found.stored())
         say(f"written to {printable(file)}")
         return {**document, "file": str(file)}
     return document
@@ -124,13 +132,6 @@ def _tolerance(text: str) -> float:
     if not 0 < value < 1:
         raise UsageError(f"--tolerance is {text!r}", expected="a number between 0 and 1", fix="--tolerance 1e-5")
     return value
-
-
-def _folder(run: str, runs: str) -> Path | None:
-    """The run's folder; None for an exported file, beside which nothing is written."""
-    from sfumato.experiment.load import find_run
-
-    return None if Path(run).suffix == ".safetensors" or Path(run).is_file() else find_run(run, Path(runs))
 
 
 def _print(found: "Evaluation") -> None:
