@@ -57,7 +57,7 @@ PURE = {"errors", "condition", "core", "nn", *KERNEL_USERS}
 
 # The only modules that draw, each from a generator handed to it; weights are initialised under a seed set in build.
 DRAWING = {
-    *("core.noise", "core.times", "verify.oracles", "metrics.judge", "nn.dropout"),
+    *("core.noise", "core.times", "verify.oracles", "metrics.judge", "metrics.kernel", "nn.dropout"),
     *("data.seeding", "data.points", "data.batches", "data.packed"),
 }
 SEEDING = {"experiment.build", "training.step"}  # dropout draws from the global stream, which each step seeds anew

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sfumato.experiment.edits import Vary as Vary
     from sfumato.experiment.evaluation import Evaluation as Evaluation
     from sfumato.experiment.evaluation import evaluate as evaluate
+    from sfumato.experiment.evaluation import evaluate_samples as evaluate_samples
     from sfumato.experiment.load import export as export
     from sfumato.experiment.load import load as load
     from sfumato.experiment.model import Model as Model
@@ -50,6 +51,7 @@ __all__ = [
     "Vary",
     "compare",
     "evaluate",
+    "evaluate_samples",
     "export",
     "load",
     "load_experiment",
@@ -75,6 +77,7 @@ _HOMES = {
     "Vary": "sfumato.experiment.edits",
     "compare": "sfumato.experiment.compare",
     "evaluate": "sfumato.experiment.evaluation",
+    "evaluate_samples": "sfumato.experiment.evaluation",
     "export": "sfumato.experiment.load",
     "load": "sfumato.experiment.load",
     "load_experiment": "sfumato.experiment.config",

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import DataError
-from sfumato.metrics.estimate import Estimate, Fact, influences_of_mean, require_enough
+from sfumato.metrics.estimate import Estimate, Fact, require_enough, share_of
 
 __all__ = [
     "ChiSquare",
@@ -40,20 +40,15 @@ __all__ = [
 
 def agreement(asked: Tensor, judged: Tensor, provenance: Mapping[str, Fact] | None = None) -> Estimate:
     """The share of samples whose judged class (n,) is the one asked for (n,); int64 both. n is at least 1."""
-    n = len(asked)
-    require_enough(n, 1)
+    require_enough(len(asked), 1)
     if asked.shape != judged.shape:
         raise DataError(
             f"{tuple(asked.shape)} classes were asked for and {tuple(judged.shape)} judged",
             expected="one judgement for each sample",
             fix="judge the samples that were asked for",
         )
-    right = (asked == judged).double()
-    p = float(right.mean())
-    error = math.sqrt(p * (1 - p) / n + 1 / (4 * n**2)) / (1 + 1 / n)
-    facts: dict[str, Fact] = {"method": "share judged to be the class asked for", "std_error": "Wilson, one sigma"}
-    influences = influences_of_mean(right) if n > 1 else None
-    return Estimate(p, error, n, {**facts, **(provenance or {})}, influences)
+    facts: dict[str, Fact] = {"method": "share judged to be the class asked for"}
+    return share_of(asked == judged, {**facts, **(provenance or {})})
 
 
 def confusion(asked: Tensor, judged: Tensor, classes: int) -> Tensor:

@@ -3,6 +3,7 @@
     mean of n values v_i      value = Σ v_i / n,   std_error = sqrt( Σ (v_i - value)² / (n (n - 1)) )
     paired difference         the mean of v_i - w_i, for two measurements on the same examples
     independent difference    std_error = sqrt( std_error_a² + std_error_b² )
+    share p of n              std_error = sqrt( p (1 - p)/n + 1/(4 n²) )/(1 + 1/n)                      (Wilson 1927)
     delete-block jackknife    std_error = sqrt( (B - 1)/B Σ_b (θ_b - mean θ)² ),  θ_b without block b  (Künsch 1989)
 
 Every such error is the length of a vector of *influences* u, one for each example or block:
@@ -40,6 +41,7 @@ __all__ = [
     "mean_of",
     "paired_difference",
     "require_enough",
+    "share_of",
 ]
 
 Fact = str | int | float | bool | None
@@ -103,6 +105,19 @@ def mean_of(values: Tensor, provenance: Mapping[str, Fact] | None = None) -> Est
     v = values.detach().to("cpu", torch.float64)
     error = v.std(correction=1) / math.sqrt(len(v))
     return Estimate(float(v.mean()), float(error), len(v), dict(provenance or {}), influences_of_mean(v))
+
+
+def share_of(hits: Tensor, provenance: Mapping[str, Fact] | None = None) -> Estimate:
+    """The share of n trials that succeeded, from (n,) of them, with Wilson's error, which is not 0 where all agree.
+
+    Raises UsageError for none.
+    """
+    n = len(hits)
+    require_enough(n, 1)
+    p = float(hits.double().mean())
+    error = math.sqrt(p * (1 - p) / n + 1 / (4 * n**2)) / (1 + 1 / n)
+    influences = influences_of_mean(hits.double()) if n > 1 else None
+    return Estimate(p, error, n, {"std_error": "Wilson, one sigma", **(provenance or {})}, influences)
 
 
 def paired_difference(first: Tensor, second: Tensor, provenance: Mapping[str, Fact] | None = None) -> Estimate:

@@ -1,0 +1,167 @@
+"""Samples of a run that stand for its data, in parts that are kept: an evaluation that was stopped draws the rest.
+
+A model that is told nothing is asked for nothing. One that is told of its data is told what training examples are, in
+the order of the golden section, frac((i + ½) (sqrt 5 - 1)/2): any number of them is spread evenly over the training
+part, and sample i is asked for the same whatever that number is. Guidance is that of the run's settings.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sfumato.experiment.config import SamplingConfig, experiment_yaml
+from sfumato.experiment.evaluation.kept import Kept, key_of
+from sfumato.experiment.evaluation.pace import Pace, Progress
+from sfumato.experiment.evaluation.subject import Subject
+from sfumato.experiment.evaluation.team import ALONE, Team
+from sfumato.experiment.model import require_seed
+from sfumato.experiment.session import weights_digest
+
+__all__ = ["drawn_like_data", "how_drawn", "sampling_of"]
+
+PART = 250  # samples in a part, at least: whole micro-batches
+VERSION = 1  # of what is drawn for a key
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def sampling_of(subject: Subject) -> SamplingConfig:
+    """The settings that samples of a subject are drawn with: the run's, by the subject's weights."""
+    sampling = subject.model.experiment.sampling
+    return replace(sampling, weights="live" if subject.weights == "live" else "ema", ema_width=None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Told:
+    """What samples are told: classes, numbers and pictures of training examples; None for what they are not told."""
+
+    labels: list[int] | None
+    values: NDArray[np.float32] | None
+    images: NDArray[np.uint8] | None
+    digest: str
+
+
+def _told(subject: Subject, part: range) -> _Told:
+    """What the samples `part` are told."""
+    told, packed, train = subject.model.condition_shape, subject.data.packed, subject.data.parts.train
+    share = (torch.arange(part.start, part.stop, dtype=torch.float64) + 0.5) * GOLDEN % 1.0
+    chosen = train[(share * len(train)).long().clamp(max=len(train) - 1)]
+    classes = told.num_classes or subject.model.experiment.sampling.classifier_guidance is not None
+    labels = packed.labels[chosen].tolist() if classes and packed.labels is not None else None
+    values = packed.conditions[chosen].numpy() if told.num_values and packed.conditions is not None else None
+    images = packed.values[chosen].numpy() if told.image_channels else None
+    nothing = labels is None and values is None and images is None
+    return _Told(labels, values, images, "nothing" if nothing else key_of(chosen.tolist()))
+
+
+def drawn_like_data(
+    subject: Subject, count: int, *, kept: Kept, team: Team = ALONE, progress: Progress | None = None
+) -> Tensor:
+    """`count` samples of pictures, uint8 (count, H, W, C), sample i of seed `subject.seed` + i; by all processes.
+
+    Raises NumericsError for samples that are not finite.
+    """
+    config, record = sampling_of(subject), subject.model.record
+    require_seed(subject.seed, count)
+    size = config.micro_batch * math.ceil(PART / config.micro_batch)
+    parts = [range(first, min(first + size, count)) for first in range(0, count, size)]
+    channels, height, width = _unpadded(subject)
+    found = torch.zeros(count, height, width, channels, dtype=torch.uint8)
+    identity = _identity(subject, config)
+    missing: list[tuple[range, _Told, str]] = []
+    for index in team.shares(len(parts)):
+        part = parts[index]
+        told = _told(subject, part)
+        key = key_of(identity, part.start, part.stop, told.digest)
+        there = None if identity is None else kept.read("samples", key)
+        if there is None or tuple(there.shape) != (len(part), height, width, channels):
+            missing.append((part, told, key))
+        else:
+            found[part.start : part.stop] = there
+    tell = _pace(subject, config, missing, progress)
+    done = 0
+    for part, told, key in missing:
+        images = _draw(subject, config, part, told, tell(done))
+        found[part.start : part.stop] = images
+        if identity is not None:
+            kept.write("samples", key, images)
+        done += len(part)
+    assert len(record.shape) == 3
+    return team.joined(found)
+
+
+def _draw(
+    subject: Subject, config: SamplingConfig, part: range, told: _Told, progress: Callable[[int, int], None]
+) -> Tensor:
+    drawn = subject.model.sample(
+        len(part),
+        seed=subject.seed + part.start,
+        config=config,
+        labels=told.labels,
+        values=told.values,
+        images=told.images,
+        progress=progress,
+    ).images
+    assert drawn is not None  # pictures, not points
+    return torch.from_numpy(drawn)
+
+
+def _pace(
+    subject: Subject, config: SamplingConfig, missing: list[tuple[range, _Told, str]], progress: Progress | None
+) -> Callable[[int], Callable[[int, int], None]]:
+    """For each part a function that hears of its sampler steps, and tells of all the samples that are to be drawn."""
+    total = sum(len(part) for part, _, _ in missing)
+    calls = 0 if config.sampler.adaptive else config.sampler.calls(config.steps)
+
+    def left(share: float) -> str:
+        samples = math.ceil(share * total)
+        return f"{samples * calls:,} network calls" if calls else f"{samples:,} samples"
+
+    pace = Pace("sampling", left, report=subject.report, progress=progress)
+    longest = max((len(part) for part, _, _ in missing), default=1)
+
+    def of_part(before: int) -> Callable[[int, int], None]:
+        size = min(longest, total - before)
+        return lambda step, steps: pace(round(1000 * (before + size * step / steps)), 1000 * total)
+
+    return of_part
+
+
+def _unpadded(subject: Subject) -> tuple[int, int, int]:
+    """(C, H, W) of the pictures as the data have them."""
+    _, height, width, channels = subject.data.packed.values.shape
+    return channels, height, width
+
+
+def _identity(subject: Subject, config: SamplingConfig) -> str | None:
+    """A digest of all that samples depend on; None where that includes files beside the run, which may change."""
+    if config.autoguidance is not None or config.classifier_guidance is not None:
+        return None
+    model = subject.model
+    experiment = replace(model.experiment, sampling=config)
+    device = str(next(subject.denoiser.network.parameters()).device.type)
+    weights = weights_digest(model.weights[subject.weights])
+    about = (VERSION, torch.__version__, device, experiment_yaml(experiment), model.record.to_plain())
+    return key_of(weights, subject.seed, *about)
+
+
+def how_drawn(subject: Subject) -> dict[str, str | int]:
+    """How the samples were drawn, for the provenance."""
+    sampling = sampling_of(subject)
+    told = subject.model.condition_shape
+    steering = ("guidance", "guidance_interval", "classifier_guidance", "autoguidance", "weaker", "dynamic_threshold")
+    given = {name: str(getattr(sampling, name)) for name in steering if getattr(sampling, name) is not None}
+    asked = told.num_classes or told.num_values or told.image_channels or sampling.classifier_guidance is not None
+    calls = {} if sampling.sampler.adaptive else {"calls": sampling.sampler.calls(sampling.steps)}
+    return {
+        "sampler": repr(sampling.sampler),
+        "steps": sampling.steps,
+        **calls,
+        "sampling_seed": subject.seed,
+        "asked": "what training examples are" if asked else "nothing",
+        **given,
+    }

@@ -1,0 +1,145 @@
+"""Anybody's samples: files against files, folders, sets by name and the data of runs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+import sfumato
+from sfumato.data import DataConfig, load_data
+from sfumato.errors import DataError, UsageError
+from sfumato.experiment.evaluation import evaluate_samples
+from sfumato.metrics import judge as judging
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(judging, "MOST_EPOCHS", 5)
+
+
+@pytest.fixture(scope="module")
+def digits() -> dict[str, np.ndarray]:
+    packed = load_data(DataConfig(source="digits", limit=900), seed=0)
+    assert packed.labels is not None
+    return {"images": packed.values.numpy(), "labels": packed.labels.numpy()}
+
+
+@pytest.fixture
+def files(tmp_path: Path, digits: dict[str, np.ndarray]) -> dict[str, str]:
+    """Real digits as samples, noise as samples, other real digits as a reference, with and without a test part."""
+    images, labels = digits["images"], digits["labels"]
+    noise = np.random.default_rng(0).integers(0, 256, (150, 8, 8, 1), dtype=np.uint8)
+    made: dict[str, dict[str, Any]] = {
+        "good": {"images": images[0::3]},
+        "noise": {"images": noise},
+        "data": {"images": images[1::3], "labels": labels[1::3]},
+        "parts": {"x_train": images[1::3], "x_test": images[2::3]},
+        "large": {"images": images[1::3].repeat(2, 1).repeat(2, 2)},
+        "points": {"values": np.random.default_rng(1).standard_normal((200, 2)).astype(np.float32)},
+        "moved": {"values": 1 + np.random.default_rng(2).standard_normal((180, 2)).astype(np.float32)},
+    }
+    for name, arrays in made.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    return {name: str(tmp_path / f"{name}.npz") for name in made}
+
+
+ALL = "kid,fid,precision,recall,density,coverage"
+
+
+def test_real_samples_are_at_0_and_noise_is_not(files: dict[str, str]) -> None:
+    """Without a test part a third of the reference is kept aside, and the floor is that third against the rest."""
+    good, bad = (evaluate_samples(files[name], files["data"], ALL, extractor="pixels") for name in ("good", "noise"))
+    kid, floor = good.metrics["kid[pixels]"], good.metrics["kid[pixels][floor]"]
+    assert kid.n == 300
+    assert (kid.provenance["n_reference"], floor.n) == (200, 100)
+    assert abs(kid.value) < 4 * kid.std_error
+    assert abs(floor.value) < 4 * floor.std_error
+    assert bad.metrics["kid[pixels]"].value > 20 * kid.std_error
+    assert bad.metrics["precision[pixels]"].value < 0.1 < 0.6 < good.metrics["precision[pixels]"].value
+    assert any("100 of the 300 reference examples are kept aside" in note for note in good.notes)
+    assert {"samples", "samples_digest", "reference", "reference_digest", "extractor"} <= set(kid.provenance)
+
+
+def test_a_test_part_is_the_reference_and_the_rest_the_floor(files: dict[str, str]) -> None:
+    held_out, training, everything = (
+        evaluate_samples(files["good"], files["parts"], "kid", part=part).metrics  # type: ignore[arg-type]
+        for part in ("held-out", "training", "all")
+    )
+    assert held_out["kid[pixels]"].provenance["n_reference"] == 300
+    assert held_out["kid[pixels][floor]"].n == 300
+    assert held_out["kid[pixels]"].value != training["kid[pixels]"].value
+    assert everything["kid[pixels]"].provenance["n_reference"] == 600
+    assert "kid[pixels][floor]" not in everything
+
+
+def test_the_usual_extractor_is_that_of_the_reference(files: dict[str, str]) -> None:
+    """Its labels make a judge; without labels pixels are compared. class_balance goes by the same judge."""
+    found = evaluate_samples(files["good"], files["data"], "kid,class_balance", n=100)
+    assert {"kid[judge]", "class_balance", "class_balance[floor]"} <= set(found.metrics)
+    assert found.metrics["kid[judge]"].n == 100
+    assert "kid[pixels]" in evaluate_samples(files["data"], files["good"]).metrics
+
+
+def test_a_folder_of_pictures(files: dict[str, str], digits: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """PNGs give what the array gives."""
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    for index, image in enumerate(digits["images"][0::3][:40]):
+        Picture.fromarray(image[:, :, 0]).save(folder / f"{index:06d}.png")
+    np.savez(tmp_path / "same.npz", images=digits["images"][0::3][:40])
+    by_folder, by_array = (
+        evaluate_samples(path, files["data"], "kid", extractor="pixels").metrics["kid[pixels]"]
+        for path in (folder, tmp_path / "same.npz")
+    )
+    assert by_folder.value == by_array.value
+
+
+def test_the_reference_is_brought_to_the_size_of_the_samples(files: dict[str, str], tmp_path: Path) -> None:
+    """As preparing it at that size does."""
+    found = evaluate_samples(files["good"], files["large"], "kid", extractor="pixels").metrics["kid[pixels]"]
+    small = load_data(DataConfig(path=files["large"], size=8), seed=0)
+    np.savez(tmp_path / "small.npz", images=small.values.numpy())
+    expected = evaluate_samples(files["good"], tmp_path / "small.npz", "kid", extractor="pixels").metrics
+    assert found.value == expected["kid[pixels]"].value
+    both = evaluate_samples(files["good"], files["large"], "kid", data={"size": 4}, extractor="pixels").metrics
+    assert both["kid[pixels]"].value != found.value
+
+
+def test_sets_by_name_and_runs(files: dict[str, str], digits_run: Path) -> None:
+    named = evaluate_samples(files["good"], "digits", "kid", extractor="pixels").metrics["kid[pixels]"]
+    assert named.provenance["n_reference"] == 1797 - 300
+    of_run = evaluate_samples(files["good"], digits_run, "kid", extractor="pixels").metrics["kid[pixels]"]
+    assert of_run.provenance["n_reference"] == 60 - 20
+    assert "sfumato.experiment" in sfumato.evaluate_samples.__module__
+
+
+def test_points(files: dict[str, str]) -> None:
+    found = evaluate_samples(files["points"], files["moved"]).metrics
+    assert set(found) == {f"{n}{t}" for n in ("sliced_wasserstein", "energy_distance", "mmd") for t in ("", "[floor]")}
+    assert found["mmd"].value > 4 * found["mmd"].std_error
+    assert found["sliced_wasserstein"].value > 2 * found["sliced_wasserstein[floor]"].value
+
+
+@pytest.mark.parametrize(
+    ("samples", "reference", "options", "error", "words"),
+    [
+        ("good", "points", {}, DataError, "cannot be compared"),
+        ("good", "data", {"metrics": "mmd"}, DataError, "means nothing for pictures"),
+        ("points", "moved", {"metrics": "kid"}, DataError, "means nothing for values"),
+        ("good", "data", {"metrics": "loss"}, UsageError, "measures a model"),
+        ("good", "data", {"metrics": "kdi"}, UsageError, "no metric 'kdi'"),
+        ("good", "data", {"n": 1}, UsageError, "1 examples"),
+        ("good", "data", {"part": "test"}, UsageError, "part is 'test'"),
+        ("good", "data", {"extractor": "judgement"}, UsageError, "no extractor"),
+        ("data", "good", {"extractor": "judge"}, DataError, "have none"),
+        ("good", "nowhere.npz", {}, DataError, "nowhere.npz"),
+    ],
+)
+def test_refusals(
+    samples: str, reference: str, options: dict[str, Any], error: type[Exception], words: str, files: dict[str, str]
+) -> None:
+    with pytest.raises(error, match=words):
+        evaluate_samples(files[samples], files.get(reference, reference), options.pop("metrics", None), **options)
