@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
+from sfumato.cli.both import BOTH, both
 from sfumato.cli.naming import width_given
 from sfumato.cli.output import is_fancy, is_first_process, note, say, table
 from sfumato.cli.sample import whole
@@ -47,6 +47,8 @@ EPILOG = (
     "examples:\n"
     "  sfumato evaluate digits-1 -n 64\n"
     "  sfumato evaluate roll --metrics nll,loss --json\n"
+    "  sfumato evaluate digits-1 --weights both\n"
+    "  sfumato evaluate digits-1/best --metrics loss\n"
     "  sfumato evaluate flowers-1 --metrics kid,fid,precision,recall -n 2000 --extractor efficientnet-lite0\n"
     "  sfumato evaluate --samples drawn.npz --reference flowers64.npz --metrics kid,fid\n"
     "  sfumato evaluate mnist-1 --metrics label_agreement --guidance 2 --steps 25\n"
@@ -72,8 +74,8 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--weights",
         default="ema",
-        metavar="ema|live|W",
-        help="averaged, last, or the average of width W (default: ema)",
+        metavar="ema|live|both|W",
+        help="averaged, last, both of them, or the average of width W (default: ema)",
     )
     parser.add_argument("--part", default="held-out", metavar="held-out|training", help="measured (default: held-out)")
     parser.add_argument(
@@ -103,31 +105,37 @@ def _of_run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object
     tolerance = None if args.tolerance is None else _tolerance(args.tolerance)
     claim_device()
     model = load(args.run, runs=args.runs, device=args.device, report=note)
+
+    def measured(weights: str) -> "Evaluation":
+        with _bar() as progress:
+            return evaluate(
+                model,
+                args.metrics,
+                n=args.count,
+                seed=args.seed,
+                weights=weights,
+                part=args.part,
+                tolerance=tolerance,
+                max_steps=args.max_steps,
+                sampling=[(key.removeprefix("sampling."), text) for key, text in settings] or None,
+                extractor=args.extractor,
+                extractor_weights=args.extractor_weights,
+                report=note,
+                progress=progress,
+            )
+
+    name = f"{args.part}-seed{args.seed}"
+    if args.weights == BOTH:
+        return both(model, measured, _print, run=str(args.run), name=name)
     if args.weights not in ("ema", "live"):
-        width = width_given("--weights", args.weights, words="ema, live or ")
+        width = width_given("--weights", args.weights, words="ema, live, both or ")
         model, args.weights = with_average(model, width, note), f"{width:g}"
-    with _bar() as progress:
-        found = evaluate(
-            model,
-            args.metrics,
-            n=args.count,
-            seed=args.seed,
-            weights=args.weights,
-            part=args.part,
-            tolerance=tolerance,
-            max_steps=args.max_steps,
-            sampling=[(key.removeprefix("sampling."), text) for key, text in settings] or None,
-            extractor=args.extractor,
-            extractor_weights=args.extractor_weights,
-            report=note,
-            progress=progress,
-        )
+    found = measured(args.weights)
     document = {**found.to_plain(), "run": str(args.run)}
-    folder = _folder(args.run, args.runs)
     _print(found)
-    if folder is not None and is_first_process():
+    if model.folder is not None and is_first_process():
         # stored without the name that the run was given by: the same numbers are the same file
-        file = write_evaluation(folder, f"{args.weights}-{args.part}-seed{args.seed}", found.to_plain())
+        file = write_evaluation(model.folder, f"{args.weights}-{name}", found.stored())
         say(f"written to {printable(file)}")
         return {**document, "file": str(file)}
     return document
@@ -159,7 +167,7 @@ def _of_files(args: argparse.Namespace, settings: Settings) -> Mapping[str, obje
             progress=progress,
         )
     _print(found)
-    plain = found.to_plain()
+    plain = found.stored()  # nothing else keeps by what two such documents are compared
     del plain["run"]
     return {"samples": str(args.samples), "reference": str(args.reference), **plain}
 
@@ -223,13 +231,6 @@ def _tolerance(text: str) -> float:
     if not 0 < value < 1:
         raise UsageError(f"--tolerance is {text!r}", expected="a number between 0 and 1", fix="--tolerance 1e-5")
     return value
-
-
-def _folder(run: str, runs: str) -> Path | None:
-    """The run's folder; None for an exported file, beside which nothing is written."""
-    from sfumato.experiment.load import find_run
-
-    return None if Path(run).suffix == ".safetensors" or Path(run).is_file() else find_run(run, Path(runs))
 
 
 def _print(found: "Evaluation") -> None:

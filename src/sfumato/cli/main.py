@@ -56,6 +56,9 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "measure likelihoods, distances, classes and losses of a run, with errors", "evaluate", takes_settings=True
     ),
+    "compare": Command(
+        "say whether one run is better than another, how surely, or why not", "compare", takes_settings=True
+    ),
     "classifier": Command("train the classifier of noisy data that steers a run's samples", "classifier"),
     "runs": Command("list runs and what became of them", "runs"),
     "recipes": Command("list the experiments that come with sfumato", "recipes"),

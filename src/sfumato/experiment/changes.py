@@ -20,6 +20,7 @@ FREE = (
     "training.device",
     "training.threads",
     "training.keep_checkpoints",
+    "training.keep_best",
     "training.power_ema_disk",
     "training.on_disk_full",
 )

@@ -17,6 +17,7 @@ from sfumato.condition import Condition
 from sfumato.core import Denoiser
 from sfumato.data import Batches, Packed
 from sfumato.errors import NumericsError, SfumatoError, UsageError
+from sfumato.experiment.best import keep_rule, measuring_hook
 from sfumato.experiment.build import PreparedData, build_denoiser
 from sfumato.experiment.config import Experiment, experiment_yaml
 from sfumato.experiment.drawing import draw
@@ -44,6 +45,7 @@ class Session:
     def __init__(self, experiment: Experiment, data: PreparedData, *, folder: Path, reporter: Reporter) -> None:
         self.experiment, self.data, self.folder, self.reporter = experiment, data, folder, reporter
         settings = experiment.training
+        self.keep = keep_rule(experiment, data)
         self.engine: Engine = start_engine(settings)
         self._require_agreement()
         told = experiment.condition
@@ -88,6 +90,7 @@ class Session:
             reporter=self.reporter,
             state=self.state(),
             resume_command=resume_command,
+            keep=self.keep,
         )
 
     def averages(self) -> AverageStore:
@@ -104,6 +107,9 @@ class Session:
         if len(self.data.parts.held_out):
             scorer = held_out_scorer(self.experiment, self.data, self.batches)
             hooks.append(Hook(settings.evaluate_every, lambda done: self._evaluate(scorer), "held-out loss"))
+        best = measuring_hook(self.experiment, self.data, self._with_averages, self.reporter.note)
+        if best is not None:
+            hooks.append(best)
         if self.denoiser.clock is not None:
             hooks.append(Hook(settings.evaluate_every, self._knots, "schedule"))
         hooks.append(Hook(settings.preview_every, self._preview, "preview"))

@@ -9,11 +9,14 @@ from sfumato.metrics.classes import (
     confusions,
     total_variation,
     total_variation_floor,
+    total_variation_influences,
 )
 from sfumato.metrics.estimate import (
     Estimate,
     Fact,
     difference,
+    influences_of_jackknife,
+    influences_of_mean,
     jackknife_error,
     mean_of,
     paired_difference,
@@ -88,6 +91,8 @@ __all__ = [
     "fid_floor",
     "fid_replicates",
     "floor",
+    "influences_of_jackknife",
+    "influences_of_mean",
     "frechet_distance",
     "jackknife_error",
     "kernel_mean",
@@ -105,6 +110,7 @@ __all__ = [
     "share_of",
     "total_variation",
     "total_variation_floor",
+    "total_variation_influences",
     "train_judge",
     "wasserstein_1d",
 ]

@@ -34,6 +34,7 @@ __all__ = [
     "confusions",
     "total_variation",
     "total_variation_floor",
+    "total_variation_influences",
 ]
 
 
@@ -89,6 +90,17 @@ def total_variation(counts: Tensor, shares: Tensor, provenance: Mapping[str, Fac
         "p_value": test.p_value,
     }
     return Estimate(0.5 * float(apart.abs().sum()), error, n, {**facts, **(provenance or {})})
+
+
+def total_variation_influences(judged: Tensor, shares: Tensor) -> Tensor:
+    """What each of n samples adds to the error of a total variation: ½ (s_k - Σ_j s_j c_j/n)/n, (n,) float64.
+
+    judged (n,) int64: the class k that each is judged to be; shares (K,): the data's. The delta method, as above.
+    """
+    n, p = len(judged), shares.double()
+    q = class_shares(judged, len(p))
+    sign = (q - p).sign()
+    return 0.5 * (sign - (sign * q).sum())[judged.cpu()] / n
 
 
 def total_variation_floor(n: int, shares: Tensor, provenance: Mapping[str, Fact] | None = None) -> Estimate:

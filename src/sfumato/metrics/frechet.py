@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.metrics.estimate import Estimate, Fact, jackknife_error, require_enough
+from sfumato.metrics.estimate import Estimate, Fact, influences_of_jackknife, jackknife_error, require_enough
 from sfumato.metrics.pairs import blocks_of, two_sets, without
 from sfumato.metrics.points import Replicates
 
@@ -107,8 +107,9 @@ def fid(x: Tensor, y: Tensor, provenance: Mapping[str, Fact] | None = None) -> E
     if blocks < 2:
         return Estimate(value, value, len(x), {**facts, "std_error": "too few samples", **(provenance or {})})
     facts["std_error"] = f"jackknife over {blocks} blocks of the samples, given the reference"
-    error = jackknife_error(_left_out(reference, x, blocks))
-    return Estimate(value, error, len(x), {**facts, **(provenance or {})})
+    left = _left_out(reference, x, blocks)
+    provenance = {**facts, **(provenance or {})}
+    return Estimate(value, jackknife_error(left), len(x), provenance, influences_of_jackknife(left))
 
 
 def fid_replicates(x: Tensor, y: Tensor, blocks: int) -> Replicates:
@@ -157,12 +158,13 @@ def fid_extrapolated(x: Tensor, y: Tensor, provenance: Mapping[str, Fact] | None
         return 2 * whole.distance(x[kept], exact=exact) - sum(small) / len(small)
 
     each = [value(kept, exact=False) for kept in without(len(x), ODD_BLOCKS)]
-    error = jackknife_error(torch.tensor(each, dtype=torch.float64))
+    left = torch.tensor(each, dtype=torch.float64)
     facts = _facts(x, y)
     facts["method"] = f"line in 1/n through n and n/2 ({len(halves)} halves), to infinitely many of both"
     facts["std_error"] = f"jackknife over {ODD_BLOCKS} blocks of the samples, given the reference"
     found = value(torch.ones(len(x), dtype=torch.bool), exact=True)
-    return Estimate(found, error, len(x), {**facts, **(provenance or {})})
+    provenance = {**facts, **(provenance or {})}
+    return Estimate(found, jackknife_error(left), len(x), provenance, influences_of_jackknife(left))
 
 
 def _halves(n: int, m: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -92,7 +92,9 @@ def kid(
     rows = _row_sums(x, to_reference(x, y), c)
     facts: dict[str, Fact] = {"method": METHOD, "n_model": n, "n_reference": len(y)}
     facts["std_error"] = "delete-one jackknife of the U-statistic, given the reference"
-    return Estimate(float(rows.sum()) / (n * (n - 1)), _error(rows), n, {**facts, **(provenance or {})})
+    influences = 2 * (rows - rows.mean()) / (math.sqrt(n * (n - 1)) * (n - 2)) if n > 2 else None
+    found = float(rows.sum()) / (n * (n - 1))
+    return Estimate(found, _error(rows), n, {**facts, **(provenance or {})}, influences)
 
 
 def kid_replicates(x: Tensor, y: Tensor, blocks: int, *, among_reference: float | None = None) -> Replicates:

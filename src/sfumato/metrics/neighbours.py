@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import UsageError
-from sfumato.metrics.estimate import Estimate, Fact, jackknife_error, mean_of, share_of
+from sfumato.metrics.estimate import Estimate, Fact, influences_of_jackknife, jackknife_error, mean_of, share_of
 from sfumato.metrics.pairs import blocks_of, interleaved, pieces_of, two_sets
 
 __all__ = ["Neighbours", "coverage", "density", "nearest", "precision", "recall"]
@@ -173,7 +173,8 @@ def _radii_without(x: Tensor, k: int, blocks: int) -> Tensor:
 
 def _jackknifed(value: float, without: Tensor, n: int, facts: Mapping[str, Fact]) -> Estimate:
     said = f"jackknife over {len(without)} blocks of the samples, given the reference"
-    return Estimate(value, jackknife_error(without), n, {**facts, "std_error": said})
+    influences = influences_of_jackknife(without)
+    return Estimate(value, jackknife_error(without), n, {**facts, "std_error": said}, influences)
 
 
 def _facts(method: str, x: Tensor, y: Tensor, k: int) -> dict[str, Fact]:

@@ -22,7 +22,14 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import ConfigError, DataError
-from sfumato.metrics.estimate import Estimate, Fact, jackknife_error, mean_of, require_enough
+from sfumato.metrics.estimate import (
+    Estimate,
+    Fact,
+    influences_of_jackknife,
+    jackknife_error,
+    mean_of,
+    require_enough,
+)
 
 __all__ = [
     "EnergyDistance",
@@ -73,7 +80,8 @@ class PointDistance(ABC):
         found = self.replicates(first, second, blocks)
         facts: dict[str, Fact] = {"method": self.method, "n_model": len(first), "n_reference": len(second)}
         facts["std_error"] = f"jackknife over {blocks} blocks of both samples"
-        return Estimate(found.whole, jackknife_error(found.without), least, {**facts, **(provenance or {})})
+        provenance, influences = {**facts, **(provenance or {})}, influences_of_jackknife(found.without)
+        return Estimate(found.whole, jackknife_error(found.without), least, provenance, influences)
 
 
 def _points(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -316,4 +324,5 @@ def mode_coverage(modes: Tensor, shares: Tensor, provenance: Mapping[str, Fact] 
     error = math.sqrt((n - 1) / n * float((counts * (each - centre).square()).sum()))
     met = int((counts > 0).sum())
     facts: dict[str, Fact] = {"method": "Σ min(share, weight) over the modes", "modes_met": f"{met} of {len(shares)}"}
-    return Estimate(whole, error, n, {**facts, **(provenance or {})})
+    influences = math.sqrt((n - 1) / n) * (each - centre)[modes.cpu()]
+    return Estimate(whole, error, n, {**facts, **(provenance or {})}, influences)

@@ -29,9 +29,10 @@ from sfumato.metrics import (
     confusions,
     total_variation,
     total_variation_floor,
+    total_variation_influences,
 )
 
-__all__ = ["CLASS_METRICS", "agreement_entries", "balance_entries", "require_classes"]
+__all__ = ["CLASS_METRICS", "STEERING", "agreement_entries", "balance_entries", "require_classes"]
 
 CLASS_METRICS = ("label_agreement", "class_balance")
 UNASKED = ("autoguidance", "weaker", "dynamic_threshold")  # settings that act where nothing is asked for
@@ -91,7 +92,7 @@ def balance_entries(subject: Subject, count: int, judge: Callable[[], Judge], no
     counts, shares = torch.bincount(judged, minlength=len(names)), training_shares(subject)
     facts = {**judged_facts(subject, judge(), steered=False), "asked": "nothing"}
     found = total_variation(counts, shares, facts)
-    yield "class_balance", found
+    yield "class_balance", replace(found, influences=total_variation_influences(judged, shares))
     yield "class_balance[floor]", total_variation_floor(count, shares, {"reference": "the training part's labels"})
     note(
         "class_balance is the total variation of judged classes and the data's; [floor] is that of as many draws of "
@@ -165,6 +166,8 @@ def judged_facts(subject: Subject, judge: Judge, *, steered: bool) -> dict[str, 
     return subject.facts(
         sampler=repr(sampling.sampler),
         steps=sampling.steps,
+        grid=repr(sampling.grid),
+        clip=str(sampling.clip),
         sampling_seed=subject.seed,
         **steering,
         judge=judge.digest[:12],

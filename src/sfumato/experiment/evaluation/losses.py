@@ -35,7 +35,7 @@ def loss_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entr
     objective = type(subject.model.experiment.objective).__name__
     for part in parts:
         examples = subject.part_examples(part, max(subject.n, 2))
-        facts = subject.facts(objective=objective, draws_per_example=ROUNDS)
+        facts = subject.facts(objective=objective, draws_per_example=ROUNDS, measured_as=measured_as(subject))
         yield f"loss[{part}]", mean_of(losses_of(subject, examples, part), {**facts, "part": part})
     if not isinstance(subject.model.experiment.objective, DenoisingLoss) or not is_squared(subject):
         note("no smallest loss beside the loss: only that of a squared error is known in closed form")
@@ -45,6 +45,21 @@ def loss_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entr
         return
     yield from attainable_entries(subject, note)
     yield from law_entries(subject, note)
+
+
+def measured_as(subject: Subject) -> str:
+    """All that decides what a loss is a loss of, in words: losses that differ in it are of different quantities."""
+    e, record = subject.model.experiment, subject.model.record
+    parts = (
+        repr(e.objective),
+        repr(e.parameterization),
+        repr(e.schedule),
+        repr(e.times),
+        f"data std {record.data_std:.6g}",
+        f"{record.normalization.kind} mean {record.normalization.mean} scale {record.normalization.scale}",
+        f"told {subject.told_as}",
+    )
+    return ", ".join(parts)
 
 
 def losses_of(subject: Subject, examples: Examples, part: str) -> Tensor:

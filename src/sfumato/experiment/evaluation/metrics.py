@@ -28,7 +28,8 @@ from typing import Any, get_args
 import torch
 
 from sfumato.errors import DataError, NumericsError, UsageError
-from sfumato.experiment.build import DataRecord
+from sfumato.experiment.build import DataRecord, PreparedData
+from sfumato.experiment.comparability import is_reference
 from sfumato.experiment.config import Overrides, sampling_with
 from sfumato.experiment.evaluation.classes import CLASS_METRICS, agreement_entries, balance_entries, require_classes
 from sfumato.experiment.evaluation.conventions import convention_of
@@ -73,6 +74,15 @@ class Evaluation:
         """As JSON data."""
         metrics = {name: estimate.to_plain() for name, estimate in self.metrics.items()}
         return {"run": self.run, "metrics": metrics, "notes": list(self.notes)}
+
+    def stored(self) -> dict[str, Any]:
+        """As JSON data with the influences of each estimate, by which two files can be compared in pairs."""
+        influences = {
+            name: [float(f"{u:.9g}") for u in estimate.influences.tolist()]
+            for name, estimate in self.metrics.items()
+            if estimate.influences is not None and not is_reference(name)
+        }
+        return {**self.to_plain(), "influences": influences}
 
 
 @dataclass(slots=True)
@@ -124,6 +134,7 @@ def evaluate(
     extractor_weights: str | Path | None = None,
     report: Callable[[str], None] | None = None,
     progress: Progress | None = None,
+    given: PreparedData | None = None,
 ) -> Evaluation:
     """Measure a run (a folder, a name, a `Run`), an exported file or a `Model`; deterministic given the seed.
 
@@ -131,7 +142,8 @@ def evaluate(
     None: all held-out examples up to 1,000. tolerance, max_steps: of the ODE solver. sampling: settings laid over the
     run's own for the samples (steps, guidance, …). extractor: of features of pictures, with a file of weights where it
     needs one; None: the usual one for the data. report hears forecasts of what is slow, before it is, progress how far
-    it is. Started by torchrun, all processes draw and extract a share, and all know the result.
+    it is. given: the data, where they are in memory already. Started by torchrun, all processes draw and extract a
+    share, and all know the result.
 
     Raises UsageError for names and numbers that cannot be meant, DataError for metrics that mean nothing for the data,
     NumericsError where the ODE solver does not arrive: then no number is given.
@@ -157,7 +169,7 @@ def evaluate(
         if name in CLASS_METRICS:
             require_classes(name, model)
     quiet = report if report is not None else lambda text: None
-    subject = subject_of(model, weights=weights, part=part, n=n, seed=seed, report=quiet)
+    subject = subject_of(model, weights=weights, part=part, n=n, seed=seed, report=quiet, given=given)
     book.add(f"{weights} weights on {subject.n:,} examples of the {part} part, seed {seed}")
     with gathered_team() as team:
         means = Means(Kept.of(model.experiment.data), team, quiet, progress)

@@ -17,6 +17,7 @@ from torch import Tensor
 from sfumato.core import derived_seed
 from sfumato.data.laws import Law, law_of
 from sfumato.errors import DataError
+from sfumato.experiment.evaluation.classes import STEERING
 from sfumato.experiment.evaluation.subject import Subject
 from sfumato.experiment.model import Model
 from sfumato.metrics import Estimate, PointDistance, floor, mode_coverage, require_enough
@@ -60,7 +61,9 @@ def sample_entries(
 def mean_distance(each: list[Estimate]) -> Estimate:
     """The mean of distances of independent samples of one size."""
     value, error = (sum(e.value for e in each) / len(each), math.hypot(*(e.std_error for e in each)) / len(each))
-    return Estimate(value, error, each[0].n, {**each[0].provenance, "comparisons": len(each)})
+    known = [e.influences for e in each if e.influences is not None]
+    influences = torch.cat(known) / len(each) if len(known) == len(each) else None
+    return Estimate(value, error, each[0].n, {**each[0].provenance, "comparisons": len(each)}, influences)
 
 
 def mode_entries(subject: Subject, shared: Callable[[], Compared], note: Callable[[str], None]) -> Iterator[Entry]:
@@ -128,9 +131,17 @@ def told_like_data(subject: Subject, count: int) -> tuple[list[int] | None, NDAr
 
 
 def sampling_facts(subject: Subject) -> dict[str, str | int]:
-    """How the samples were drawn."""
+    """How the samples were drawn; of what steers them only what is set."""
     sampling = subject.model.experiment.sampling
-    return {"sampler": repr(sampling.sampler), "steps": sampling.steps, "sampling_seed": subject.seed}
+    steering = {name: str(getattr(sampling, name)) for name in STEERING if getattr(sampling, name) is not None}
+    return {
+        "sampler": repr(sampling.sampler),
+        "steps": sampling.steps,
+        "grid": repr(sampling.grid),
+        "clip": str(sampling.clip),
+        "sampling_seed": subject.seed,
+        **steering,
+    }
 
 
 def raw_law(model: Model) -> Law | None:
