@@ -52,6 +52,8 @@ def arguments(parser: Parser) -> None:
         "  class_balance       pictures: how far their classes are from the data's proportions (when named)\n"
         "  round_trip          examples encoded to noise and back (pictures: only when named)\n"
         "  loss                the run's own, beside the smallest attainable one\n"
+        "  loss_by_log_snr     noise error on both parts of the data by noise level (when named)\n"
+        "  memorisation        samples that are copies of training examples, and a picture of them (when named)\n"
         "examples:\n"
         "  sfumato evaluate digits-1 -n 64\n"
         "  sfumato evaluate roll --metrics nll,loss --json\n"
@@ -93,7 +95,8 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         # stored without the name that the run was given by: the same numbers are the same file
         file = write_evaluation(folder, f"{args.weights}-{args.part}-seed{args.seed}", found.to_plain())
         say(f"written to {printable(file)}")
-        return {**document, "file": str(file)}
+        pictures = _pictures(found, file)
+        return {**document, "file": str(file), **({"pictures": pictures} if pictures else {})}
     return document
 
 
@@ -131,6 +134,18 @@ def _folder(run: str, runs: str) -> Path | None:
     from sfumato.experiment.load import find_run
 
     return None if Path(run).suffix == ".safetensors" or Path(run).is_file() else find_run(run, Path(runs))
+
+
+def _pictures(found: "Evaluation", file: Path) -> list[str]:
+    """Pictures of the closest pairs, beside the numbers and named after them; they replace none but their equals."""
+    if not found.closest:
+        return []
+    from sfumato.figures import neighbours, save
+
+    targets = {space: file.with_name(f"{file.stem}-{space}.png") for space in found.closest}
+    for space, target in targets.items():
+        say(f"closest pairs: {printable(save(neighbours(found.closest[space]), target, force=True))}")
+    return [str(target) for target in targets.values()]
 
 
 def _print(found: "Evaluation") -> None:

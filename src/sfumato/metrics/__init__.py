@@ -20,6 +20,17 @@ from sfumato.metrics.estimate import (
     require_enough,
 )
 from sfumato.metrics.judge import Judge, JudgeRecord, Labelled, train_judge
+from sfumato.metrics.memorisation import (
+    Closeness,
+    chance_share,
+    closeness,
+    closer_share,
+    copies,
+    copy_share,
+    copy_threshold,
+    equal_parts,
+)
+from sfumato.metrics.neighbours import Neighbours, nearest
 from sfumato.metrics.points import (
     EnergyDistance,
     Mmd,
@@ -33,6 +44,7 @@ from sfumato.metrics.points import (
 
 __all__ = [
     "ChiSquare",
+    "Closeness",
     "EnergyDistance",
     "Estimate",
     "Fact",
@@ -40,19 +52,28 @@ __all__ = [
     "JudgeRecord",
     "Labelled",
     "Mmd",
+    "Neighbours",
     "PointDistance",
     "SlicedWasserstein",
     "agreement",
+    "chance_share",
     "chi_square",
     "class_shares",
+    "closeness",
+    "closer_share",
     "confusion",
     "confusions",
+    "copies",
+    "copy_share",
+    "copy_threshold",
     "difference",
     "directions",
+    "equal_parts",
     "floor",
     "jackknife_error",
     "mean_of",
     "mode_coverage",
+    "nearest",
     "paired_difference",
     "require_enough",
     "total_variation",

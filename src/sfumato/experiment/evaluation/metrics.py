@@ -10,6 +10,8 @@
     class_balance         pictures that nothing was asked of: how far their judged classes are from the data's
     round_trip            examples encoded to noise and decoded again: the error of Heun's method and of DDIM
     loss                  the run's objective, held out and on the training part, beside the smallest attainable loss
+    loss_by_log_snr       the noise error on both parts in bins of log-SNR: where a model has learned by heart (`levels`)
+    memorisation          the share of samples that are copies of training examples (`memorisation`)
 
 Every number is an `Estimate`; what a person must know to read them is in `notes`.
 """
@@ -29,6 +31,7 @@ from sfumato.experiment.build import DataRecord
 from sfumato.experiment.config import Overrides, sampling_with
 from sfumato.experiment.evaluation.classes import CLASS_METRICS, agreement_entries, balance_entries, require_classes
 from sfumato.experiment.evaluation.conventions import Measure, clean_end_note, convention_of
+from sfumato.experiment.evaluation.levels import level_entries
 from sfumato.experiment.evaluation.likelihoods import (
     BoundMethod,
     FlowMethod,
@@ -39,6 +42,7 @@ from sfumato.experiment.evaluation.likelihoods import (
     true_nll,
 )
 from sfumato.experiment.evaluation.losses import loss_entries
+from sfumato.experiment.evaluation.memorisation import ClosestPairs, memorisation_entries, require_unpictured
 from sfumato.experiment.evaluation.samples import Compared, compared_of, mode_entries, require_modes, sample_entries
 from sfumato.experiment.evaluation.subject import Part, Subject, subject_of
 from sfumato.experiment.judging import judge_of
@@ -63,27 +67,35 @@ class Evaluation:
     metrics: name -> estimate, in the order measured.
     notes: sentences.
     run: the name of the experiment.
+    closest: by space, the samples that are most like training examples, where memorisation was measured of pictures.
     """
 
     metrics: Mapping[str, Estimate]
     notes: tuple[str, ...]
     run: str = ""
+    closest: Mapping[str, ClosestPairs] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON data."""
         metrics = {name: estimate.to_plain() for name, estimate in self.metrics.items()}
-        return {"run": self.run, "metrics": metrics, "notes": list(self.notes)}
+        plain: dict[str, Any] = {"run": self.run, "metrics": metrics, "notes": list(self.notes)}
+        closest = {space: pairs.to_plain() for space, pairs in self.closest.items()}
+        return {**plain, "closest": closest} if closest else plain
 
 
 @dataclass(slots=True)
 class Notebook:
-    """Notes as they come, each once."""
+    """Notes as they come, each once, and the closest pairs of each space."""
 
     notes: list[str] = field(default_factory=list)
+    closest: dict[str, ClosestPairs] = field(default_factory=dict)
 
     def add(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+    def keep(self, pairs: ClosestPairs) -> None:
+        self.closest[pairs.space] = pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +158,8 @@ def evaluate(
         require_fitting(name, model.record)
         if name in CLASS_METRICS:
             require_classes(name, model)
+        if name == "memorisation":
+            require_unpictured(model)
     quiet = report if report is not None else lambda text: None
     subject = subject_of(model, weights=weights, part=part, n=n, seed=seed, report=quiet)
     count = 1000 if n is None else n
@@ -162,7 +176,7 @@ def evaluate(
             if named is not None:  # who asks for a number gets it or an error; who asks for all gets the others
                 raise
             book.add(f"left out: {error.what}")
-    return Evaluation(found, tuple(book.notes), model.experiment.name)
+    return Evaluation(found, tuple(book.notes), model.experiment.name, book.closest)
 
 
 def default_metrics(model: Model, book: Notebook) -> tuple[str, ...]:
@@ -171,7 +185,7 @@ def default_metrics(model: Model, book: Notebook) -> tuple[str, ...]:
     names = (
         ("bits_per_dim", "loss")
         if record.is_image
-        else tuple(n for n in METRICS if n not in ("bits_per_dim", *CLASS_METRICS))
+        else tuple(n for n in METRICS if n not in ("bits_per_dim", *WHEN_NAMED))
     )
     kept = []
     for name in names:
@@ -322,6 +336,14 @@ def _balance(subject: Subject, settings: Settings, book: Notebook) -> Iterator[E
     return balance_entries(subject, settings.count, settings.judge, book.add)
 
 
+def _by_level(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return level_entries(subject, book.add)
+
+
+def _memorisation(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return memorisation_entries(subject, settings.count, settings.judge, book.add, book.keep)
+
+
 def _sliced(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
     return sample_entries("sliced_wasserstein", SlicedWasserstein(), subject, settings.compared, book.add)
 
@@ -345,5 +367,8 @@ METRICS: dict[str, Metric] = {
     "class_balance": _balance,
     "round_trip": round_trip_entries,
     "loss": _losses,
+    "loss_by_log_snr": _by_level,
+    "memorisation": _memorisation,
 }
 SAMPLE_METRICS = ("sliced_wasserstein", "energy_distance", "mmd", "mode_coverage")
+WHEN_NAMED = (*CLASS_METRICS, "loss_by_log_snr", "memorisation")

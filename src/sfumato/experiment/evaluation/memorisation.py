@@ -1,0 +1,232 @@
+"""Whether a model copies: its samples beside the training and the held-out examples nearest to them (`metrics`).
+
+    memorisation[SPACE]           the share of samples that are copies of training examples, with an interval
+    memorisation[SPACE][floor]    what chance would make copies of
+    memorisation[SPACE][closer]   how often the nearest training example is nearer than the nearest of as many held out
+
+SPACE is where distances are measured: `pixels` for pictures, `values` for everything else, and features of pictures
+(`likeness`). A model that is told something of each sample is told what it was of training and of held-out examples in
+turn, so that it favours neither.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sfumato.errors import DataError
+from sfumato.experiment.build import PreparedData
+from sfumato.experiment.evaluation.subject import SLOW, Subject, slowly
+from sfumato.experiment.likeness import JudgeSpace, Space, Values, alternately, beside, unshared
+from sfumato.experiment.model import Model, Samples
+from sfumato.metrics import Estimate, Fact, Judge
+from sfumato.metrics.memorisation import (
+    Closeness,
+    chance_share,
+    closer_share,
+    copy_share,
+    copy_threshold,
+    equal_parts,
+)
+
+__all__ = ["ClosestPairs", "closest_pairs", "memorisation_entries", "require_unpictured"]
+
+PAIRS = 10  # that are shown
+HEARD_AFTER = 2.0  # seconds of sampling, from which the rest is forecast
+Entry = tuple[str, Estimate]
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClosestPairs:
+    """The samples that are most like training examples, the most so first, each with its neighbours on both sides.
+
+    space: where likeness was measured.
+    samples, originals, unseen: (k, *) as the data hold them: samples, nearest training and nearest held-out examples.
+    ratio: (k,) distance to the training example over that to a held-out one.
+    seeds: (k,) int64, which draw each sample alone.
+    training, held_out: (k,) int64, places of the neighbours in the data set.
+    """
+
+    space: str
+    samples: NDArray[Any]
+    originals: NDArray[Any]
+    unseen: NDArray[Any]
+    ratio: NDArray[np.float64]
+    seeds: NDArray[np.int64]
+    training: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def to_plain(self) -> list[dict[str, Any]]:
+        """As JSON data, without the examples."""
+        columns = (self.seeds, self.training, self.held_out, self.ratio)
+        names = ("seed", "training_example", "held_out_example", "ratio")
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def require_unpictured(model: Model) -> None:
+    """Refuse a model that goes by pictures of the examples, which are to be like them. Raises DataError."""
+    if model.experiment.condition.image is not None:
+        raise DataError(
+            f"memorisation: {model.experiment.name!r} goes by a picture of each example, which its samples are like",
+            expected="a model that is told nothing, classes or numbers",
+            fix="look at the loss by noise level instead (--metrics loss_by_log_snr)",
+        )
+
+
+def memorisation_entries(
+    subject: Subject, count: int, judge: Callable[[], Judge], note: Note, keep: Callable[[ClosestPairs], None]
+) -> Iterator[Entry]:
+    """The three numbers of each space, from `count` samples; `keep` is handed the closest pairs of pictures.
+
+    Raises DataError for a model that goes by pictures, and where too few examples are held out.
+    """
+    data, held_out = subject.data, fresh_examples(subject, note)
+    samples = drawn_like_data(subject, count)
+    raw, flip = raw_samples(samples), subject.model.experiment.data.flip
+    for space in spaces_of(subject, judge):
+        found = beside(raw, data, held_out, space, mirrored=flip)
+        threshold = copy_threshold(found)
+        facts = subject.facts(**how_drawn(subject), **how_compared(space, data, held_out))
+        share = copy_share(found, threshold, facts)
+        yield f"memorisation[{space.name}]", share
+        yield f"memorisation[{space.name}][floor]", chance_share(found, threshold, facts)
+        yield f"memorisation[{space.name}][closer]", closer_share(found, facts)
+        if subject.model.record.is_image:
+            keep(pairs_of(found, samples, data, held_out, space.name))
+        note(in_words(space.name, share, threshold, found.size))
+
+
+def in_words(space: str, share: Estimate, threshold: float, size: int) -> str:
+    """How many samples are copies, how sure that is, and what a copy is."""
+    known = share.provenance
+    low, high = float(str(known["interval_low"])), float(str(known["interval_high"]))
+    return (
+        f"memorisation[{space}]: {known['copies']} of {share.n:,} samples are copies, {low:.2%} to {high:.2%} with 95 % "
+        f"certainty: nearer to a training example than {threshold:.3g} times the distance to the nearest of as many "
+        f"({size:,}) held-out ones. [floor] is what chance makes of them, [closer] 0.5 for a model that does not know "
+        "which examples it was trained on"
+    )
+
+
+def closest_pairs(subject: Subject, count: int, note: Note) -> ClosestPairs:
+    """Of `count` samples the ten whose pixels are most like a training example's.
+
+    Raises DataError as `memorisation_entries`, and for data that are no pictures.
+    """
+    record = subject.model.record
+    if not record.is_image:
+        raise DataError(
+            "the closest pairs are shown as pictures, and these data are none",
+            expected="pictures",
+            fix="measure them instead (sfumato evaluate RUN --metrics memorisation)",
+        )
+    held_out = fresh_examples(subject, note)
+    samples = drawn_like_data(subject, count)
+    space, flip = Values(record.normalization), subject.model.experiment.data.flip
+    found = beside(raw_samples(samples), subject.data, held_out, space, mirrored=flip)
+    return pairs_of(found, samples, subject.data, held_out, space.name)
+
+
+def fresh_examples(subject: Subject, note: Note) -> Tensor:
+    """The held-out examples to compare with; refuses what cannot be compared before anything is drawn."""
+    require_unpictured(subject.model)
+    data = subject.data
+    held_out = unshared(data.packed, data.parts)
+    equal_parts(len(data.parts.train), len(held_out))  # for its refusal
+    if len(held_out) < len(data.parts.held_out):
+        shared = len(data.parts.held_out) - len(held_out)
+        note(f"{shared:,} held-out examples are trained on too, as copies: memorisation compares with the others")
+    return held_out
+
+
+def spaces_of(subject: Subject, judge: Callable[[], Judge]) -> Iterator[Space]:
+    """The values themselves, and for labelled grey pictures the features of their judge."""
+    record = subject.model.record
+    yield Values(record.normalization)
+    if record.is_image and record.shape[0] == 1 and record.num_classes >= 2:
+        yield JudgeSpace(judge())
+
+
+def drawn_like_data(subject: Subject, count: int) -> Samples:
+    """`count` samples as the run draws them, told what training and held-out examples were, in turn."""
+    model, packed = subject.model, subject.data.packed
+    told, sampling = model.condition_shape, model.experiment.sampling
+    chosen, labels, values = alternately(subject.data.parts, count), None, None
+    if packed.labels is not None and (told.num_classes or sampling.classifier_guidance is not None):
+        labels = packed.labels[chosen].tolist()
+    if packed.conditions is not None and told.num_values:
+        values = packed.conditions[chosen].numpy()
+    config = replace(sampling, weights="live" if subject.weights == "live" else "ema", ema_width=None)
+    progress = _forecasting(subject, config.micro_batch)
+    return model.sample(count, seed=subject.seed, config=config, labels=labels, values=values, progress=progress)
+
+
+def raw_samples(samples: Samples) -> Tensor:
+    """As the data hold them."""
+    return torch.from_numpy(samples.values if samples.images is None else samples.images)
+
+
+def _forecasting(subject: Subject, size: int) -> Callable[[int, int], None]:
+    """Says once, some seconds after it has begun, how long sampling will go on, where that is long."""
+    began, said = time.perf_counter(), False
+
+    def tell(done: int, total: int) -> None:
+        nonlocal said
+        spent = time.perf_counter() - began
+        if said or spent < HEARD_AFTER:
+            return
+        said, left = True, spent / done * (total - done)
+        if left > SLOW:
+            subject.report(slowly("samples", size * (total - done), left))
+
+    return tell
+
+
+def how_drawn(subject: Subject) -> dict[str, Fact]:
+    """The settings of the sampling."""
+    sampling = subject.model.experiment.sampling
+    return {
+        "sampler": repr(sampling.sampler),
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "sampling_seed": subject.seed,
+    }
+
+
+def how_compared(space: Space, data: PreparedData, held_out: Tensor) -> dict[str, Fact]:
+    """Where distances were measured, and to how many examples."""
+    return {
+        "extractor": space.name,
+        "extractor_digest": space.digest,
+        "training_examples": len(data.parts.train),
+        "held_out_examples": len(held_out),
+    }
+
+
+def pairs_of(
+    found: Closeness, samples: Samples, data: PreparedData, held_out: Tensor, space: str, count: int = PAIRS
+) -> ClosestPairs:
+    """The `count` samples of smallest ratio with their neighbours."""
+    chosen = found.closest(count)
+    originals, unseen = data.parts.train[found.original(chosen)], held_out[found.held_out_neighbour(chosen)]
+    values = data.packed.values
+    return ClosestPairs(
+        space,
+        raw_samples(samples)[chosen].numpy(),
+        values[originals].numpy(),
+        values[unseen].numpy(),
+        found.ratio[chosen].numpy(),
+        samples.seeds[chosen.numpy()],
+        originals.numpy(),
+        unseen.numpy(),
+    )
