@@ -20,7 +20,14 @@ from sfumato.experiment.drawing import draw
 from sfumato.experiment.guiding import Requests, plainly
 from sfumato.experiment.likeness import Values, beside
 from sfumato.metrics import Estimate
-from sfumato.metrics.memorisation import chance_share, closer_share, copy_share, copy_threshold
+from sfumato.metrics.memorisation import (
+    Interval,
+    chance_share,
+    closer_share,
+    copy_share,
+    copy_threshold,
+    interval_of,
+)
 from sfumato.training.trainer import Reporter
 
 __all__ = ["CopyWatch"]
@@ -60,25 +67,24 @@ class CopyWatch:
         found = beside(drawn, self.data, self.held_out, space, mirrored=flip)
         threshold = copy_threshold(found)
         share, floor, closer = copy_share(found, threshold), chance_share(found, threshold), closer_share(found)
-        self._ring(done, share, floor)
+        sure = interval_of(share)
+        self._ring(done, share, sure, floor)
         return {
             "copies": share.value,
-            "copies_interval": [share.provenance["interval_low"], share.provenance["interval_high"]],
+            "copies_interval": [sure.low, sure.high],
             "copies_floor": floor.value,
             "closer": closer.value,
             "closer_std_error": closer.std_error,
         }
 
-    def _ring(self, done: int, share: Estimate, floor: Estimate) -> None:
+    def _ring(self, done: int, share: Estimate, sure: Interval, floor: Estimate) -> None:
         """Say once that samples are copies, and between which steps they became so."""
-        facts = share.provenance
-        low, high = float(str(facts["interval_low"])), float(str(facts["interval_high"]))
-        ringing = low > floor.value + MARGIN
+        ringing = sure.low > floor.value + MARGIN
         if ringing and not self.ringing:
             before = "" if self.quiet_at is None else f"; after step {self.quiet_at:,} they were not"
             self.reporter.note(
-                f"copies: after step {done:,}, {facts['copies']} of {share.n} samples are copies of training examples "
-                f"({low:.0%} to {high:.0%} of all; chance makes {floor.value:.1%}){before}. More data, a smaller network "
+                f"copies: after step {done:,}, {round(share.value * share.n)} of {share.n} samples are copies of training examples "
+                f"({sure.low:.0%} to {sure.high:.0%} of all; chance makes {floor.value:.1%}){before}. More data, a smaller network "
                 "or fewer steps help"
             )
         self.ringing = ringing

@@ -53,6 +53,7 @@ __all__ = [
     "copy_share",
     "copy_threshold",
     "equal_parts",
+    "interval_of",
     "wilson",
 ]
 
@@ -290,6 +291,11 @@ def wilson(hits: int, n: int, sigmas: float = SURE) -> Interval:
     middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * _wilson_error(p, n, z)
     return Interval(max(0.0, middle - half), min(1.0, middle + half))
+
+
+def interval_of(share: Estimate) -> Interval:
+    """The 95 % interval of a share of n samples."""
+    return wilson(round(share.value * share.n), share.n)
 
 
 def _wilson_error(p: float, n: int, sigmas: float = 1.0) -> float:

@@ -32,6 +32,7 @@ from sfumato.metrics.memorisation import (
     copy_share,
     copy_threshold,
     equal_parts,
+    interval_of,
 )
 
 __all__ = ["ClosestPairs", "closest_pairs", "memorisation_entries", "require_unpictured"]
@@ -108,10 +109,9 @@ def memorisation_entries(
 
 def in_words(space: str, share: Estimate, threshold: float, size: int) -> str:
     """How many samples are copies, how sure that is, and what a copy is."""
-    known = share.provenance
-    low, high = float(str(known["interval_low"])), float(str(known["interval_high"]))
+    sure = interval_of(share)
     return (
-        f"memorisation[{space}]: {known['copies']} of {share.n:,} samples are copies, {low:.2%} to {high:.2%} with 95 % "
+        f"memorisation[{space}]: {share.value:.2%} of {share.n:,} samples are copies, {sure.low:.2%} to {sure.high:.2%} with 95 % "
         f"certainty: nearer to a training example than {threshold:.3g} times the distance to the nearest of as many "
         f"({size:,}) held-out ones. [floor] is what chance makes of them, [closer] 0.5 for a model that does not know "
         "which examples it was trained on"
