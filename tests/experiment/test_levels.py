@@ -1,8 +1,9 @@
-"""The loss by noise level against closed forms, and against the posterior mean of the training part, its lower bound."""
+"""The loss by noise level against closed forms, and the posterior mean of the training part, its bound."""
 
 import json
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_bins_cover_the_span_once(schedule: Schedule) -> None:
     found = bins_of(schedule)
     ends = schedule.log_snr(torch.tensor([1.0, schedule.t_min], dtype=torch.float64))
     assert (found[0].low, found[-1].high) == pytest.approx((float(ends[0]), float(ends[1])), abs=1e-5)
-    for one, after in zip(found, found[1:], strict=False):
+    for one, after in pairwise(found):
         assert one.high == after.low
         assert one.high % 2 == 0
     assert all(0.01 < one.high - one.low <= 2 for one in found)

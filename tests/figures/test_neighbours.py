@@ -1,4 +1,4 @@
-"""The sheet of the closest pairs: each picture stands in its place, block by block, with its captions in the free lines."""
+"""The sheet of the closest pairs: each picture in its place, block by block, with its captions below."""
 
 import numpy as np
 import pytest

@@ -23,10 +23,10 @@ from sfumato.metrics import Estimate
 from sfumato.metrics.memorisation import (
     Interval,
     chance_share,
-    closer_share,
     copy_share,
     copy_threshold,
     interval_of,
+    leaning,
 )
 from sfumato.training.trainer import Reporter
 
@@ -66,15 +66,15 @@ class CopyWatch:
         space, flip = Values(record.normalization), self.experiment.data.flip
         found = beside(drawn, self.data, self.held_out, space, mirrored=flip)
         threshold = copy_threshold(found)
-        share, floor, closer = copy_share(found, threshold), chance_share(found, threshold), closer_share(found)
+        share, floor, lean = copy_share(found, threshold), chance_share(found, threshold), leaning(found)
         sure = interval_of(share)
         self._ring(done, share, sure, floor)
         return {
             "copies": share.value,
             "copies_interval": [sure.low, sure.high],
             "copies_floor": floor.value,
-            "closer": closer.value,
-            "closer_std_error": closer.std_error,
+            "leaning": lean.value,
+            "leaning_std_error": lean.std_error,
         }
 
     def _ring(self, done: int, share: Estimate, sure: Interval, floor: Estimate) -> None:
@@ -82,10 +82,11 @@ class CopyWatch:
         ringing = sure.low > floor.value + MARGIN
         if ringing and not self.ringing:
             before = "" if self.quiet_at is None else f"; after step {self.quiet_at:,} they were not"
+            count = round(share.value * share.n)
             self.reporter.note(
-                f"copies: after step {done:,}, {round(share.value * share.n)} of {share.n} samples are copies of training examples "
-                f"({sure.low:.0%} to {sure.high:.0%} of all; chance makes {floor.value:.1%}){before}. More data, a smaller network "
-                "or fewer steps help"
+                f"copies: after step {done:,}, {count} of {share.n} samples are copies of training examples "
+                f"({sure.low:.0%} to {sure.high:.0%} of all; chance makes {floor.value:.1%}){before}. More data, a "
+                "smaller network or fewer steps help"
             )
         self.ringing = ringing
         if not ringing:

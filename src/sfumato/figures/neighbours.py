@@ -35,7 +35,5 @@ def neighbours(pairs: ClosestPairs, *, scale: int | None = None) -> Image.Image:
         write_line(image, name, middle=MARGIN // 2, top=middle, room=MARGIN, colour=INK)
         for column, text in enumerate(below):
             centre = MARGIN + GUTTER + column * wide + width * scale // 2
-            write_line(
-                image, text, middle=centre, top=top + height * scale + GUTTER, room=width * scale, colour=FAINT
-            )
+            write_line(image, text, middle=centre, top=top + height * scale + GUTTER, room=width * scale, colour=FAINT)
     return image

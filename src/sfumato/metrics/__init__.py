@@ -24,11 +24,11 @@ from sfumato.metrics.memorisation import (
     Closeness,
     chance_share,
     closeness,
-    closer_share,
     copies,
     copy_share,
     copy_threshold,
     equal_parts,
+    leaning,
 )
 from sfumato.metrics.neighbours import Neighbours, nearest
 from sfumato.metrics.points import (
@@ -60,7 +60,6 @@ __all__ = [
     "chi_square",
     "class_shares",
     "closeness",
-    "closer_share",
     "confusion",
     "confusions",
     "copies",
@@ -71,6 +70,7 @@ __all__ = [
     "equal_parts",
     "floor",
     "jackknife_error",
+    "leaning",
     "mean_of",
     "mode_coverage",
     "nearest",

@@ -2,14 +2,14 @@
 
     d_T, d_H    distances of a sample to the nearest of K training and of K held-out examples, in pixels or in features
     copy        d_T < c d_H,   c = 1/3 or less
-    closer      d_T < d_H, mean over the parts
+    leaning     (s - e)/(1 - e), s: how often the nearest example of all is a training one, e: their share of all
 
 The nearest of many is nearer than that of few, so both sides hold K. Training examples beyond K make further parts of
 K, so that none escapes: a sample is a copy if it is one of an example in any part. Held-out examples beyond K make
 further parts whose mean distance is the measure.
 
-To a model that knows the law, and not which examples it was trained on, the two sides are one: `closer` is a coin, and
-where the data have D dimensions about a sample
+To a model that knows the law, and not which examples it was trained on, the two sides are one, and where the data have
+D dimensions about a sample
 
     P(d_T < c d_H) = c^D / (1 + c^D),
 
@@ -18,13 +18,13 @@ held-out examples, so the pairs of a sample and a part with d_H < c d_T count wh
 largest number up to 1/3 (Yoon et al. 2023) at which they are at most one in 200 samples. The share of copies has
 Wilson's interval (1927).
 
-The error of `closer` is that under exchange of the two sides, which are one pool of 2K: of n samples c_j have their
-nearest in j, which is on either side with chance ½, so that
+Leaning needs no threshold: it is 0 in the mean for that model, and q for one that copies q of its samples, however
+roughly. Its error is the exact scatter under exchange of the two sides, which are one pool of P examples: of n samples
+c_j have their nearest in j, which is a training one with chance e, so that
 
-    V = ¼ · 2K/(2K - 1) · Σ_j (c_j - n/2K)² / n²;     with B parts at most (1 + 1/B)/2 of their mean V
+    Var s = e (1 - e) · P/(P - 1) · Σ_j (c_j - n/P)² / n²
 
-(Hoeffding's decomposition: parts share one side, which holds at most half of V). A model that does nothing but copy has
-½ + 1/2B. Meehan, Chaudhuri & Dasgupta 2020 test in this spirit with distances from held-out to training examples.
+Meehan, Chaudhuri & Dasgupta 2020 test in this spirit with the distances from held-out to training examples.
 """
 
 import math
@@ -48,12 +48,12 @@ __all__ = [
     "References",
     "chance_share",
     "closeness",
-    "closer_share",
     "copies",
     "copy_share",
     "copy_threshold",
     "equal_parts",
     "interval_of",
+    "leaning",
     "wilson",
 ]
 
@@ -86,6 +86,11 @@ class Parts:
         """K."""
         return len(self.held_out[0])
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many examples either side has."""
+        return sum(map(len, self.training)), sum(map(len, self.held_out))
+
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +100,7 @@ class Closeness:
     training, held_out: (n, B) and (n, A) float64, distance to the nearest of each part; A or B is 1.
     originals, unseen: (n, B) and (n, A) int64, which example that is (its place among all of its side).
     size: K, examples of a part.
+    num_training, num_held_out: examples in all the parts of either side.
     """
 
     training: Tensor
@@ -102,6 +108,8 @@ class Closeness:
     originals: Tensor
     unseen: Tensor
     size: int
+    num_training: int
+    num_held_out: int
 
     def __len__(self) -> int:
         return len(self.training)
@@ -178,7 +186,7 @@ def closeness(samples: Sequence[Tensor], training: References, held_out: Referen
         found = [_nearest_of(samples, references, part) for part in places]
         sides.append([torch.stack(each, 1) for each in zip(*found, strict=True)])
     (near, originals), (far, unseen) = sides
-    return Closeness(near, far, originals, unseen, parts.size)
+    return Closeness(near, far, originals, unseen, parts.size, *parts.counts)
 
 
 def _nearest_of(samples: Sequence[Tensor], references: References, places: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,33 +252,30 @@ def chance_share(found: Closeness, threshold: float, provenance: Mapping[str, Fa
     return Estimate(float(each.mean()), error, n, {**facts, **(provenance or {})})
 
 
-def closer_share(found: Closeness, provenance: Mapping[str, Fact] | None = None) -> Estimate:
-    """How often the nearest training example is nearer than the nearest of as many held-out ones; a tie is half.
+def leaning(found: Closeness, provenance: Mapping[str, Fact] | None = None) -> Estimate:
+    """By how much more often than by chance the nearest example is a training one, as a share of what is possible.
 
-    ½ for a model that cannot tell them apart. The error is the largest that such a model can have.
+    0 for a model that cannot tell them apart, 1 for one that does nothing but copy. A tie is half. The error is that
+    of the former.
     """
-    near, far = found.training[:, :, None], found.held_out[:, None, :]
+    n, everyone = len(found), torch.arange(len(found))
+    near, far = found.training.amin(1), found.held_out.amin(1)
     share = float((near < far).double().mean() + 0.5 * (near == far).double().mean())
-    pairs = [_exchange_variance(found, b, a) for b in range(near.shape[1]) for a in range(far.shape[2])]
-    error = math.sqrt((1 + 1 / len(pairs)) / 2 * sum(pairs) / len(pairs))
+    pool = found.num_training + found.num_held_out
+    expected = found.num_training / pool
+    which = torch.where(near < far, found.original(everyone), -1 - found.held_out_neighbour(everyone))
+    counts = which.unique(return_counts=True)[1].double()
+    centred = float(counts.square().sum()) - n**2 / pool
+    error = math.sqrt(expected * (1 - expected) * pool / (pool - 1) * centred) / n
     facts: dict[str, Fact] = {
-        "method": "nearest training example nearer than the nearest of as many held-out ones",
-        "std_error": "at most, were the two sides exchangeable",
-        "expected": 0.5,
-        "z": (share - 0.5) / error if error > 0 else None,
+        "method": "excess of nearest neighbours that are training examples",
+        "std_error": "exact, were the two sides exchangeable",
+        "share": share,
+        "expected_share": expected,
+        "z": (share - expected) / error if error > 0 else None,
         **_sizes(found),
     }
-    return Estimate(share, error, len(found), {**facts, **(provenance or {})})
-
-
-def _exchange_variance(found: Closeness, part: int, other: int) -> float:
-    """V of one part of either side: over all ways to cut their pool into two halves."""
-    near, far = found.training[:, part], found.held_out[:, other]
-    own, foreign = found.originals[:, part], -1 - found.unseen[:, other]
-    counts = torch.where(near < far, own, foreign).unique(return_counts=True)[1].double()
-    n, pool = len(found), 2 * found.size
-    centred = float(counts.square().sum()) - n**2 / pool
-    return 0.25 * pool / (pool - 1) * centred / n**2
+    return Estimate((share - expected) / (1 - expected), error / (1 - expected), n, {**facts, **(provenance or {})})
 
 
 def _sizes(found: Closeness) -> dict[str, Fact]:
@@ -290,7 +295,7 @@ def wilson(hits: int, n: int, sigmas: float = SURE) -> Interval:
     p, z = hits / n, sigmas
     middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * _wilson_error(p, n, z)
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+    return Interval(middle - half if hits > 0 else 0.0, middle + half if hits < n else 1.0)  # rounding aside
 
 
 def interval_of(share: Estimate) -> Interval:

@@ -2,7 +2,7 @@
 
     memorisation[SPACE]           the share of samples that are copies of training examples, with an interval
     memorisation[SPACE][floor]    what chance would make copies of
-    memorisation[SPACE][closer]   how often the nearest training example is nearer than the nearest of as many held out
+    memorisation[SPACE][leaning]  how much more often than by chance the nearest example is a training one
 
 SPACE is where distances are measured: `pixels` for pictures, `values` for everything else, and features of pictures
 (`likeness`). A model that is told something of each sample is told what it was of training and of held-out examples in
@@ -28,11 +28,11 @@ from sfumato.metrics import Estimate, Fact, Judge
 from sfumato.metrics.memorisation import (
     Closeness,
     chance_share,
-    closer_share,
     copy_share,
     copy_threshold,
     equal_parts,
     interval_of,
+    leaning,
 )
 
 __all__ = ["ClosestPairs", "closest_pairs", "memorisation_entries", "require_unpictured"]
@@ -101,7 +101,7 @@ def memorisation_entries(
         share = copy_share(found, threshold, facts)
         yield f"memorisation[{space.name}]", share
         yield f"memorisation[{space.name}][floor]", chance_share(found, threshold, facts)
-        yield f"memorisation[{space.name}][closer]", closer_share(found, facts)
+        yield f"memorisation[{space.name}][leaning]", leaning(found, facts)
         if subject.model.record.is_image:
             keep(pairs_of(found, samples, data, held_out, space.name))
         note(in_words(space.name, share, threshold, found.size))
@@ -111,10 +111,10 @@ def in_words(space: str, share: Estimate, threshold: float, size: int) -> str:
     """How many samples are copies, how sure that is, and what a copy is."""
     sure = interval_of(share)
     return (
-        f"memorisation[{space}]: {share.value:.2%} of {share.n:,} samples are copies, {sure.low:.2%} to {sure.high:.2%} with 95 % "
-        f"certainty: nearer to a training example than {threshold:.3g} times the distance to the nearest of as many "
-        f"({size:,}) held-out ones. [floor] is what chance makes of them, [closer] 0.5 for a model that does not know "
-        "which examples it was trained on"
+        f"memorisation[{space}]: {share.value:.2%} of {share.n:,} samples are copies (95 %: {sure.low:.2%} to "
+        f"{sure.high:.2%}): nearer to a training example than {threshold:.3g} times the distance to the nearest of as "
+        f"many ({size:,}) held-out ones; [floor] is what chance makes of them; [leaning] is 0 for a model that "
+        "does not know which examples it was trained on, 1 for one that does nothing but copy"
     )
 
 

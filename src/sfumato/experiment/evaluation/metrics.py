@@ -10,7 +10,7 @@
     class_balance         pictures that nothing was asked of: how far their judged classes are from the data's
     round_trip            examples encoded to noise and decoded again: the error of Heun's method and of DDIM
     loss                  the run's objective, held out and on the training part, beside the smallest attainable loss
-    loss_by_log_snr       the noise error on both parts in bins of log-SNR: where a model has learned by heart (`levels`)
+    loss_by_log_snr       the noise error on both parts in bins of log-SNR: where a model knows by heart (`levels`)
     memorisation          the share of samples that are copies of training examples (`memorisation`)
 
 Every number is an `Estimate`; what a person must know to read them is in `notes`.
