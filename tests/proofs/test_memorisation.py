@@ -13,7 +13,8 @@ import sfumato
 OVERFITTED = {
     "data.limit": 128,
     "data.held_out": 0.5,
-    "training.steps": 4000,
+    "network.depth": 1,
+    "training.steps": 5000,
     "training.preview_every": 0,
     "training.evaluate_every": 0,
     "training.copies_every": 500,

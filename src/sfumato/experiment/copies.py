@@ -1,8 +1,8 @@
 """The alarm of training: at intervals, whether samples have become copies of training examples.
 
 Always the same noise, the averaged weights, and distances in the values themselves. It rings where the lower end of
-the 95 % interval of the share of copies is a hundredth above what chance makes (`metrics.memorisation`), and says so
-once: the step before is where copying began.
+the 95 % interval of the share of copies is a hundredth above what chance makes (`metrics.memorisation`) and there are
+three copies or more, and says so once: copying began between that step and the look before.
 """
 
 from dataclasses import dataclass, field, replace
@@ -32,7 +32,7 @@ from sfumato.training.trainer import Reporter
 
 __all__ = ["CopyWatch"]
 
-MARGIN = 0.01  # of the share of copies above chance, so that a single likeness is no alarm
+MARGIN, LEAST = 0.01, 3  # of the share of copies above chance, and copies at least: a single likeness is no alarm
 
 
 @dataclass(slots=True)
@@ -79,10 +79,10 @@ class CopyWatch:
 
     def _ring(self, done: int, share: Estimate, sure: Interval, floor: Estimate) -> None:
         """Say once that samples are copies, and between which steps they became so."""
-        ringing = sure.low > floor.value + MARGIN
+        count = round(share.value * share.n)
+        ringing = count >= LEAST and sure.low > floor.value + MARGIN
         if ringing and not self.ringing:
             before = "" if self.quiet_at is None else f"; after step {self.quiet_at:,} they were not"
-            count = round(share.value * share.n)
             self.reporter.note(
                 f"copies: after step {done:,}, {count} of {share.n} samples are copies of training examples "
                 f"({sure.low:.0%} to {sure.high:.0%} of all; chance makes {floor.value:.1%}){before}. More data, a "

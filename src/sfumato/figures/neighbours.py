@@ -28,7 +28,7 @@ def neighbours(pairs: ClosestPairs, *, scale: int | None = None) -> Image.Image:
     beside = [(0, 0), (MARGIN, 0), *[(0, 0)] * (sheet.ndim - 2)]
     image = Image.fromarray(np.pad(sheet, beside, constant_values=255))
     tall, wide = height * scale + GUTTER + CAPTION, width * scale + GUTTER
-    captions = ([f"seed {seed}" for seed in pairs.seeds], [number(r, 2) for r in pairs.ratio], ["1"] * len(pairs))
+    captions = ([str(seed) for seed in pairs.seeds], [number(r, 2) for r in pairs.ratio], ["1"] * len(pairs))
     for row, (name, below) in enumerate(zip(ROWS, captions, strict=True)):
         top = GUTTER + row * tall
         middle = top + (height * scale - CAPTION) // 2

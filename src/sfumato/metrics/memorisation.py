@@ -1,7 +1,7 @@
 """Are samples copies of training examples? Nearest neighbours on two sides of equal size, and what chance would do.
 
     d_T, d_H    distances of a sample to the nearest of K training and of K held-out examples, in pixels or in features
-    copy        d_T < c d_H,   c = 1/3 or less
+    copy        d_T < c d_H,   c = 1/2 or less
     leaning     (s - e)/(1 - e), s: how often the nearest example of all is a training one, e: their share of all
 
 The nearest of many is nearer than that of few, so both sides hold K. Training examples beyond K make further parts of
@@ -15,8 +15,7 @@ D dimensions about a sample
 
 because the masses within d_T and d_H are independent and exponential, and in proportion to d^D. No model has seen the
 held-out examples, so the pairs of a sample and a part with d_H < c d_T count what chance does, whatever D is: c is the
-largest number up to 1/3 (Yoon et al. 2023) at which they are at most one in 200 samples. The share of copies has
-Wilson's interval (1927).
+largest number up to 1/2 at which they are at most one in 400 samples. The share of copies has Wilson's interval (1927).
 
 Leaning needs no threshold: it is 0 in the mean for that model, and q for one that copies q of its samples, however
 roughly. Its error is the exact scatter under exchange of the two sides, which are one pool of P examples: of n samples
@@ -57,8 +56,8 @@ __all__ = [
     "wilson",
 ]
 
-COPY = 1 / 3  # of the distance to a held-out example: nearer than that no chance brings a picture
-CHANCE = 1 / 200  # share of samples that chance may make copies of
+COPY = 1 / 2  # of the distance to a held-out example: nearer than that chance hardly brings a picture
+CHANCE = 1 / 400  # share of samples that chance may make copies of
 FEWEST = 4  # examples on a side
 AT_ONCE = 4096  # references whose features are in memory at once
 SURE = 1.959964  # standard deviations of a 95 % interval
@@ -226,6 +225,7 @@ def copy_share(found: Closeness, threshold: float, provenance: Mapping[str, Fact
         "method": "samples nearer to a training example than threshold times as far as a held-out one",
         "threshold": threshold,
         "copies": flagged,
+        "share_at_a_third": float(copies(found, 1 / 3).double().mean()),
         "interval": "Wilson, 95 %",
         "interval_low": sure.low,
         "interval_high": sure.high,
