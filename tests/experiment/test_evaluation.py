@@ -32,12 +32,11 @@ from sfumato.errors import DataError, NumericsError, UsageError
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.config import Experiment, SamplingConfig
 from sfumato.experiment.evaluation import METRICS, Evaluation, evaluate
-from sfumato.experiment.evaluation.classes import CLASS_METRICS
 from sfumato.experiment.evaluation.conventions import convention_of, raw_values
 from sfumato.experiment.evaluation.denoising import ERROR_METRICS
 from sfumato.experiment.evaluation.files import write_evaluation
 from sfumato.experiment.evaluation.likelihoods import Chain, require_likelihood
-from sfumato.experiment.evaluation.pictures import PICTURE_METRICS
+from sfumato.experiment.evaluation.metrics import WHEN_NAMED
 from sfumato.experiment.evaluation.subject import Timed, forecast
 from sfumato.experiment.model import Model
 from sfumato.nn import FourierMlpConfig
@@ -175,8 +174,7 @@ def test_an_evaluation_is_a_function_of_its_seed() -> None:
 
 def test_every_number_says_where_it_comes_from() -> None:
     found = evaluate(mixture_model(), n=12, tolerance=1e-2)
-    others = {"bits_per_dim", *CLASS_METRICS, *PICTURE_METRICS, *ERROR_METRICS}
-    assert {name.split("[")[0] for name in found.metrics} == set(METRICS) - others
+    assert {name.split("[")[0] for name in found.metrics} == set(METRICS) - {"bits_per_dim", *WHEN_NAMED}
     json.dumps(found.to_plain())
     for name, estimate in found.metrics.items():
         assert estimate.std_error >= 0

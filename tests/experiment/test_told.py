@@ -16,7 +16,7 @@ from sfumato.condition import ConditionShape
 from sfumato.errors import CheckpointError, ConfigError, DataError, SfumatoError
 from sfumato.experiment.build import DataRecord, build_denoiser, prepare_data, resolved
 from sfumato.experiment.config import ConditionConfig, Experiment, experiment_yaml, load_experiment
-from sfumato.experiment.evaluation.metrics import evaluate
+from sfumato.experiment.evaluation import evaluate
 from sfumato.experiment.evaluation.subject import subject_of
 from sfumato.experiment.forecast import forecast
 from sfumato.experiment.memory import least_bytes

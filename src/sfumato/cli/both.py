@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from sfumato.cli.differences import print_comparison
-from sfumato.cli.output import is_first_process, say
-from sfumato.errors import UsageError, printable
+from sfumato.cli.keeping import keep
+from sfumato.cli.output import say
+from sfumato.errors import UsageError
 
 if TYPE_CHECKING:
     from sfumato.experiment.evaluation import Evaluation
@@ -30,7 +31,6 @@ def both(
     that of the weights in the names of the files. Raises UsageError for an exported file, which holds one of them.
     """
     from sfumato.experiment.compare import Side, compare_sides
-    from sfumato.experiment.evaluation.files import write_evaluation
     from sfumato.experiment.evaluations import evaluation_of
 
     if "live" not in model.weights:
@@ -40,17 +40,11 @@ def both(
             fix="leave out --weights, or name the run",
         )
     found = {weights: measured(weights) for weights in ("live", "ema")}
-    files: dict[str, str] = {}
-    if model.folder is not None and is_first_process():
-        for weights, each in found.items():
-            files[weights] = str(write_evaluation(model.folder, f"{weights}-{name}", each.stored()))
     compared = compare_sides([Side(weights, (evaluation_of(each.stored()),)) for weights, each in found.items()])
     show(found["ema"])
     say()
     print_comparison(compared)
-    for file in files.values():
-        say(f"written to {printable(file)}")
     plain = {
-        weights: {**each.to_plain(), **({"file": files[weights]} if files else {})} for weights, each in found.items()
+        weights: {**each.to_plain(), **keep(each, model.folder, f"{weights}-{name}")} for weights, each in found.items()
     }
     return {**plain["ema"], "run": run, "weights": plain, "differences": compared.document()["comparisons"]}

@@ -44,6 +44,8 @@ EPILOG = (
     "                      mean absolute and squared errors of eps and of x0 over all times (when named)\n"
     "  round_trip          examples encoded to noise and back (pictures: only when named)\n"
     "  loss                the run's own, beside the smallest attainable one\n"
+    "  loss_by_log_snr     noise error on both parts of the data by noise level (when named)\n"
+    "  memorisation        samples that are copies of training examples, and a picture of them (when named)\n"
     "examples:\n"
     "  sfumato evaluate digits-1 -n 64\n"
     "  sfumato evaluate roll --metrics nll,loss --json\n"
@@ -96,7 +98,6 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
 
 def _of_run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     from sfumato.experiment.evaluation import evaluate
-    from sfumato.experiment.evaluation.files import write_evaluation
     from sfumato.experiment.evaluation.team import claim_device
     from sfumato.experiment.load import load
     from sfumato.experiment.widths import with_average
@@ -133,12 +134,7 @@ def _of_run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object
     found = measured(args.weights)
     document = {**found.to_plain(), "run": str(args.run)}
     _print(found)
-    if model.folder is not None and is_first_process():
-        # stored without the name that the run was given by: the same numbers are the same file
-        file = write_evaluation(model.folder, f"{args.weights}-{name}", found.stored())
-        say(f"written to {printable(file)}")
-        return {**document, "file": str(file)}
-    return document
+    return {**document, **keep(found, model.folder, f"{args.weights}-{name}")}
 
 
 def _of_files(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:

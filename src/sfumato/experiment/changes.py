@@ -23,6 +23,8 @@ FREE = (
     "training.keep_best",
     "training.power_ema_disk",
     "training.on_disk_full",
+    "training.copies_every",
+    "evaluation.copies_count",
 )
 FREE_DATA = ("data.path", "data.cache", "data.download")
 # … and what it may never change, because the weights mean nothing without it.

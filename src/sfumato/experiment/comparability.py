@@ -23,17 +23,17 @@ __all__ = ["SAMPLING", "Mismatch", "direction", "is_reference", "mismatches"]
 MODEL = frozenset(
     {"run", "digest", "steps_trained", "weights", "samples", "samples_digest", "variance", "chain", "clean_end"}
 )
-FOUND = frozenset({"modes_met", "calls"})
+FOUND = frozenset({"modes_met", "calls", "copies"})
 SAMPLING = (
     *("sampler", "steps", "grid", "clip", "guidance", "guidance_interval", "autoguidance", "weaker"),
     *("classifier_guidance", "dynamic_threshold"),
 )
 LOWER = frozenset(
     {"loss", "nll", "bits_per_dim", "sliced_wasserstein", "energy_distance", "mmd", "class_balance", "round_trip"}
-    | {"kid", "fid", "memorisation", "noise_error", "image_error"}
+    | {"kid", "fid", "memorisation", "noise_error", "image_error", "loss_by_log_snr"}
 )
 HIGHER = frozenset({"mode_coverage", "label_agreement", "precision", "recall", "coverage"})
-NEITHER = "loss[training]"  # lower by learning more, or by heart
+NEITHER = frozenset({"training", "gap"})  # of a loss: lower by learning more, or by heart; or by learning nothing
 # Numbers of the data beside those of a model, and a mean over subsets that is there for comparison with papers.
 REFERENCES = frozenset({"floor", "real", "true", "attainable", "law", "subsets"})
 FIRST = ("n", "extractor", "extractor_digest", "reference", "data", "split", "part", "seed")  # told before the others
@@ -87,8 +87,8 @@ def _measured(mine: Fact, theirs: Fact) -> bool:
 
 def direction(metric: str) -> Direction | None:
     """Which way a metric is better; None for one of which neither is."""
-    family = metric.partition("[")[0]
-    if metric.startswith(NEITHER):
+    family, *tags = metric.replace("]", "").split("[")
+    if not NEITHER.isdisjoint(tags):
         return None
     return "lower" if family in LOWER else "higher" if family in HIGHER else None
 

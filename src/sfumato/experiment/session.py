@@ -20,11 +20,14 @@ from sfumato.errors import NumericsError, SfumatoError, UsageError
 from sfumato.experiment.best import keep_rule, measuring_hook
 from sfumato.experiment.build import PreparedData, build_denoiser
 from sfumato.experiment.config import Experiment, experiment_yaml
+from sfumato.experiment.copies import CopyWatch
 from sfumato.experiment.drawing import draw
 from sfumato.experiment.environment import environment
 from sfumato.experiment.guiding import Requests, plainly
+from sfumato.experiment.likeness import alternately, unshared
 from sfumato.experiment.preview import preview_condition, save_preview
 from sfumato.experiment.schema import to_plain
+from sfumato.metrics.memorisation import equal_parts
 from sfumato.training.average_store import AverageStore
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.conditioner import Conditioner
@@ -112,6 +115,9 @@ class Session:
             hooks.append(best)
         if self.denoiser.clock is not None:
             hooks.append(Hook(settings.evaluate_every, self._knots, "schedule"))
+        if settings.copies_every:
+            watch = self._watch()
+            hooks.append(Hook(settings.copies_every, lambda done: watch(self._with_averages(), done), "copies"))
         hooks.append(Hook(settings.preview_every, self._preview, "preview"))
         return hooks
 
@@ -160,6 +166,17 @@ class Session:
         examples = self.data.parts.held_out if len(self.data.parts.held_out) else self.data.parts.train
         batch = self.batches.take(examples[torch.arange(count) * len(examples) // count])
         return preview_condition(self.conditioner.plain(batch, "preview degradation"), self.data.record.num_classes)
+
+    def _watch(self) -> CopyWatch:
+        """What looks for copies. Raises DataError where too few examples are held out that are not trained on."""
+        parts, count = self.data.parts, self.experiment.evaluation.copies_count
+        held_out = unshared(self.data.packed, parts)
+        equal_parts(len(parts.train), len(held_out))
+        cond, like = None, torch.empty(0, device=self.engine.device)
+        if self.experiment.condition:
+            batch = self.batches.take(alternately(parts, count))
+            cond = self.conditioner.plain(batch, "copies")
+        return CopyWatch(self.experiment, self.data, held_out, cond, like, self.reporter)
 
     def state(self) -> dict[str, Any]:
         """What every checkpoint says of the run besides its tensors and counters: plain JSON data."""

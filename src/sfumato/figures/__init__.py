@@ -11,6 +11,8 @@ from sfumato.figures.gamma import gamma
 from sfumato.figures.heatmap import embedding
 from sfumato.figures.history import losses
 from sfumato.figures.langevin import LangevinWalk, langevin_animation, langevin_paths, usual_starts
+from sfumato.figures.levels import levels
+from sfumato.figures.neighbours import neighbours
 from sfumato.figures.noising import forward
 from sfumato.figures.reversing import Animation, animation, reverse
 from sfumato.figures.sheets import grid
@@ -36,7 +38,9 @@ __all__ = [
     "is_moving",
     "langevin_animation",
     "langevin_paths",
+    "levels",
     "losses",
+    "neighbours",
     "reverse",
     "save",
     "schedules",

@@ -44,6 +44,16 @@ from sfumato.metrics.frechet import (
 )
 from sfumato.metrics.judge import Judge, JudgeRecord, Labelled, train_judge
 from sfumato.metrics.kernel import kernel_mean, kid, kid_replicates, kid_subsets
+from sfumato.metrics.memorisation import (
+    Closeness,
+    chance_share,
+    closeness,
+    copies,
+    copy_share,
+    copy_threshold,
+    equal_parts,
+    leaning,
+)
 from sfumato.metrics.neighbours import Neighbours, coverage, density, nearest, precision, recall
 from sfumato.metrics.points import (
     EnergyDistance,
@@ -58,6 +68,7 @@ from sfumato.metrics.points import (
 
 __all__ = [
     "ChiSquare",
+    "Closeness",
     "EXTRACTORS",
     "EfficientNetLite0",
     "EnergyDistance",
@@ -76,29 +87,36 @@ __all__ = [
     "PointDistance",
     "SlicedWasserstein",
     "agreement",
+    "chance_share",
     "chi_square",
     "class_shares",
+    "closeness",
     "confusion",
     "confusions",
+    "copies",
+    "copy_share",
+    "copy_threshold",
     "coverage",
     "density",
     "difference",
     "directions",
     "efficientnet_file",
+    "equal_parts",
     "extract",
     "fid",
     "fid_extrapolated",
     "fid_floor",
     "fid_replicates",
     "floor",
+    "frechet_distance",
     "influences_of_jackknife",
     "influences_of_mean",
-    "frechet_distance",
     "jackknife_error",
     "kernel_mean",
     "kid",
     "kid_replicates",
     "kid_subsets",
+    "leaning",
     "mean_of",
     "mode_coverage",
     "moments",

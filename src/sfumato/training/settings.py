@@ -37,6 +37,7 @@ class TrainingConfig:
     evaluate_every: steps between two measurements of the held-out loss, and of what decides which checkpoint is best.
     preview_every: steps between two sheets of sample pictures.
     preview_count: samples on such a sheet.
+    copies_every: steps between two looks whether samples have become copies of training examples; a note says so.
     device: `auto` takes the first GPU if there is one, else the CPU; or `cpu`, `cuda`, `cuda:1`, `mps`.
     precision: `bfloat16` is faster on GPUs that have it; the weights stay float32.
     compile: whether torch.compile translates the network first: minutes spent once, for faster steps.
@@ -64,6 +65,7 @@ class TrainingConfig:
     evaluate_every: int = 500
     preview_every: int = 1000
     preview_count: int = 36
+    copies_every: int = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
@@ -81,6 +83,7 @@ class TrainingConfig:
             "checkpoint_every",
             "evaluate_every",
             "preview_every",
+            "copies_every",
             "weight_decay",
         ):
             self._require(name, getattr(self, name) >= 0, "0 or more")

@@ -2,7 +2,8 @@
 
 A model that is told nothing is asked for nothing. One that is told of its data is told what training examples are, in
 the order of the golden section, frac((i + ½) (sqrt 5 - 1)/2): any number of them is spread evenly over the training
-part, and sample i is asked for the same whatever that number is. Guidance is that of the run's settings.
+part, and sample i is asked for the same whatever that number is; or what other examples are that are named. Guidance is
+that of the run's settings.
 """
 
 import math
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfumato.experiment.config import SamplingConfig, experiment_yaml
-from sfumato.experiment.evaluation.kept import Kept, key_of
+from sfumato.experiment.evaluation.kept import key_of
+from sfumato.experiment.evaluation.means import Means
 from sfumato.experiment.evaluation.pace import Pace, Progress
 from sfumato.experiment.evaluation.subject import Subject
-from sfumato.experiment.evaluation.team import ALONE, Team
 from sfumato.experiment.model import require_seed
 from sfumato.experiment.session import weights_digest
 
@@ -37,7 +38,7 @@ def sampling_of(subject: Subject) -> SamplingConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Told:
-    """What samples are told: classes, numbers and pictures of training examples; None for what they are not told."""
+    """What samples are told: classes, numbers and pictures of examples; None for what they are not told."""
 
     labels: list[int] | None
     values: NDArray[np.float32] | None
@@ -45,11 +46,12 @@ class _Told:
     digest: str
 
 
-def _told(subject: Subject, part: range) -> _Told:
-    """What the samples `part` are told."""
+def _told(subject: Subject, part: range, examples: Tensor | None) -> _Told:
+    """What the samples `part` are told: what `examples` are, one for each sample, or training examples."""
     told, packed, train = subject.model.condition_shape, subject.data.packed, subject.data.parts.train
     share = (torch.arange(part.start, part.stop, dtype=torch.float64) + 0.5) * GOLDEN % 1.0
-    chosen = train[(share * len(train)).long().clamp(max=len(train) - 1)]
+    golden = train[(share * len(train)).long().clamp(max=len(train) - 1)]
+    chosen = golden if examples is None else examples[part.start : part.stop]
     classes = told.num_classes or subject.model.experiment.sampling.classifier_guidance is not None
     labels = packed.labels[chosen].tolist() if classes and packed.labels is not None else None
     values = packed.conditions[chosen].numpy() if told.num_values and packed.conditions is not None else None
@@ -58,40 +60,37 @@ def _told(subject: Subject, part: range) -> _Told:
     return _Told(labels, values, images, "nothing" if nothing else key_of(chosen.tolist()))
 
 
-def drawn_like_data(
-    subject: Subject, count: int, *, kept: Kept, team: Team = ALONE, progress: Progress | None = None
-) -> Tensor:
-    """`count` samples of pictures, uint8 (count, H, W, C), sample i of seed `subject.seed` + i; by all processes.
+def drawn_like_data(subject: Subject, count: int, means: Means, *, examples: Tensor | None = None) -> Tensor:
+    """`count` samples as the data hold them: uint8 (count, H, W, C), or float32 (count, *); by all processes.
 
+    Sample i has seed `subject.seed` + i. examples: indices (count,) of what they are told; None: training examples.
     Raises NumericsError for samples that are not finite.
     """
-    config, record = sampling_of(subject), subject.model.record
+    config, values = sampling_of(subject), subject.data.packed.values
     require_seed(subject.seed, count)
     size = config.micro_batch * math.ceil(PART / config.micro_batch)
     parts = [range(first, min(first + size, count)) for first in range(0, count, size)]
-    channels, height, width = _unpadded(subject)
-    found = torch.zeros(count, height, width, channels, dtype=torch.uint8)
+    found = torch.zeros(count, *values.shape[1:], dtype=values.dtype)
     identity = _identity(subject, config)
     missing: list[tuple[range, _Told, str]] = []
-    for index in team.shares(len(parts)):
+    for index in means.team.shares(len(parts)):
         part = parts[index]
-        told = _told(subject, part)
+        told = _told(subject, part, examples)
         key = key_of(identity, part.start, part.stop, told.digest)
-        there = None if identity is None else kept.read("samples", key)
-        if there is None or tuple(there.shape) != (len(part), height, width, channels):
+        there = None if identity is None else means.kept.read("samples", key)
+        if there is None or there.shape != found[part.start : part.stop].shape:
             missing.append((part, told, key))
         else:
             found[part.start : part.stop] = there
-    tell = _pace(subject, config, missing, progress)
+    tell = _pace(subject, config, missing, means.progress)
     done = 0
     for part, told, key in missing:
-        images = _draw(subject, config, part, told, tell(done))
-        found[part.start : part.stop] = images
+        drawn = _draw(subject, config, part, told, tell(done))
+        found[part.start : part.stop] = drawn
         if identity is not None:
-            kept.write("samples", key, images)
+            means.kept.write("samples", key, drawn)
         done += len(part)
-    assert len(record.shape) == 3
-    return team.joined(found)
+    return means.team.joined(found)
 
 
 def _draw(
@@ -105,9 +104,8 @@ def _draw(
         values=told.values,
         images=told.images,
         progress=progress,
-    ).images
-    assert drawn is not None  # pictures, not points
-    return torch.from_numpy(drawn)
+    )
+    return torch.from_numpy(drawn.values if drawn.images is None else drawn.images)
 
 
 def _pace(
@@ -131,12 +129,6 @@ def _pace(
     return of_part
 
 
-def _unpadded(subject: Subject) -> tuple[int, int, int]:
-    """(C, H, W) of the pictures as the data have them."""
-    _, height, width, channels = subject.data.packed.values.shape
-    return channels, height, width
-
-
 def _identity(subject: Subject, config: SamplingConfig) -> str | None:
     """A digest of all that samples depend on; None where that includes files beside the run, which may change."""
     if config.autoguidance is not None or config.classifier_guidance is not None:
@@ -149,8 +141,8 @@ def _identity(subject: Subject, config: SamplingConfig) -> str | None:
     return key_of(weights, subject.seed, *about)
 
 
-def how_drawn(subject: Subject) -> dict[str, str | int]:
-    """How the samples were drawn, for the provenance."""
+def how_drawn(subject: Subject, like: str = "what training examples are") -> dict[str, str | int]:
+    """How the samples were drawn, for the provenance; `like`: what those of a model that is told something are told."""
     sampling = sampling_of(subject)
     told = subject.model.condition_shape
     steering = ("guidance", "guidance_interval", "classifier_guidance", "autoguidance", "weaker", "dynamic_threshold")
@@ -162,6 +154,6 @@ def how_drawn(subject: Subject) -> dict[str, str | int]:
         "steps": sampling.steps,
         **calls,
         "sampling_seed": subject.seed,
-        "asked": "what training examples are" if asked else "nothing",
+        "asked": like if asked else "nothing",
         **given,
     }

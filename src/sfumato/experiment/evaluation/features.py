@@ -13,9 +13,9 @@ from torch import Tensor
 
 from sfumato.data import Packed, fingerprint_of
 from sfumato.errors import DataError, PlatformError, UsageError
-from sfumato.experiment.evaluation.kept import Kept, key_of
-from sfumato.experiment.evaluation.pace import Pace, Progress
-from sfumato.experiment.evaluation.team import ALONE, Team
+from sfumato.experiment.evaluation.kept import key_of
+from sfumato.experiment.evaluation.means import Means
+from sfumato.experiment.evaluation.pace import Pace
 from sfumato.metrics import (
     EXTRACTORS,
     EfficientNetLite0,
@@ -114,41 +114,38 @@ def inception_file(given: str | Path | None) -> Path:
 
 
 def features_of(
-    extractor: Extractor,
-    images: Tensor,
-    what: str,
-    *,
-    kept: Kept,
-    team: Team = ALONE,
-    report: Callable[[str], None] = lambda text: None,
-    progress: Progress | None = None,
+    extractor: Extractor, images: Tensor, what: str, means: Means, *, places: Tensor | None = None
 ) -> Tensor:
     """Features (N, d), float32 on the CPU, of pictures uint8 (N, H, W, C); by all processes, from the cache if there.
 
-    `what` they are, in words, for forecasts.
+    `what` they are, in words, for forecasts. places: those of the N pictures in a larger set `images`; None: all.
     """
-    found = torch.zeros(len(images), extractor.dim)
-    missing: list[tuple[int, Tensor, str]] = []
-    parts = range(0, len(images), PART)
-    for index in team.shares(len(parts)):
-        first = parts[index]
-        part = images[first : first + PART].contiguous()
-        key = key_of(extractor.name, extractor.digest, fingerprint_of(part, None))
-        there = kept.read("features", key)
-        if there is None or tuple(there.shape) != (len(part), extractor.dim):
-            missing.append((first, part, key))
+    count = len(images) if places is None else len(places)
+    found = torch.zeros(count, extractor.dim)
+    missing: list[tuple[slice, str]] = []
+    parts = range(0, count, PART)
+
+    def taken(part: slice) -> Tensor:
+        return images[part if places is None else places[part]].contiguous()
+
+    for index in means.team.shares(len(parts)):
+        part = slice(parts[index], min(parts[index] + PART, count))
+        key = key_of(extractor.name, extractor.digest, fingerprint_of(taken(part), None))
+        there = means.kept.read("features", key)
+        if there is None or tuple(there.shape) != (part.stop - part.start, extractor.dim):
+            missing.append((part, key))
         else:
-            found[first : first + len(part)] = there
-    total, done = sum(len(part) for _, part, _ in missing), 0
+            found[part] = there
+    total, done = sum(part.stop - part.start for part, _ in missing), 0
 
     def left(share: float) -> str:
         return f"{round(share * total):,} pictures"
 
-    pace = Pace(f"{extractor.name} features of {what}", left, report=report, progress=progress)
-    for first, part, key in missing:
+    pace = Pace(f"{extractor.name} features of {what}", left, report=means.report, progress=means.progress)
+    for part, key in missing:
         before = done
-        made = extract(extractor, part, progress=lambda now, _: pace(before + now, total))  # noqa: B023 called at once
-        found[first : first + len(part)] = made
-        kept.write("features", key, made)
-        done += len(part)
-    return team.joined(found)
+        made = extract(extractor, taken(part), progress=lambda now, _: pace(before + now, total))  # noqa: B023 called at once
+        found[part] = made
+        means.kept.write("features", key, made)
+        done += len(made)
+    return means.team.joined(found)

@@ -20,7 +20,7 @@ from sfumato.objectives import DenoisingLoss, Draw, Mse, attainable_loss
 from sfumato.objectives.attainable import levels_of, noise_weights
 from sfumato.training.conditioner import Examples
 
-__all__ = ["loss_entries", "losses_of"]
+__all__ = ["loss_entries", "losses_of", "points_by_heart", "size_of"]
 
 ROUNDS = 16
 LAW_DRAWS = 256  # per level
@@ -93,15 +93,12 @@ def size_of(subject: Subject) -> int:
 
 def attainable_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entry]:
     """loss[attainable]: the smallest loss of any network on the training part, for a squared error and few points."""
-    experiment, count = subject.model.experiment, len(subject.data.parts.train)
+    experiment = subject.model.experiment
     objective = experiment.objective
     assert isinstance(objective, DenoisingLoss)
-    if count > MOST_POINTS or count * subject.dim > MOST_VALUES:
-        note(f"no attainable loss: {count:,} training examples are too many for an exact posterior")
+    points = points_by_heart(subject, note)
+    if points is None:
         return
-    points = subject.training_examples(count).x0
-    if experiment.data.flip:
-        points = torch.cat([points, points.flip(-1)])
     schedule = subject.denoiser.schedule
     found = attainable_loss(
         points,
@@ -119,6 +116,16 @@ def attainable_entries(subject: Subject, note: Callable[[str], None]) -> Iterato
         "loss[attainable] is the smallest that any network can reach on the training part; it would have learned the "
         "points by heart"
     )
+
+
+def points_by_heart(subject: Subject, note: Callable[[str], None]) -> Tensor | None:
+    """The training points in model space, mirrored ones among them; None, with a note, for too many of them."""
+    count = len(subject.data.parts.train)
+    if count > MOST_POINTS or count * subject.dim > MOST_VALUES:
+        note(f"no attainable loss: {count:,} training examples are too many for an exact posterior")
+        return None
+    points = subject.training_examples(count).x0
+    return torch.cat([points, points.flip(-1)]) if subject.model.experiment.data.flip else points
 
 
 def is_squared(subject: Subject) -> bool:

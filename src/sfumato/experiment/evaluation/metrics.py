@@ -1,4 +1,4 @@
-"""`evaluate`: what a trained model is worth, in numbers with errors.
+"""The metrics that there are, by name, what each means something for, and what all of them work with.
 
     bits_per_dim          pictures: bits_per_dim[bound], bits_per_dim[flow], and the same in nats as nll[…]
     nll                   the same for points, in nats per dimension: nll[bound], nll[flow], beside nll[true] where the
@@ -14,86 +14,38 @@
                           errors of eps and of x_0 over the times of training, absolute and squared (`denoising`)
     round_trip            examples encoded to noise and decoded again: the error of Heun's method and of DDIM
     loss                  the run's objective, held out and on the training part, beside the smallest attainable loss
+    loss_by_log_snr       the noise error on both parts in bins of log-SNR: where a model knows by heart (`levels`)
+    memorisation          the share of samples that are copies of training examples (`memorisation`)
 
-Every number is an `Estimate`; what a person must know to read them is in `notes`.
+Every number is an `Estimate`; `evaluating` measures them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
-from pathlib import Path
-from typing import Any, get_args
 
-import torch
-
-from sfumato.errors import DataError, NumericsError, UsageError
-from sfumato.experiment.build import DataRecord, PreparedData
-from sfumato.experiment.comparability import is_reference
-from sfumato.experiment.config import Overrides, sampling_with
-from sfumato.experiment.evaluation.classes import CLASS_METRICS, agreement_entries, balance_entries, require_classes
+from sfumato.errors import DataError, UsageError
+from sfumato.experiment.build import DataRecord
+from sfumato.experiment.evaluation.classes import CLASS_METRICS, agreement_entries, balance_entries
 from sfumato.experiment.evaluation.conventions import convention_of
 from sfumato.experiment.evaluation.denoising import ERROR_METRICS, error_entries
-from sfumato.experiment.evaluation.drawing import drawn_like_data
-from sfumato.experiment.evaluation.features import chosen_extractor, known_extractor
-from sfumato.experiment.evaluation.kept import Kept
+from sfumato.experiment.evaluation.document import Notebook
+from sfumato.experiment.evaluation.levels import level_entries
 from sfumato.experiment.evaluation.likelihoods import BoundMethod, FlowMethod, require_flow, require_likelihood
 from sfumato.experiment.evaluation.losses import loss_entries
+from sfumato.experiment.evaluation.means import Means
+from sfumato.experiment.evaluation.memorisation import memorisation_entries
 from sfumato.experiment.evaluation.nats import likelihood_entries
-from sfumato.experiment.evaluation.pace import Progress
-from sfumato.experiment.evaluation.pictures import PICTURE_METRICS, Featured, Means, entries_of, pictures_of
-from sfumato.experiment.evaluation.samples import Compared, compared_of, mode_entries, require_modes, sample_entries
-from sfumato.experiment.evaluation.subject import Part, Subject, subject_of
-from sfumato.experiment.evaluation.team import claim_device, gathered_team
-from sfumato.experiment.judging import judge_of
-from sfumato.experiment.load import load
-from sfumato.experiment.model import Model, require_seed
-from sfumato.metrics import EnergyDistance, Estimate, Judge, Mmd, SlicedWasserstein, mean_of
-from sfumato.samplers import Ddim, Heun, inversion_times, round_trip
+from sfumato.experiment.evaluation.pictures import PICTURE_METRICS, Featured, entries_of
+from sfumato.experiment.evaluation.round_trips import round_trip_entries
+from sfumato.experiment.evaluation.samples import Compared, mode_entries, require_modes, sample_entries
+from sfumato.experiment.evaluation.subject import Subject
+from sfumato.experiment.model import Model
+from sfumato.metrics import EnergyDistance, Estimate, Extractor, Judge, Mmd, SlicedWasserstein
 
-__all__ = ["METRICS", "Evaluation", "default_metrics", "evaluate"]
+__all__ = ["METRICS", "WHEN_NAMED", "Settings", "default_metrics", "require_fitting", "require_known"]
 
-ROUND_TRIP_STEPS = 50  # each way
 Entry = tuple[str, Estimate]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Evaluation:
-    """Numbers by name, and what one must know to read them.
-
-    metrics: name -> estimate, in the order measured.
-    notes: sentences.
-    run: the name of the experiment.
-    """
-
-    metrics: Mapping[str, Estimate]
-    notes: tuple[str, ...]
-    run: str = ""
-
-    def to_plain(self) -> dict[str, Any]:
-        """As JSON data."""
-        metrics = {name: estimate.to_plain() for name, estimate in self.metrics.items()}
-        return {"run": self.run, "metrics": metrics, "notes": list(self.notes)}
-
-    def stored(self) -> dict[str, Any]:
-        """As JSON data with the influences of each estimate, by which two files can be compared in pairs."""
-        influences = {
-            name: [float(f"{u:.9g}") for u in estimate.influences.tolist()]
-            for name, estimate in self.metrics.items()
-            if estimate.influences is not None and not is_reference(name)
-        }
-        return {**self.to_plain(), "influences": influences}
-
-
-@dataclass(slots=True)
-class Notebook:
-    """Notes as they come, each once."""
-
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +55,9 @@ class Settings:
     bound, flow: the two likelihoods.
     compared: the samples and what they are compared with, drawn once, when first asked for.
     judge: of the classes of the data, trained or read once, when first asked for. count: how many samples it judges.
-    pictures: samples and real pictures by their features, drawn once, when first asked for.
+    extractor: of features of pictures, made once, when first asked for.
+    pictures: samples and real pictures by those features, drawn once, when first asked for.
+    means: with what the work is done.
     """
 
     bound: BoundMethod
@@ -111,109 +65,12 @@ class Settings:
     compared: Callable[[], Compared]
     judge: Callable[[], Judge]
     count: int
+    extractor: Callable[[], Extractor]
     pictures: Callable[[], Featured]
+    means: Means
 
 
 Metric = Callable[[Subject, Settings, Notebook], Iterable[Entry]]
-
-
-def evaluate(
-    run: object,
-    metrics: Sequence[str] | str | None = None,
-    *,
-    n: int | None = None,
-    seed: int = 0,
-    weights: str = "ema",
-    part: Part = "held-out",
-    device: str = "auto",
-    runs: str = "runs",
-    tolerance: float | None = None,
-    max_steps: int = 1000,
-    sampling: Overrides | None = None,
-    extractor: str | None = None,
-    extractor_weights: str | Path | None = None,
-    report: Callable[[str], None] | None = None,
-    progress: Progress | None = None,
-    given: PreparedData | None = None,
-) -> Evaluation:
-    """Measure a run (a folder, a name, a `Run`), an exported file or a `Model`; deterministic given the seed.
-
-    metrics: names out of METRICS, or one string with commas; None: all that fit the data. n: examples and samples;
-    None: all held-out examples up to 1,000. tolerance, max_steps: of the ODE solver. sampling: settings laid over the
-    run's own for the samples (steps, guidance, …). extractor: of features of pictures, with a file of weights where it
-    needs one; None: the usual one for the data. report hears forecasts of what is slow, before it is, progress how far
-    it is. given: the data, where they are in memory already. Started by torchrun, all processes draw and extract a
-    share, and all know the result.
-
-    Raises UsageError for names and numbers that cannot be meant, DataError for metrics that mean nothing for the data,
-    NumericsError where the ODE solver does not arrive: then no number is given.
-    """
-    claim_device()
-    model = run if isinstance(run, Model) else load(run, runs=runs, device=device)
-    if sampling is not None:
-        e = model.experiment
-        model = replace(model, experiment=replace(e, sampling=sampling_with(e.sampling, sampling)))
-    book = Notebook()
-    require_seed(seed)
-    if part not in get_args(Part):
-        raise UsageError(
-            f"part is {part!r}", expected=" or ".join(get_args(Part)), fix="leave it out (--part): held-out is measured"
-        )
-    if extractor is not None:
-        known_extractor(extractor)
-    named = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else metrics
-    chosen = default_metrics(model, book) if named is None else tuple(named)
-    for name in chosen:
-        require_known(name)
-        require_fitting(name, model.record)
-        if name in CLASS_METRICS:
-            require_classes(name, model)
-    quiet = report if report is not None else lambda text: None
-    subject = subject_of(model, weights=weights, part=part, n=n, seed=seed, report=quiet, given=given)
-    book.add(f"{weights} weights on {subject.n:,} examples of the {part} part, seed {seed}")
-    with gathered_team() as team:
-        means = Means(Kept.of(model.experiment.data), team, quiet, progress)
-        settings = Settings(
-            BoundMethod(),
-            FlowMethod(tolerance, max_steps),
-            cache(lambda: compared_of(subject, settings.count)),
-            cache(lambda: team.first(lambda: judge_for(subject))),
-            1000 if n is None else n,
-            cache(lambda: pictured(subject, settings, means, extractor, extractor_weights)),
-        )
-        found = measured(chosen, subject, settings, book, strict=named is not None)
-    return Evaluation(found, tuple(book.notes), model.experiment.name)
-
-
-def measured(
-    chosen: Iterable[str], subject: Subject, settings: Settings, book: Notebook, *, strict: bool
-) -> dict[str, Estimate]:
-    """The numbers of each metric. Who asks for a number gets it or an error; who asks for all gets the others."""
-    found: dict[str, Estimate] = {}
-    for name in chosen:
-        try:
-            for key, estimate in METRICS[name](subject, settings, book):
-                found[key] = estimate
-        except (NumericsError, DataError) as error:
-            if strict:
-                raise
-            book.add(f"left out: {error.what}")
-    return found
-
-
-def judge_for(subject: Subject) -> Judge:
-    """The judge of the classes of a subject's data."""
-    config = subject.model.experiment.data
-    return judge_of(subject.data.packed, config, device=subject.x0.device, report=subject.report)
-
-
-def pictured(
-    subject: Subject, settings: Settings, means: Means, extractor: str | None, weights: str | Path | None
-) -> Featured:
-    """Samples of a subject and the pictures that they are compared with, by their features."""
-    chosen = chosen_extractor(extractor, subject.data.packed, settings.judge, weights, subject.x0.device)
-    samples = drawn_like_data(subject, settings.count, kept=means.kept, team=means.team, progress=means.progress)
-    return Featured(pictures_of(subject, samples), chosen, means)
 
 
 def default_metrics(model: Model, book: Notebook) -> tuple[str, ...]:
@@ -222,7 +79,7 @@ def default_metrics(model: Model, book: Notebook) -> tuple[str, ...]:
     names = (
         ("bits_per_dim", "kid", "loss")
         if record.is_image
-        else tuple(n for n in METRICS if n not in ("bits_per_dim", *CLASS_METRICS, *PICTURE_METRICS, *ERROR_METRICS))
+        else tuple(n for n in METRICS if n not in ("bits_per_dim", *WHEN_NAMED))
     )
     kept = []
     for name in names:
@@ -282,21 +139,6 @@ def require_fitting(name: str, record: DataRecord) -> None:
         )
 
 
-def round_trip_entries(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
-    """round_trip[heun] and round_trip[ddim]: root mean square difference, mean over examples, in prepared units."""
-    require_flow(subject.denoiser)
-    times = inversion_times(subject.denoiser.schedule, ROUND_TRIP_STEPS)
-    for name, sampler in (("heun", Heun()), ("ddim", Ddim())):
-        parts = [slice(first, first + 256) for first in range(0, subject.n, 256)]
-        found = [
-            round_trip(sampler, subject.denoiser, subject.x0[part], times, cond=subject.told(part)).rms
-            for part in parts
-        ]
-        facts = subject.facts(sampler=repr(sampler), steps=len(times) - 1, unit="prepared data (pictures: -1 to 1)")
-        yield f"round_trip[{name}]", mean_of(torch.cat(found).cpu(), facts)
-    book.add("round_trip encodes examples along the probability-flow ODE and decodes them: 0 for a perfect solver")
-
-
 def _likelihoods(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
     return likelihood_entries(subject, settings.bound, settings.flow, book.add)
 
@@ -315,6 +157,18 @@ def _agreement(subject: Subject, settings: Settings, book: Notebook) -> Iterator
 
 def _balance(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
     return balance_entries(subject, settings.count, settings.judge, book.add)
+
+
+def _round_trips(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return round_trip_entries(subject, book.add)
+
+
+def _by_level(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return level_entries(subject, book.add)
+
+
+def _memorisation(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return memorisation_entries(subject, settings.count, settings.extractor, settings.means, book.add, book.keep)
 
 
 def _sliced(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
@@ -348,7 +202,10 @@ METRICS: dict[str, Metric] = {
     "class_balance": _balance,
     **{name: _of_pictures(name) for name in PICTURE_METRICS},
     **{name: _errors(name) for name in ERROR_METRICS},
-    "round_trip": round_trip_entries,
+    "round_trip": _round_trips,
     "loss": _losses,
+    "loss_by_log_snr": _by_level,
+    "memorisation": _memorisation,
 }
 SAMPLE_METRICS = ("sliced_wasserstein", "energy_distance", "mmd", "mode_coverage")
+WHEN_NAMED = (*CLASS_METRICS, *PICTURE_METRICS, *ERROR_METRICS, "loss_by_log_snr", "memorisation")

@@ -22,10 +22,8 @@ from sfumato.data import fingerprint_of
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.evaluation.drawing import GOLDEN, how_drawn
 from sfumato.experiment.evaluation.features import features_of
-from sfumato.experiment.evaluation.kept import Kept
-from sfumato.experiment.evaluation.pace import Progress
+from sfumato.experiment.evaluation.means import Means
 from sfumato.experiment.evaluation.subject import Subject, evenly_from
-from sfumato.experiment.evaluation.team import Team
 from sfumato.metrics import (
     Estimate,
     Extractor,
@@ -42,7 +40,7 @@ from sfumato.metrics import (
     recall,
 )
 
-__all__ = ["PICTURE_METRICS", "Featured", "Means", "Pictures", "entries_of", "pictures_of", "real_parts", "scattered"]
+__all__ = ["PICTURE_METRICS", "Featured", "Pictures", "entries_of", "pictures_of", "real_parts", "scattered"]
 
 PICTURE_METRICS = ("kid", "fid", "precision", "recall", "density", "coverage")
 MOST_REFERENCE = 50_000
@@ -82,16 +80,6 @@ def scattered(indices: Tensor) -> Tensor:
     return indices[place.argsort().argsort()]
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
-    """With what an evaluation works: its cache, its processes, and who hears of its progress."""
-
-    kept: Kept
-    team: Team
-    report: Callable[[str], None]
-    progress: Progress | None = None
-
-
 class Featured:
     """The features of `Pictures` by one extractor; each set is computed when it is first needed, by all processes."""
 
@@ -100,10 +88,7 @@ class Featured:
 
     def features(self, images: Tensor, what: str) -> Tensor:
         """Features (N, d), float64, of pictures (N, H, W, C)."""
-        kept, team, report, progress = self.means.kept, self.means.team, self.means.report, self.means.progress
-        return features_of(
-            self.extractor, images, what, kept=kept, team=team, report=report, progress=progress
-        ).double()
+        return features_of(self.extractor, images, what, self.means).double()
 
     @cached_property
     def x(self) -> Tensor:
