@@ -33,7 +33,6 @@ from sfumato.experiment.build import prepare_data
 from sfumato.experiment.config import Experiment, SamplingConfig
 from sfumato.experiment.evaluation import METRICS, Evaluation, evaluate
 from sfumato.experiment.evaluation.conventions import convention_of, raw_values
-from sfumato.experiment.evaluation.denoising import ERROR_METRICS
 from sfumato.experiment.evaluation.files import write_evaluation
 from sfumato.experiment.evaluation.likelihoods import Chain, require_likelihood
 from sfumato.experiment.evaluation.metrics import WHEN_NAMED

@@ -28,8 +28,8 @@ from sfumato.experiment.evaluation import METRICS, Evaluation, evaluate
 from sfumato.experiment.evaluation.kept import Kept
 from sfumato.experiment.evaluation.means import Means
 from sfumato.experiment.evaluation.memorisation import closest_pairs
-from sfumato.experiment.evaluation.team import ALONE
 from sfumato.experiment.evaluation.subject import subject_of
+from sfumato.experiment.evaluation.team import ALONE
 from sfumato.experiment.likeness import Values, alternately, beside, unshared
 from sfumato.experiment.model import Model
 from sfumato.experiment.sections import ConditionConfig

@@ -24,8 +24,8 @@ from sfumato.errors import PlatformError, UsageError
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.config import Experiment, SamplingConfig
 from sfumato.experiment.evaluation import default_metrics, drawing, evaluate, features, pace
-from sfumato.experiment.evaluation.kept import Kept
 from sfumato.experiment.evaluation.document import Notebook
+from sfumato.experiment.evaluation.kept import Kept
 from sfumato.experiment.evaluation.pictures import scattered
 from sfumato.experiment.evaluation.subject import subject_of
 from sfumato.experiment.model import Model

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.both import BOTH, both
+from sfumato.cli.keeping import keep
 from sfumato.cli.naming import width_given
 from sfumato.cli.output import is_fancy, is_first_process, note, say, table
 from sfumato.cli.sample import whole

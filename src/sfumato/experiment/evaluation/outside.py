@@ -18,12 +18,12 @@ from torch import Tensor
 from sfumato.data import SOURCES, DataConfig, Packed, load_data, split
 from sfumato.errors import ConfigError, DataError, UsageError, printable
 from sfumato.experiment.config import Overrides, flag_nodes
+from sfumato.experiment.evaluation.document import Evaluation, Notebook
 from sfumato.experiment.evaluation.features import chosen_extractor, known_extractor
 from sfumato.experiment.evaluation.kept import Kept
-from sfumato.experiment.evaluation.document import Evaluation, Notebook
-from sfumato.experiment.evaluation.pace import Progress
 from sfumato.experiment.evaluation.means import Means
 from sfumato.experiment.evaluation.metrics import require_known
+from sfumato.experiment.evaluation.pace import Progress
 from sfumato.experiment.evaluation.pictures import PICTURE_METRICS, Featured, Pictures, entries_of, scattered
 from sfumato.experiment.evaluation.subject import evenly_from
 from sfumato.experiment.evaluation.team import claim_device, gathered_team
