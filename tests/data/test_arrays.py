@@ -64,6 +64,7 @@ def test_a_file_that_is_no_array_file_is_not_called_a_pickle(tmp_path: Path) -> 
 
 
 def test_a_stated_range_is_used_for_any_type(save: Callable[..., Path]) -> None:
+    """D16."""
     path = save(images=np.array([[[0, 8], [16, 4]]], np.uint8))
     assert load(path).values.flatten().tolist() == [0, 8, 16, 4]
     assert load(path, value_range=(0, 16)).values.flatten().tolist() == [0, 128, 255, 64]
@@ -78,6 +79,7 @@ def test_a_range_that_cannot_be_known_is_asked_for(save: Callable[..., Path]) ->
 
 
 def test_bad_numbers_are_refused_with_index_and_count(save: Callable[..., Path], untouched: Callable) -> None:
+    """D16."""
     images = np.zeros((3, 4, 4), np.float32)
     images[1, 2, 3], images[2, 0, 0] = np.nan, np.inf
     path = save(images=images)
@@ -177,6 +179,7 @@ def test_string_labels_name_their_classes_in_natural_order(save: Callable[..., P
     ],
 )
 def test_wrong_labels_are_named(save: Callable[..., Path], untouched: Callable, labels: list, said: str) -> None:
+    """D17."""
     path = save(images=RAMP, labels=np.array(labels), class_names=np.array(["a", "b", "c"]))
     untouched()
     with pytest.raises(DataError, match=said):
@@ -197,6 +200,7 @@ def test_the_test_part_is_held_out_and_never_trained_on(save: Callable[..., Path
 
 
 def test_pickles_are_never_loaded(tmp_path: Path, untouched: Callable) -> None:
+    """D16."""
     canary = tmp_path / "canary"
 
     class Payload:

@@ -107,6 +107,7 @@ def test_plain_bytes_are_pictures_and_bad_ones_are_named(tmp_path: Path, save: C
 def test_labels_beyond_the_names_are_refused(
     tmp_path: Path, save: Callable[..., Path], labels: list[int | None], said: str, expected: str
 ) -> None:
+    """D17."""
     columns = {"image": [picture(n) for n in range(3)], "label": labels}
     path = save(tmp_path / "x.parquet", columns, {"label": {"names": ["a", "b"], "_type": "ClassLabel"}})
     error = refusal(path)
@@ -261,7 +262,7 @@ def test_without_datasets_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_no_path_of_the_data_opens_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without data.download no socket is made at all, not even to this machine."""
+    """F8: without data.download no socket is made at all, not even to this machine."""
 
     def refused(*_: object, **__: object) -> None:
         raise AssertionError("a socket was opened")

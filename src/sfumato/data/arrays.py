@@ -323,7 +323,14 @@ def _detected(file: ArrayFile, data: NDArray[Any]) -> tuple[float, float]:
     for low, high in usual:
         if low - ROUNDING <= least and largest <= high + ROUNDING:
             return low, high
-    what = f"{_name(file)} ({data.dtype}) run from {least:g} to {largest:g}: which values are black and white?"
+    low, high = usual[0]
+    outside = (file.data < low) | (file.data > high)
+    place = ", ".join(str(int(i)) for i in np.unravel_index(int(np.argmax(outside)), outside.shape))
+    leave = "value leaves" if (count := int(outside.sum())) == 1 else "values leave"
+    what = (
+        f"{_name(file)} ({data.dtype}) run from {least:g} to {largest:g}: which values are black and white? "
+        f"{count:,} {leave} {low:g} to {high:g}, the first at [{place}]"
+    )
     raise _error(
         what, "floats in [0, 1] or [-1, 1], integers in 0..255, or data.value_range", "data.value_range: [a, b]"
     )

@@ -146,7 +146,8 @@ def pack_pictures(
             bad.append(f"{printable(name)}: {outcome}")
     if bad and (config.bad_files == "error" or not good):
         raise _bad_files(listing, bad, len(names))
-    report = [*_notes(pictures, found), *notes, *(f"left out {line}" for line in bad)]
+    report = [*_notes(pictures, found), *notes]
+    report += [_how_many(bad, len(names)), *(f"left out {line}" for line in bad)] if bad else []
     kept = [names[position] for position in good]
     values = _stack(listing, kept, found)
     about = None if told is None else told.at(good)
@@ -228,11 +229,15 @@ def _notes(source: Pictures, pictures: Sequence[Picture]) -> Iterator[str]:
         yield "ignored files that are not pictures: " + ", ".join(f"{n} {suffix}" for suffix, n in listing.ignored)
 
 
+def _how_many(bad: Sequence[str], count: int) -> str:
+    return f"{len(bad)} of {counted(count, 'picture')} cannot be used"
+
+
 def _bad_files(listing: Listing, bad: Sequence[str], count: int) -> DataError:
     named = "; ".join(bad[:NAMED]) + (f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
     fix = "repair or remove them, or leave them out with --data.bad_files skip"
     return DataError(
-        f"{listing.where}: {len(bad)} of {counted(count, 'picture')} cannot be used: {named}",
+        f"{listing.where}: {_how_many(bad, count)}: {named}",
         expected="pictures that can be decoded (JPEG, PNG, WEBP, BMP, GIF, TIFF)",
         fix="check --data.path: not one picture can be used" if len(bad) == count else fix,
     )
