@@ -79,8 +79,24 @@ def test_the_usual_extractor_is_that_of_the_reference(files: dict[str, str]) -> 
     """Its labels make a judge; without labels pixels are compared. class_balance goes by the same judge."""
     found = evaluate_samples(files["good"], files["data"], "kid,class_balance", n=100)
     assert {"kid[judge]", "class_balance", "class_balance[floor]"} <= set(found.metrics)
+    assert any("no class_balance[corrected]: the judge was measured on fewer" in note for note in found.notes)  # on 30
     assert found.metrics["kid[judge]"].n == 100
     assert "kid[pixels]" in evaluate_samples(files["data"], files["good"]).metrics
+
+
+def test_the_judges_errors_are_turned_back(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """180 digits are held out from the judge of all: class balance with its errors in it, beside its own floor."""
+    monkeypatch.setattr(judging, "MOST_EPOCHS", 15)  # five leave a judge that is refused
+    packed = load_data(DataConfig(source="digits"), seed=0)
+    assert packed.labels is not None
+    np.savez(files["data"], images=packed.values.numpy(), labels=packed.labels.numpy())
+    found = evaluate_samples(files["good"], files["data"], "class_balance", part="all").metrics
+    corrected, floor = found["class_balance[corrected]"], found["class_balance[corrected][floor]"]
+    assert corrected.provenance["judge_confusion_n"] == 180
+    assert corrected.provenance["samples"] == files["good"]
+    assert floor.provenance["reference"] == corrected.provenance["reference"]
+    assert floor.value > found["class_balance[floor]"].value
+    assert corrected.value < floor.value + 4 * float(floor.provenance["spread"])  # type: ignore[arg-type]
 
 
 def test_a_folder_of_pictures(files: dict[str, str], digits: dict[str, np.ndarray], tmp_path: Path) -> None:

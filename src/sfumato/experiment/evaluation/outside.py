@@ -17,7 +17,9 @@ from torch import Tensor
 
 from sfumato.data import SOURCES, DataConfig, Packed, load_data, split
 from sfumato.errors import ConfigError, DataError, UsageError, printable
+from sfumato.experiment.conditions import names_of
 from sfumato.experiment.config import Overrides, flag_nodes
+from sfumato.experiment.evaluation.classes import Balance
 from sfumato.experiment.evaluation.document import Evaluation, Notebook
 from sfumato.experiment.evaluation.features import chosen_extractor, known_extractor
 from sfumato.experiment.evaluation.kept import Kept
@@ -43,8 +45,6 @@ from sfumato.metrics import (
     class_shares,
     floor,
     require_enough,
-    total_variation,
-    total_variation_floor,
 )
 from sfumato.training.engine import choose_device
 
@@ -287,7 +287,7 @@ def file_entries(
     if name in DISTANCES:
         yield from distance_entries(name, sides, note)
     elif name == "class_balance":
-        yield from balance_of(sides, judge())
+        yield from balance_of(sides, judge(), note)
     else:
         yield from entries_of(name, pictures(), note)
 
@@ -309,14 +309,11 @@ def distance_entries(name: str, sides: Sides, note: Callable[[str], None]) -> It
         note(f"{name} has no floor beside it: too few real points are left for one")
 
 
-def balance_of(sides: Sides, judge: Judge) -> Iterator[Entry]:
-    """class_balance and class_balance[floor], against the labels of the reference."""
+def balance_of(sides: Sides, judge: Judge, note: Callable[[str], None]) -> Iterator[Entry]:
+    """class_balance against the labels of the reference."""
     assert sides.real.labels is not None  # a judge was trained on them
     judged = judge.judged(sides.samples.values[sides.chosen])
     shares = class_shares(sides.real.labels[sides.reference], sides.real.num_classes)
     facts: dict[str, Fact] = {**sides.facts, "judge": judge.digest[:12], "judge_accuracy": judge.record.accuracy}
     facts["reference"] = sides.reference_name
-    counts = torch.bincount(judged, minlength=sides.real.num_classes)
-    yield "class_balance", total_variation(counts, shares, facts)
-    floor_facts: dict[str, Fact] = {"reference": sides.reference_name}
-    yield "class_balance[floor]", total_variation_floor(len(judged), shares, floor_facts)
+    yield from Balance(judged, shares, facts, sides.reference_name).entries(judge, names_of(sides.real), note)
