@@ -119,7 +119,7 @@ def test_unequal_sizes_need_a_size(tmp_path: Path, save_png: Save) -> None:
     save_png(tmp_path / "b.png", 6, (4, 6, 3))
     save_png(tmp_path / "c.png", 7, (8, 8, 3))
     error = refusal(tmp_path)
-    assert "2 different sizes (2 of 6x4, 1 of 8x8)" in error.what
+    assert "2 different sizes, height x width (2 of 4x6, 1 of 8x8)" in error.what
     assert "--data.size" in error.fix
     packed = load(tmp_path, size=6)
     assert packed.shape == (3, 6, 6)
@@ -220,3 +220,22 @@ def test_the_result_does_not_depend_on_where_the_folder_lies(tmp_path: Path) -> 
             Image.fromarray(pixels).save(path)
     assert load(tmp_path / "one").fingerprint == load(tmp_path / "two").fingerprint
     assert load(tmp_path / "one").fingerprint != load(tmp_path / "two", size=8).fingerprint
+
+
+def test_links_to_themselves_are_broken_links(tmp_path: Path, save_png: Save) -> None:
+    save_png(tmp_path / "a.png", 1)
+    for name in ("b.png", "c"):
+        (tmp_path / name).symlink_to(name)
+    (tmp_path / "d").symlink_to("e")
+    (tmp_path / "e").symlink_to("d")
+    assert "1 of 2 pictures cannot be used: b.png: a broken link" in refusal(tmp_path).what
+    packed = load(tmp_path, bad_files="skip")
+    assert first_values(packed) == [1]
+    assert "ignored files that are not pictures: 3 no suffix" in packed.report
+
+
+def test_a_setting_of_tables_is_refused_with_a_warm_cache_too(tmp_path: Path, save_png: Save) -> None:
+    save_png(tmp_path / "a" / "a.png", 1)
+    load(tmp_path)
+    for settings in ({"label": "breed"}, {"columns": ("angle",)}):
+        assert "holds no table" in refusal(tmp_path, **settings).what

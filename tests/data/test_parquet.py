@@ -300,3 +300,27 @@ def test_the_library_datasets_itself_keeps_its_promises(
     packed = load("hf:someone/else:test")
     assert levels(packed) == [0, 1]
     assert (packed.class_names, packed.absent_classes) == (("a", "c"), ("b",))
+
+
+@pytest.mark.parametrize("name", ["hf:a--b/c", "hf:a/b--c", "hf:a/b:c--d"])
+def test_names_that_would_share_a_file_are_refused(hub: Any, name: str) -> None:
+    """Of `a/b`, configuration `c` and of `a--b/c` the file would be the same; the hub allows no such names."""
+    assert isinstance(refusal(name), ConfigError)
+    assert hub.asked == []
+
+
+def test_a_set_of_the_hub_is_packed_from_the_cache(
+    hub: Any, private_cache: Path, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Without a folder for decoded pictures, but with the one that fetched files lie in."""
+    hub.answer = lambda path: save(path, {"image": [picture(n) for n in range(3)], "label": [0, 1, 1]})
+    config = DataConfig(path="hf:someone/pictures", download=True)
+    first = load_data(config, seed=0, remember=False)
+    assert load_data(DataConfig(path="hf:someone/pictures"), seed=0, remember=False).fingerprint == first.fingerprint
+    assert len(hub.asked) == 1
+    assert not (private_cache / "sfumato" / "packed").exists()
+
+
+def test_the_hub_replaces_a_named_set_when_fetched(hub: Any, private_cache: Path, save: Callable[..., Path]) -> None:
+    hub.answer = lambda path: save(path, {"image": [picture(n) for n in range(3)]})
+    assert len(load("hf:someone/pictures", source="mnist", download=True)) == 3
