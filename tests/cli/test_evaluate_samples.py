@@ -35,7 +35,7 @@ def test_one_document(drawn: str, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert cli.main([*words, "-n", "30", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"samples", "reference", "metrics", "notes"}
+    assert set(found) == {"samples", "reference", "metrics", "notes", "influences"}
     assert found["metrics"]["kid[pixels]"]["n"] == 30
     assert found["metrics"]["kid[pixels]"]["value"] > 0
     assert cli.main([*words, "--data.limit", "100"]) == 0

@@ -336,3 +336,16 @@ def test_damaged_files_hide_no_others(text: str, tmp_path: Path) -> None:
     assert len(notes) == 2
     with pytest.raises(DataError, match=r"a\.json"):
         read_evaluation(tmp_path / "evaluations" / "a.json")
+
+
+def test_the_extractor_that_a_name_asks_for_is_measured() -> None:
+    """`compare --measure --metrics kid[judge]` means the judge's features, not the usual ones."""
+    from sfumato.experiment.compare import Wanted
+    from sfumato.experiment.measuring import extractor_named
+
+    assert extractor_named(["kid[judge]", "loss[held-out]"]) == "judge"
+    assert extractor_named(["kid", "loss[held-out]"]) is None
+    assert extractor_named(["kid[judge]", "fid[pixels]"]) is None
+    numbers = {f"kid[{e}]": Number(0.1, 0.01, 9, {"extractor": e}) for e in ("judge", "pixels")}
+    stored = StoredEvaluation("a", {**numbers, "loss[held-out]": Number(0.1, 0.01, 9, {})})
+    assert set(Wanted("ema", extractor="judge").of(stored, None).metrics) == {"kid[judge]", "loss[held-out]"}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sfumato.experiment.conditions import NONE
 from sfumato.experiment.config import SamplingConfig, experiment_yaml
-from sfumato.experiment.evaluation.kept import key_of
+from sfumato.experiment.evaluation.kept import code_of, key_of, source_of
 from sfumato.experiment.evaluation.means import Means
 from sfumato.experiment.evaluation.pace import Pace, Progress
 from sfumato.experiment.evaluation.subject import Subject
@@ -27,7 +27,7 @@ from sfumato.experiment.session import weights_digest
 __all__ = ["GOLDEN", "drawn_like_data", "drawn_unasked", "how_drawn", "sampling_of"]
 
 PART = 250  # samples in a part, at least: whole micro-batches
-VERSION = 1  # of what is drawn for a key
+CODE = ("core", "nn", "samplers", "guidance", "experiment")  # what draws: samples of other versions are not taken
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -161,11 +161,14 @@ def _identity(subject: Subject, config: SamplingConfig) -> str | None:
     """A digest of all that samples depend on; None where that includes files beside the run, which may change."""
     if config.autoguidance is not None or config.classifier_guidance is not None:
         return None
+    network = source_of(type(subject.denoiser.network))  # people write their own, and write them anew
+    if network is None:
+        return None
     model = subject.model
     experiment = replace(model.experiment, sampling=config)
     device = str(next(subject.denoiser.network.parameters()).device.type)
     weights = weights_digest(model.weights[subject.weights])
-    about = (VERSION, torch.__version__, device, experiment_yaml(experiment), model.record.to_plain())
+    about = (code_of(*CODE), network, torch.__version__, device, experiment_yaml(experiment), model.record.to_plain())
     return key_of(weights, subject.seed, *about)
 
 
@@ -180,6 +183,9 @@ def how_drawn(subject: Subject, like: str = "what training examples are") -> dic
     return {
         "sampler": repr(sampling.sampler),
         "steps": sampling.steps,
+        "grid": repr(sampling.grid),
+        "clip": str(sampling.clip),
+        "precision": sampling.precision,
         **calls,
         "sampling_seed": subject.seed,
         "asked": like if asked else "nothing",
