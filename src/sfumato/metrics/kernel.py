@@ -15,7 +15,7 @@ which for such a statistic is that of the row sums r_i = Σ_{j≠i} g_ij,
     std_error² = 4/(n (n - 1) (n - 2)²) Σ_i (r_i - mean r)²,   with the mean 4 ζ1/n + 4 ζ2/n² to second order:
 
 never below 0, and never too small in the mean (Efron & Stein 1981); where the laws agree the error is too large by a
-factor of up to sqrt 2. Errors without that excess cover less, 75 to 95 % (docs/decisions/0009-features-of-pictures.md).
+factor of up to sqrt 2. Errors without that excess cover less (docs/decisions/0009-features-of-pictures.md).
 """
 
 import math

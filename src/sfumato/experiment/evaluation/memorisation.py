@@ -23,6 +23,7 @@ from sfumato.errors import DataError
 from sfumato.experiment.evaluation.drawing import drawn_like_data, how_drawn
 from sfumato.experiment.evaluation.features import features_of
 from sfumato.experiment.evaluation.means import Means
+from sfumato.experiment.evaluation.pictures import scattered
 from sfumato.experiment.evaluation.subject import Subject
 from sfumato.experiment.likeness import Space, Values, alternately, beside, unshared
 from sfumato.experiment.model import Model
@@ -81,7 +82,8 @@ class FeatureSpace:
         return self._features(raw, "the samples", None)
 
     def of_examples(self, values: Tensor, places: Tensor) -> Tensor:
-        return self._features(values, "examples", places)
+        order = scattered(torch.arange(len(places)))  # that of floors, whose features are kept in parts
+        return self._features(values, "examples", places[order])[order.argsort()]
 
     def _features(self, images: Tensor, what: str, places: Tensor | None) -> Tensor:
         return features_of(self.extractor, images, what, self.means, places=places)

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from sfumato.core import derived_generator
-from sfumato.data import fingerprint_of
+from sfumato.data import evenly_from, fingerprint_of
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.evaluation.drawing import GOLDEN, how_drawn
 from sfumato.experiment.evaluation.features import features_of
 from sfumato.experiment.evaluation.means import Means
 from sfumato.experiment.evaluation.pace import clocked
-from sfumato.experiment.evaluation.subject import SLOW, Subject, evenly_from
+from sfumato.experiment.evaluation.subject import SLOW, Subject
 from sfumato.metrics import (
     Estimate,
     Extractor,

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfumato.core import derived_seed
+from sfumato.data import evenly_from
 from sfumato.data.laws import Law, law_of
 from sfumato.errors import DataError
 from sfumato.experiment.evaluation.drawing import how_drawn, sampling_of
 from sfumato.experiment.evaluation.pictures import scattered
-from sfumato.experiment.evaluation.subject import Subject, evenly_from
+from sfumato.experiment.evaluation.subject import Subject
 from sfumato.experiment.model import Model
 from sfumato.metrics import Estimate, PointDistance, floor, mode_coverage, require_enough
 

@@ -14,12 +14,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sfumato.data import SOURCES, DataConfig, Packed, Split, load_data, split
+from sfumato.data import SOURCES, DataConfig, Packed, Split, evenly_from, load_data, split
 from sfumato.errors import ConfigError, DataError, printable
 from sfumato.experiment.config import Overrides, flag_nodes
 from sfumato.experiment.evaluation.document import Notebook
 from sfumato.experiment.evaluation.pictures import scattered
-from sfumato.experiment.evaluation.subject import evenly_from
 from sfumato.experiment.load import read_run_config
 from sfumato.experiment.schema import read, to_plain
 from sfumato.experiment.tree import Branch, assign, overrides_of, tree_of
