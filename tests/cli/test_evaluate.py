@@ -60,7 +60,7 @@ def test_points_without_further_words(runs: Path, evaluate: Callable[..., Any]) 
 
 def test_pictures_without_further_words(evaluate: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     found = evaluate("digits", "-n", "3")["metrics"]
-    assert {"bits_per_dim[bound]", "bits_per_dim[flow]", "nll[bound]", "loss[held-out]"} <= set(found)
+    assert {"bits_per_dim[bound]", "bits_per_dim[flow]", "nll[bound]", "kid[judge]", "loss[held-out]"} <= set(found)
 
 
 def test_people_see_a_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +113,8 @@ def test_a_file_of_a_run_is_told_from_an_exported_one(runs: Path, evaluate: Call
 
 def test_defaults_leave_out_what_means_nothing(evaluate: Callable[..., Any]) -> None:
     found = evaluate("padded", "-n", "3")
-    assert set(found["metrics"]) == {"loss[held-out]", "loss[training]", "loss[attainable]"}
+    kids = {"kid[judge]", "kid[judge][subsets]", "kid[judge][floor]"}
+    assert set(found["metrics"]) == {*kids, "loss[held-out]", "loss[training]", "loss[attainable]"}
     assert any("bits_per_dim was left out" in note for note in found["notes"])
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfumato.data import DataConfig, Packed, folder, load_data
+from sfumato.data import DataConfig, Packed, load_data
+from sfumato.data import pictures as sources
 
 Save = Callable[..., None]
 
@@ -23,13 +24,13 @@ def pictures(tmp_path: Path, save_png: Save) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every file that was really decoded."""
     seen: list[Path] = []
-    decode = folder.decode
+    decode = sources.decode
 
-    def watched(path: Path, preparation: folder.Preparation) -> folder.Picture:
+    def watched(path: Path, preparation: sources.Preparation) -> sources.Picture:
         seen.append(path)
         return decode(path, preparation)
 
-    monkeypatch.setattr(folder, "decode", watched)
+    monkeypatch.setattr(sources, "decode", watched)
     return seen
 
 

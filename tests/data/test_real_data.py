@@ -1,6 +1,7 @@
 """The embedded sets, and the larger real ones where SFUMATO_TEST_DATA names them."""
 
 import gzip
+import tarfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -127,3 +128,26 @@ def test_sample_folders_just_work(real_data: Path, folder: str, shape: tuple, se
     packed = load_data(config, seed=0)
     assert packed.shape == shape
     assert packed.class_names == tuple(sorted(p.name for p in (real_data / "samples" / folder).iterdir()))
+
+
+def test_a_pet_that_is_a_png_with_alpha_stands_on_the_background(real_data: Path, tmp_path: Path) -> None:
+    """Abyssinian_5.jpg is a PNG with alpha; composited by hand: (a c + (255 - a) 255)/255."""
+    source = real_data / "samples" / "pets" / "Abyssinian" / "Abyssinian_5.jpg"
+    (tmp_path / "cat.jpg").write_bytes(source.read_bytes())
+    image = Image.open(source)
+    assert (image.format, "A" in image.convert("RGBA").mode) == ("PNG", True)
+    rgba = np.asarray(image.convert("RGBA")).astype(float)
+    share = rgba[:, :, 3:] / 255
+    expected = share * rgba[:, :, :3] + (1 - share) * 255
+    packed = load_data(DataConfig(path=str(tmp_path), cache="off"), seed=0)
+    assert np.abs(packed.values[0].numpy() - expected).max() <= 1  # one rounding to 8 bits
+
+
+@pytest.mark.parametrize("folder", ["mnist_png", "sprites_png"])
+def test_an_archive_of_a_sample_folder_is_that_folder(real_data: Path, tmp_path: Path, folder: str) -> None:
+    path = real_data / "samples" / folder
+    with tarfile.open(tmp_path / "set.tgz", "w:gz") as archive:
+        archive.add(path, arcname=folder)
+    one, other = (load_data(DataConfig(path=str(p), channels=3), seed=0) for p in (path, tmp_path / "set.tgz"))
+    assert one.fingerprint == other.fingerprint
+    assert one.class_names == other.class_names

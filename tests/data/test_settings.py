@@ -12,7 +12,7 @@ from sfumato.errors import ConfigError
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("source", "mnist"),
+        ("source", "imagenet"),
         ("path", ""),
         ("size", 0),
         ("size", (64, -1)),
@@ -22,6 +22,9 @@ from sfumato.errors import ConfigError
         ("channels", 2),
         ("normalize", "minmax"),
         ("flip", 1),
+        ("download", "yes"),
+        ("test_part", 0),
+        ("label", ""),
         ("held_out", 1.0),
         ("held_out", -0.1),
         ("held_out", math.nan),
@@ -37,6 +40,10 @@ from sfumato.errors import ConfigError
         ("min_size", 0),
         ("max_pixels", 10**9),
         ("cache", "\0"),
+        ("label", " "),
+        ("columns", "age"),
+        ("columns", ("age", "age")),
+        ("columns", ("age", "")),
     ],
 )
 def test_a_value_out_of_range_is_named(field: str, value: object) -> None:

@@ -344,7 +344,7 @@ def test_exported_and_evaluated_widths(run: Path, tmp_path: Path, capsys: pytest
     assert document["metrics"]["loss[held-out]"]["provenance"]["weights"] == "0.06"
     assert "0.06-held-out" in document["file"]
     assert cli.main(["evaluate", run.name, "--weights", "emma", *words]) == 2
-    assert "ema, live or the width" in json.loads(capsys.readouterr().out)["error"]["expected"]
+    assert "ema, live, both or the width" in json.loads(capsys.readouterr().out)["error"]["expected"]
     assert cli.main(["export", run.name, "--ema_width", "wide", "--out", str(tmp_path / "n.safetensors"), *words]) == 2
 
 

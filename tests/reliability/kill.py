@@ -32,6 +32,7 @@ import torch.distributed.tensor  # noqa: F401
 from PIL import Image
 
 import sfumato.experiment.run as runs
+from sfumato.experiment.places import best_of, step_folder
 from sfumato.training import storage
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.record import MetricsLog
@@ -41,7 +42,8 @@ SETTINGS: dict[str, Any] = {
     "training.batch_size": 8,
     "training.checkpoint_every": 3,
     "training.log_every": 4,
-    "training.evaluate_every": 8,
+    "training.evaluate_every": 5,
+    "training.keep_best": "loss",
     "training.preview_every": 8,
     "training.preview_count": 2,
     "training.ema_decay": 0.9,
@@ -155,7 +157,9 @@ def go_on(folder: Path, *, die_at: int | None, seed: int) -> None:
 def fingerprint(folder: Path) -> dict[str, str]:
     """What a finished run left behind: every file's hash, and the log without the speed."""
     last = folder / "checkpoints" / f"step-{SETTINGS['training.steps']:08d}"
-    files = [*sorted(last.iterdir()), *sorted((folder / "samples").iterdir()), folder / "config.yaml"]
+    best = step_folder(folder, best_of(folder).step)
+    files = [*sorted({*last.iterdir(), *best.iterdir()}), *sorted((folder / "samples").iterdir())]
+    files.append(folder / "config.yaml")
     found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     log = MetricsLog.read(folder / "metrics.jsonl")
     found["metrics.jsonl"] = json.dumps([{k: v for k, v in line.items() if k != "images_per_second"} for line in log])

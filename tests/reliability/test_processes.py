@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import sfumato
+from sfumato.experiment.places import best_of
 from sfumato.experiment.session import Session
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.record import MetricsLog
@@ -28,6 +29,14 @@ LEARNED: dict[str, Any] = {
     "network": {"kind": "FourierMlp", "width": 8, "depth": 1},
     "objective.weighting": "Elbo",
     "sampling.sampler": "Ddim",
+}
+# A learning rate at which the held-out loss goes up and down, measured at every step.
+KEEPING = {
+    "training.keep_best": "loss",
+    "training.evaluate_every": 1,
+    "training.learning_rate": 0.5,
+    "training.warmup_steps": 0,
+    "training.ema_decay": 0.1,
 }
 TOGETHER = str(Path(__file__).with_name("together.py"))
 
@@ -63,6 +72,7 @@ def pairs(points: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
         "learned": job("train", "learned", learned),
         "whole": job("train", "whole"),
         "remembering": job("train", "remembering", remembering),
+        "best": job("train", "best", {**points, **KEEPING}),
         "one dies": job("train", "broken", die_at=6),
         "resumed": job("resume", "broken/swiss-roll-1"),
         "other settings": job("train", "settings", points, {**points, "training.learning_rate": 0.5}),
@@ -125,6 +135,16 @@ def test_two_processes_train_what_one_trains(pair: Path, one_finished: Path) -> 
         for name in {"loss", "grad_norm", "held_out_loss"} & set(other):
             assert mine[name] == pytest.approx(other[name], abs=1e-5), (name, other["step"])
         assert mine.get("learning_rate") == other.get("learning_rate")
+
+
+def test_two_processes_keep_the_best(pairs: Pairs) -> None:
+    """One of them measures; both save when it is the best so far, and it stays beside the newest two."""
+    assert pairs.ended["best"]["codes"] == [0, 0], pairs.ended["best"]["texts"]
+    folder = pairs.folder / "best" / "swiss-roll-1"
+    losses = {line["step"]: line["held_out_loss"] for line in MetricsLog.read(folder / "metrics.jsonl", pytest.fail)}
+    best = best_of(folder)
+    assert (best.step, best.measured) == (min(losses, key=lambda step: losses[step]), 10)
+    assert best.step in CheckpointStore(folder).steps()
 
 
 def test_two_processes_remember_what_one_remembers(pairs: Pairs, points: dict[str, Any], tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ def test_a_signal_during_a_save(
             signal.raise_signal(signal.SIGTERM)
         real(self, path, *rest)
 
-    def counted(self: CheckpointStore, snapshot: Any) -> Path:
+    def counted(self: CheckpointStore, snapshot: Any, **options: Any) -> Path:
         saved.append(snapshot.step)
-        return save(self, snapshot)
+        return save(self, snapshot, **options)
 
     monkeypatch.setattr(LocalStorage, operation, interrupted)
     monkeypatch.setattr(CheckpointStore, "save", counted)

@@ -182,6 +182,11 @@ def test_the_log_is_durable_before_the_checkpoint_is(session: Make, monkeypatch:
     order: list[str] = []
     monkeypatch.setattr(MetricsLog, "sync", lambda self: order.append("log"))
     real = CheckpointStore.save
-    monkeypatch.setattr(CheckpointStore, "save", lambda self, s: [order.append("checkpoint"), real(self, s)][1])
+
+    def saved(self: CheckpointStore, snapshot: Any, **options: Any) -> Path:
+        order.append("checkpoint")
+        return real(self, snapshot, **options)
+
+    monkeypatch.setattr(CheckpointStore, "save", saved)
     trainer_of(session(settings={"training.steps": 1})).run(0, StopRequest())
     assert order == ["log", "checkpoint", "log", "checkpoint"]

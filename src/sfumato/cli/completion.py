@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Mapping
 
 from sfumato.cli.arguments import Parser, Settings
+from sfumato.cli.data import ACTIONS
 from sfumato.cli.output import say
 from sfumato.errors import UsageError
 from sfumato.experiment.catalog import recipe_names
@@ -22,8 +23,9 @@ _sfumato() {{
   elif [ "$COMP_CWORD" -eq 2 ] && [[ $word != -* ]]; then
     case ${{COMP_WORDS[1]}} in
       train) words="{recipes}" ;;
-      resume|sample|export) words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
+      resume|sample|export|evaluate|compare) words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
       completion) words="{shells}" ;;
+      data) words="{actions}" ;;
     esac
   else
     case ${{COMP_WORDS[1]}} in
@@ -43,8 +45,9 @@ _FISH = """\
 # sfumato completion fish > ~/.config/fish/completions/sfumato.fish
 complete -c sfumato -n __fish_use_subcommand -f -a "{commands}"
 complete -c sfumato -n "__fish_seen_subcommand_from train" -a "{recipes}"
-complete -c sfumato -n "__fish_seen_subcommand_from resume sample export" -a "(ls runs 2>/dev/null)"
+complete -c sfumato -n "__fish_seen_subcommand_from resume sample export evaluate compare" -a "(ls runs 2>/dev/null)"
 complete -c sfumato -n "__fish_seen_subcommand_from completion" -f -a "{shells}"
+complete -c sfumato -n "__fish_seen_subcommand_from data" -a "{actions}"
 {options}
 """
 SHELLS = ("bash", "zsh", "fish")
@@ -66,7 +69,12 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
 
 def _script(shell: str) -> str:
     options = _options()
-    shared = {"commands": " ".join(options), "recipes": " ".join(recipe_names()), "shells": " ".join(SHELLS)}
+    shared = {
+        "commands": " ".join(options),
+        "recipes": " ".join(recipe_names()),
+        "shells": " ".join(SHELLS),
+        "actions": " ".join(ACTIONS),
+    }
     if shell == "fish":
         lines = [
             f'complete -c sfumato -n "__fish_seen_subcommand_from {name}" -l {option.removeprefix("--")}'
@@ -83,9 +91,10 @@ def _options() -> dict[str, list[str]]:
     """The long options of every command, with the settings where they are taken."""
     from sfumato.cli.main import COMMANDS, build_parser
     from sfumato.experiment.config import Experiment, SamplingConfig
+    from sfumato.experiment.inspection import Examined
     from sfumato.experiment.kinds import paths
 
-    keys = {"train": Experiment, "resume": Experiment, "sample": SamplingConfig}
+    keys = {"train": Experiment, "resume": Experiment, "sample": SamplingConfig, "data": Examined}
     found: dict[str, list[str]] = {}
     for name in COMMANDS:
         declared = [option for option in build_parser(name).declared if option.startswith("--")]

@@ -11,6 +11,8 @@ langevin RUN             Langevin paths over the score of 2-D points; an animati
 density RUN              log-density of a model of 2-D points beside the true one
 ema RUN                  held-out loss of averages by their width, made after training; numbers with --json
 gamma RUN                log-SNR of a run's schedule and its slope, learned and at the start, and the loss of each level
+neighbours RUN           the samples most like training examples, above these and the nearest held-out ones
+levels RUN               noise error by log-SNR on both parts of the data: where a model knows its examples by heart
 """
 
 import argparse
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from sfumato.core import Schedule
     from sfumato.experiment.config import Experiment, SamplingConfig
+    from sfumato.experiment.evaluation.subject import Part, Subject
     from sfumato.experiment.model import Model
     from sfumato.figures import Animation
 
@@ -56,7 +59,8 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
-    parser.add_argument("-n", "--count", type=whole, metavar="N", help="examples (grid, forward, reverse, ema)")
+    counting = "grid, forward, reverse, ema, neighbours, levels"
+    parser.add_argument("-n", "--count", type=whole, metavar="N", help=f"examples ({counting})")
     parser.add_argument("--columns", type=whole, metavar="C", help="columns (grid) or moments (reverse)")
     parser.add_argument("--seed", type=whole, default=0, metavar="K", help="seed of samples and noise (default: 0)")
     parser.add_argument("--device", default="auto", metavar="D", help="where to compute (default: auto)")
@@ -234,6 +238,36 @@ def _ema(args: argparse.Namespace, settings: Settings, target: Path) -> "Numbere
     return Numbered(ema(curve), {"curve": curve.document()})
 
 
+def _neighbours(args: argparse.Namespace, settings: Settings, target: Path) -> "Numbered":
+    from sfumato.experiment.evaluation.means import Means
+    from sfumato.experiment.evaluation.memorisation import closest_pairs
+    from sfumato.figures import neighbours
+
+    subject = _subject(args, settings, "training")
+    means = Means.alone(subject.model.experiment.data, note)
+    pairs = closest_pairs(subject, 1000 if args.count is None else args.count, means, note)
+    return Numbered(neighbours(pairs), {"closest": pairs.to_plain()})
+
+
+def _levels(args: argparse.Namespace, settings: Settings, target: Path) -> "Numbered":
+    from sfumato.experiment.evaluation.levels import losses_by_level, named_losses
+    from sfumato.figures import levels
+
+    found = losses_by_level(_subject(args, settings, "held-out"), note)
+    return Numbered(levels(found), {"metrics": {name: e.to_plain() for name, e in named_losses(found)}})
+
+
+def _subject(args: argparse.Namespace, settings: Settings, part: "Part") -> "Subject":
+    """A run as it is evaluated, with settings of the sampling laid over its own."""
+    from sfumato.experiment.evaluation.subject import subject_of
+
+    model = trained(one(args, "RUN"), args)
+    experiment = replace(model.experiment, sampling=_sampling(model, settings))
+    model = replace(model, experiment=experiment)
+    n = args.count if part == "held-out" else 2  # training examples are looked up, not measured
+    return subject_of(model, weights="ema", part=part, n=n, seed=args.seed, report=note)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Numbered:
     """A drawing with the numbers that it shows, for the JSON document."""
@@ -265,6 +299,8 @@ KINDS: dict[str, Kind] = {
     "density": Kind(plane.density, ("side",)),
     "gamma": Kind(plane.gamma),
     "ema": Kind(_ema, ("count",)),
+    "neighbours": Kind(_neighbours, ("count",), settings=True),
+    "levels": Kind(_levels, ("count",)),
 }
 OPTIONS = ("count", "columns", "compare", "at", "log_snr", "start", "side", *TOLD)
 

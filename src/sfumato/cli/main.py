@@ -56,9 +56,13 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "measure likelihoods, distances, classes and losses of a run, with errors", "evaluate", takes_settings=True
     ),
+    "compare": Command(
+        "say whether one run is better than another, how surely, or why not", "compare", takes_settings=True
+    ),
     "classifier": Command("train the classifier of noisy data that steers a run's samples", "classifier"),
     "runs": Command("list runs and what became of them", "runs"),
     "recipes": Command("list the experiments that come with sfumato", "recipes"),
+    "data": Command("look a data set over before training, or pack it into one file", "data", takes_settings=True),
     "figures": Command("draw samples, noising, sampling, schedules and losses", "figures", takes_settings=True),
     "verify": Command("check every formula against exact answers on this machine", "verify"),
     "export": Command("write the model of a run into one file", "export"),

@@ -88,6 +88,8 @@ def finished(result: "Run") -> dict[str, object]:
     loss = "" if result.held_out_loss is None else f", held-out loss {result.held_out_loss:.4f}"
     size = f"{counted(result.steps, 'step')}, {counted(result.parameters, 'parameter')}"
     say(f"{printable(result.folder)}: {size}{loss}")
+    if result.best is not None:
+        say(f"best: {result.best}; sample it as {printable(result.folder / 'best')}")
     comparison = compare_with_source(result)
     for line in comparison.lines() if comparison is not None else ():
         say(line)
@@ -100,6 +102,7 @@ def finished(result: "Run") -> dict[str, object]:
         "images_per_second": result.images_per_second,
         "seconds": result.seconds,
         "held_out_loss": result.held_out_loss,
+        **({"best": result.best.to_plain()} if result.best is not None else {}),
         **({"published": comparison.document()} if comparison is not None else {}),
     }
 

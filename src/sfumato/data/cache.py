@@ -5,13 +5,15 @@ SHA-256 of its tensors equals the one in its header; anything else is decoded ag
 be written (no home folder, a read-only or full disk) is done without. Its files may be deleted at any time.
 """
 
-import json
 import os
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from sfumato.data.packed import Packed, fingerprint_of
+from sfumato.data.packed import Packed
+from sfumato.data.packed_file import encode, read_packed
+from sfumato.errors import DataError
 
 __all__ = ["Cache", "default_folder"]
 
@@ -28,63 +30,39 @@ def default_folder() -> Path | None:
 
 
 class Cache:
-    """Packed data sets in `folder`; with None it remembers nothing."""
+    """Packed data sets in `folder`, beside what was fetched; with None, or not `remembers`, it remembers nothing."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, *, remembers: bool = True) -> None:
         self.folder = folder
+        self.remembers = remembers
 
     def read(self, key: str) -> Packed | None:
         """What was written under `key`, or None when that is nothing or damaged."""
         path = self._path(key)
-        if path is None or not path.is_file():
+        if path is None or not os.path.isfile(path):
             return None
-        from safetensors import safe_open
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})["sfumato"])
-                names = set(file.keys())
-                values = file.get_tensor("values")
-                labels = file.get_tensor("labels") if "labels" in names else None
-            packed = Packed(
-                values=values,
-                labels=labels,
-                label_values=tuple(header["label_values"]),
-                class_names=None if header["class_names"] is None else tuple(header["class_names"]),
-                fingerprint=str(header["fingerprint"]),
-                report=tuple(header["report"]),
-            )
-        except Exception:  # a damaged cache is no reason to stop: it can always be rebuilt
-            return None
-        return packed if fingerprint_of(values, labels) == packed.fingerprint else None
+        with suppress(DataError):  # a damaged cache is no reason to stop: it can always be rebuilt
+            return read_packed(path)
+        return None
 
     def write(self, key: str, packed: Packed) -> None:
         """Keep `packed` under `key`, atomically; a failure to write is not an error."""
         path = self._path(key)
         if path is None:
             return
-        from safetensors.torch import save
-
-        header = {
-            "label_values": packed.label_values,
-            "class_names": packed.class_names,
-            "fingerprint": packed.fingerprint,
-            "report": packed.report,
-        }
-        tensors = {"values": packed.values} | ({} if packed.labels is None else {"labels": packed.labels})
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, save(tensors, metadata={"sfumato": json.dumps(header)}))
+            _replace(path, encode(packed))
 
     def _path(self, key: str) -> Path | None:
-        return None if self.folder is None else self.folder / "packed" / f"{key}.safetensors"
+        return self.folder / "packed" / f"{key}.safetensors" if self.folder is not None and self.remembers else None
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            stream.writelines(pieces)
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):

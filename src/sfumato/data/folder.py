@@ -1,105 +1,84 @@
-"""A folder of pictures: finding them, decoding them on all cores, and packing them into one array.
+"""A folder of pictures: what lies in it, and when it has changed.
 
-The first folder below the root is a picture's class. Files are taken in natural order (2 before 10) of their path, so
-that the same folder gives the same data everywhere. Links are followed while they stay inside the root; links that lead
-out of it, hidden files and files without a picture's suffix are left out and counted. All files are looked at before a
-bad one is reported, so that one run names them all.
+Links are followed while they stay inside the root; those that lead out of it and those that lead to a folder above them
+are left out and counted. What is made of the files is decided in `listing`, `tables` and `pictures`.
 """
 
-import hashlib
-import json
 import os
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import ClassVar, final
 
 from sfumato.data.cache import Cache
-from sfumato.data.decoding import SUFFIXES, BadPicture, Picture, Preparation, decode, quiet
-from sfumato.data.labels import map_labels, natural
-from sfumato.data.packed import Packed, evenly, pack
+from sfumato.data.decoding import SUFFIXES
+from sfumato.data.listing import MAX_LINKED, Listing, is_hidden, listed
+from sfumato.data.packed import Packed, evenly
+from sfumato.data.pictures import Content, Pictures, settings_key
 from sfumato.data.settings import DataConfig
-from sfumato.data.wording import counted
+from sfumato.data.tables import pack_listed, require_table
+from sfumato.data.wording import READABLE, counted
 from sfumato.errors import DataError, printable
 
-__all__ = ["Listing", "load_folder", "scan"]
+__all__ = ["FolderPictures", "holds_picture", "load_folder", "scan"]
 
-PACKING_VERSION = 1  # raise it when equal files and settings give other pixels than before
-NAMED = 10  # how many bad files an error names
+FILE_SUFFIXES = (".npz", ".npy", ".tar", ".tgz", ".gz", ".zip", ".csv", ".tsv", ".jsonl", ".parquet", ".safetensors")
 
 
+@final
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """The picture files below a root, as paths relative to it in natural order, and what was left out.
+class FolderPictures(Pictures):
+    """The pictures below the root of a listing."""
 
-    ignored counts other files by suffix, outside the links that leave the root, loops the links to a folder above them.
-    folders: the folders right below the root, with or without pictures: the classes that the source names.
-    """
+    noun: ClassVar[str] = "folder"
+    found: Listing
 
-    root: Path
-    files: tuple[str, ...]
-    ignored: tuple[tuple[str, int], ...]
-    outside: int
-    loops: int
-    folders: tuple[str, ...] = ()
+    @property
+    def listing(self) -> Listing:
+        return self.found
+
+    def opened(self, names: Sequence[str]) -> Iterator[tuple[str, Content]]:
+        """The path of each picture."""
+        for name in names:
+            yield name, self.found.root / name
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a table; nothing but a regular file is read."""
+        path = self.found.root / name
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise _error(f"{printable(str(path))}: not a regular file", "a file of text", "remove it")
+            return path.read_bytes()
+        except OSError as error:
+            what = f"{printable(str(path))}: {error.strerror or error}"
+            raise _error(what, "a readable file", "mend its permissions") from None
 
 
 def scan(root: Path) -> Listing:
     """List the pictures below `root`. Raises `DataError` when there is no such folder or no picture in it."""
     if not os.path.exists(root):  # Path.exists raises for a name that is too long
-        kind = "file" if root.suffix.lower() in (".npz", ".npy") else "folder"
-        expected = "a folder of images, an .npz or an .npy file"
-        raise _error(f"{printable(str(root))}: no such {kind}", expected, "check --data.path")
-    found: list[str] = []
-    counts: Counter[str] = Counter()
-    links: Counter[str] = Counter()
-    folders: list[str] = []
-    for relative, kind in _walk(os.path.realpath(root)):
-        if kind == "folder":
-            folders += [relative] if "/" not in relative else []
-        elif kind != "file":
-            links[kind] += 1
-        elif os.path.splitext(relative)[1].lower() in SUFFIXES:
-            found.append(relative)
-        else:
-            counts[printable(os.path.splitext(relative)[1].lower() or "no suffix")] += 1
-    listing = Listing(
-        root,
-        tuple(sorted(found, key=natural)),
-        tuple(sorted(counts.items())),
-        links["outside"],
-        links["loop"],
-        tuple(sorted(folders, key=natural)),
-    )
-    if not found:
-        raise _nothing(listing)
-    return listing
+        kind = "file" if root.suffix.lower() in FILE_SUFFIXES else "folder"
+        raise _error(f"{printable(str(root))}: no such {kind}", READABLE, "check --data.path")
+    return listed(root, _walk(os.path.realpath(root)), noun=FolderPictures.noun)
 
 
 def load_folder(root: Path, config: DataConfig, cache: Cache) -> Packed:
     """Decode, prepare and pack the pictures below `root`; from `cache` when nothing has changed since."""
-    listing = scan(root)
-    files = [listing.files[i] for i in evenly(len(listing.files), config.limit)]
-    preparation = Preparation.of(config)
-    key = _key(listing.root.resolve(), files, preparation, config.bad_files)
+    pictures = FolderPictures(scan(root))
+    require_table(pictures.listing, config)
+    key = _key(pictures.listing, config)
     packed = cache.read(key)
     if packed is None:
-        packed = _pack(listing, files, preparation, config)
+        packed = pack_listed(pictures, config)
         cache.write(key, packed)
-    if packed.class_names is None:
-        return packed
-    absent = (name for name in map(printable, listing.folders) if name not in packed.class_names)
-    return replace(packed, absent_classes=tuple(absent))
+    return packed
 
 
 def _walk(root: str) -> Iterator[tuple[str, str]]:
     """Yield (relative path, "file" | "folder" | "outside" | "loop") for all that is not hidden below a real path."""
     pending: list[tuple[str, str, tuple[str, ...]]] = [(root, "", (root,))]
+    linked = 0
     while pending:
         folder, prefix, chain = pending.pop()
         try:
@@ -108,144 +87,52 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             where = printable(folder)
             raise _error(f"{where}: {error.strerror}", "a readable folder", "mend its permissions") from None
         for entry in entries:
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
+            if is_hidden(entry.name):
                 continue
             real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
             if entry.is_symlink() and os.path.exists(real) and os.path.commonpath([root, real]) != root:
                 yield prefix + entry.name, "outside"
-            elif not entry.is_dir():
+            elif not _is_folder(entry):
                 yield prefix + entry.name, "file"
             elif real in chain:
                 yield prefix + entry.name, "loop"
             else:
+                linked += entry.is_symlink()
+                if linked > MAX_LINKED:
+                    what = f"{printable(root)}: more than {counted(MAX_LINKED, 'link')} to folders"
+                    raise _error(what, "few links", "give the folder that the links lead to")
                 yield prefix + entry.name, "folder"
                 pending.append((real, f"{prefix}{entry.name}/", (*chain, real)))
 
 
-def _key(root: Path, files: list[str], preparation: Preparation, bad_files: str) -> str:
-    digest = hashlib.sha256()
-    settings = {"version": PACKING_VERSION, "root": str(root), "bad_files": bad_files, **asdict(preparation)}
-    digest.update(json.dumps(settings, sort_keys=True).encode())
-    for relative in files:
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def holds_picture(root: Path) -> bool:
+    """Whether `scan` would find a picture below a folder. Raises `DataError` for folders that cannot be read."""
+    names = (name for name, kind in _walk(os.path.realpath(root)) if kind == "file")
+    return any(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)
+
+
+def _key(listing: Listing, config: DataConfig) -> str:
+    """What `cache` knows the packed folder by: the settings, and the size and date of every file that matters."""
+    digest = settings_key(config, str(listing.root.resolve()), table=bool(listing.tables))
+    chosen = evenly(len(listing.files), None if listing.tables else config.limit)
+    digest.update("\0".join(listing.folders).encode("utf-8", "surrogateescape"))  # they name the absent classes
+    digest.update(f"\0{listing.ignored} {listing.outside} {listing.loops}".encode("utf-8", "surrogateescape"))  # noted
+    for name in [*(listing.files[i] for i in chosen), *listing.tables]:
         try:
-            status = os.stat(root / relative)
+            status = os.stat(listing.root / name)
             state = f"{status.st_size} {status.st_mtime_ns}"
         except OSError:
             state = "gone"
-        digest.update(f"\0{state} ".encode() + os.fsencode(relative))
+        digest.update(f"\0{state} ".encode() + os.fsencode(name))
     return digest.hexdigest()
-
-
-def _pack(listing: Listing, files: list[str], preparation: Preparation, config: DataConfig) -> Packed:
-    good: list[str] = []
-    pictures: list[Picture] = []
-    bad: list[str] = []
-    for relative, outcome in _decode_all(listing.root, files, preparation):
-        if isinstance(outcome, Picture):
-            good.append(relative)
-            pictures.append(outcome)
-        else:
-            bad.append(f"{printable(relative)}: {outcome}")
-    if bad and (config.bad_files == "error" or not good):
-        raise _bad_files(listing.root, bad, len(files))
-    report = (*_notes(listing, pictures), *(f"left out {line}" for line in bad))
-    values = _stack(listing.root, good, pictures)
-    if any("/" not in relative for relative in good):
-        unlabelled = "some pictures lie outside the class folders: no labels"
-        mixed = any("/" in relative for relative in good)
-        return pack(values, report=(*report, unlabelled) if mixed else report)
-    folders = np.array([printable(relative.split("/", 1)[0]) for relative in good])
-    classes = map_labels(folders, len(good), None, where=printable(str(listing.root)))
-    return pack(
-        values,
-        labels=classes.indices,
-        label_values=classes.values,
-        class_names=classes.names,
-        report=report,
-    )
-
-
-def _decode_all(root: Path, files: list[str], preparation: Preparation) -> Iterator[tuple[str, Picture | BadPicture]]:
-    """Decode in threads (Pillow's codecs release the interpreter lock), in the order of `files`."""
-
-    def attempt(relative: str) -> Picture | BadPicture:
-        try:
-            return decode(root / relative, preparation)
-        except BadPicture as reason:
-            return reason
-
-    with quiet(), ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
-        yield from zip(files, pool.map(attempt, files), strict=True)
-
-
-def _stack(root: Path, names: list[str], pictures: list[Picture]) -> torch.Tensor:
-    """One uint8 array (N, H, W, C); consumes `pictures`, so that the data are never held twice."""
-    colour = [p.pixels.shape[2] == 3 for p in pictures]
-    definite = {is_colour for is_colour, p in zip(colour, pictures, strict=True) if not p.neutral}
-    if len(definite) == 2:
-        grey = next(i for i, p in enumerate(pictures) if not colour[i] and not p.neutral)
-        raise _error(
-            f"{printable(str(root))}: {len(colour) - sum(colour)} grey and {sum(colour)} colour pictures (grey: "
-            f"{printable(names[grey])}; colour: {printable(names[colour.index(True)])})",
-            "only grey or only colour pictures, or data.channels",
-            "--data.channels 3 (or 1)",
-        )
-    sizes = Counter(p.pixels.shape[:2] for p in pictures)
-    if len(sizes) > 1:
-        some = ", ".join(f"{n} of {w}x{h}" for (h, w), n in sizes.most_common(3)) + ", ..." * (len(sizes) > 3)
-        raise _error(
-            f"{printable(str(root))}: the pictures have {len(sizes)} different sizes ({some})",
-            "pictures of one size, or data.size to crop and resize them to",
-            "--data.size 64",
-        )
-    stacked: NDArray[np.uint8] = np.empty(
-        (len(pictures), *pictures[0].pixels.shape[:2], 3 if True in definite or any(colour) else 1), np.uint8
-    )
-    for i in reversed(range(len(pictures))):
-        stacked[i] = pictures.pop().pixels
-    return torch.from_numpy(stacked)
-
-
-def _notes(listing: Listing, pictures: list[Picture]) -> Iterator[str]:
-    upscaled = sum(p.upscaled for p in pictures)
-    animated = sum(p.frames > 1 for p in pictures)
-    narrow = sum(p.kept < 0.5 for p in pictures)
-    if upscaled:
-        yield f"{upscaled} of {counted(len(pictures), 'picture')} smaller than the target, enlarged"
-    if animated:
-        yield f"the first frame was taken of {counted(animated, 'file')} with several"
-    if narrow:
-        yield f"the centre crop kept less than half of {counted(narrow, 'picture')}"
-    if listing.outside:
-        yield f"ignored {counted(listing.outside, 'link')} that lead out of the folder"
-    if listing.loops:
-        yield f"ignored {counted(listing.loops, 'link')} to a folder above"
-    if listing.ignored:
-        yield "ignored files that are not pictures: " + ", ".join(f"{n} {suffix}" for suffix, n in listing.ignored)
 
 
 def _error(what: str, expected: str, fix: str) -> DataError:
     return DataError(what, expected=expected, fix=fix)
-
-
-def _nothing(listing: Listing) -> DataError:
-    where = printable(str(listing.root))
-    allowed = "pictures ending in " + " ".join(sorted(SUFFIXES))
-    if listing.outside:
-        fix = "copy the files, or give the folder that they lie in"
-        return _error(
-            f"{where}: no picture, only {counted(listing.outside, 'link')} that lead out of the folder", allowed, fix
-        )
-    if not listing.ignored:
-        return _error(f"{where}: the folder is empty", allowed, "check --data.path")
-    seen = ", ".join(f"{n} {suffix}" for suffix, n in listing.ignored)
-    return _error(f"{where}: no picture among its files ({seen})", allowed, "convert the files, or check --data.path")
-
-
-def _bad_files(root: Path, bad: list[str], count: int) -> DataError:
-    named = "; ".join(bad[:NAMED]) + (f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
-    what = f"{printable(str(root))}: {len(bad)} of {counted(count, 'picture')} cannot be used: {named}"
-    fix = "repair or remove them, or leave them out with --data.bad_files skip"
-    if len(bad) == count:
-        fix = "check --data.path: not one picture can be used"
-    return _error(what, "pictures that can be decoded (JPEG, PNG, WEBP, BMP, GIF, TIFF)", fix)

@@ -33,16 +33,25 @@ class Classes:
 
 
 def natural(text: str) -> tuple[list[tuple[int, str]], str]:
-    """Sort key: runs of digits compare as numbers, everything else as text; the plain text breaks ties."""
+    """Sort key: runs of digits of any length compare as numbers, the rest as text; the plain text breaks ties."""
     parts = re.split(r"([0-9]+)", text)
-    return [(int(p), "") if i % 2 else (-1, p) for i, p in enumerate(parts)], text
+    digits = [p.lstrip("0") for p in parts]
+    return [(len(d), d) if i % 2 else (-1, p) for i, (p, d) in enumerate(zip(parts, digits, strict=True))], text
 
 
-def map_labels(raw: NDArray[np.generic], count: int, class_names: tuple[str, ...] | None, *, where: str) -> Classes:
+def map_labels(
+    raw: NDArray[np.generic],
+    count: int,
+    class_names: tuple[str, ...] | None,
+    *,
+    where: str,
+    whole: NDArray[np.generic] | None = None,
+) -> Classes:
     """Number the classes that occur in `raw`, (N,) integers or strings, from 0.
 
     With `class_names`, label k is called class_names[k]; when the labels are 1-based, that is, when none is below 1 and
-    the largest equals the number of names, it is called class_names[k - 1]. Raises `DataError` naming `where`, the
+    the largest equals the number of names, it is called class_names[k - 1]. `whole` are all labels of the source where
+    `raw` is a part of them, which alone need not show that they are 1-based. Raises `DataError` naming `where`, the
     position and the value of a label that is missing, fractional, negative or beyond the names.
     """
     if raw.shape != (count,):
@@ -52,15 +61,17 @@ def map_labels(raw: NDArray[np.generic], count: int, class_names: tuple[str, ...
             fix="store the labels in the order of the examples, or leave them out",
         )
     if raw.dtype.kind in "US":
-        texts = raw.astype(str)
+        texts = np.array([t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in raw.tolist()])
         found, indices = np.unique(texts, return_inverse=True)
         words = sorted((str(v) for v in found), key=natural)
-        place = np.array([words.index(str(v)) for v in found], np.int64)
+        rank = {word: k for k, word in enumerate(words)}
+        place = np.array([rank[str(v)] for v in found], np.int64)
         return Classes(torch.from_numpy(place[indices]), tuple(words), tuple(words))
     numbers = _whole_numbers(raw, where)
     found, indices = np.unique(numbers, return_inverse=True)
     values = tuple(int(v) for v in found)
-    names = None if class_names is None else _names(numbers, values, class_names, where)
+    everything = numbers if whole is None else _whole_numbers(whole, where)
+    names = None if class_names is None else _names(numbers, values, class_names, where, everything)
     absent = [] if class_names is None or names is None else [name for name in class_names if name not in names]
     return Classes(torch.from_numpy(indices.astype(np.int64)), values, names, tuple(absent))
 
@@ -81,9 +92,13 @@ def _whole_numbers(raw: NDArray[np.generic], where: str) -> NDArray[np.int64]:
 
 
 def _names(
-    numbers: NDArray[np.int64], values: tuple[int, ...], class_names: tuple[str, ...], where: str
+    numbers: NDArray[np.int64],
+    values: tuple[int, ...],
+    class_names: tuple[str, ...],
+    where: str,
+    whole: NDArray[np.int64],
 ) -> tuple[str, ...]:
-    one_based = min(values) >= 1 and max(values) == len(class_names)
+    one_based = whole.min() >= 1 and whole.max() == len(class_names)
     first = 1 if one_based else 0
     bad = (numbers < first) | (numbers >= first + len(class_names))
     if bad.any():

@@ -19,7 +19,7 @@ from sfumato.data.packed import Packed, Split
 from sfumato.data.settings import NORMALIZATIONS, DataConfig
 from sfumato.errors import ConfigError, DataError
 
-__all__ = ["Normalization", "data_std", "measure"]
+__all__ = ["Normalization", "data_std", "level_shares", "measure"]
 
 CHUNK_VALUES = 1 << 22  # values per piece of a pass over the data
 
@@ -172,7 +172,7 @@ def _statistics(packed: Packed, indices: Tensor, channels: int) -> tuple[list[fl
     """Mean and standard deviation of each channel over the chosen examples, in float64."""
     if packed.is_image:
         levels = torch.arange(256, dtype=torch.float64)
-        share = _histogram(packed, indices, None)
+        share = level_shares(packed, indices, None)
         mean = share @ levels
         variance = (share * (levels - mean[:, None]) ** 2).sum(dim=1)
     else:
@@ -183,7 +183,7 @@ def _statistics(packed: Packed, indices: Tensor, channels: int) -> tuple[list[fl
     return mean.tolist(), torch.where(constant, torch.ones_like(spread), spread).tolist()
 
 
-def _histogram(packed: Packed, indices: Tensor, padding: Normalization | None) -> Tensor:
+def level_shares(packed: Packed, indices: Tensor, padding: Normalization | None) -> Tensor:
     """Share of each of the 256 levels in each channel, float64 (C, 256), over the chosen pictures, padded or not."""
     channels = int(packed.values.shape[3])
     counts = torch.zeros(channels, 256, dtype=torch.int64)
@@ -206,7 +206,7 @@ def data_std(packed: Packed, normalization: Normalization, indices: Tensor) -> f
     Raises `DataError` when every value is the same: there is nothing to learn.
     """
     if packed.is_image:
-        share = _histogram(packed, indices, normalization) / len(normalization.mean)
+        share = level_shares(packed, indices, normalization) / len(normalization.mean)
         levels = torch.arange(256, dtype=torch.float64).expand_as(share)
         centre, scale = torch.tensor([normalization.mean, normalization.scale], dtype=torch.float64)[:, :, None]
         x = (levels - centre) / scale

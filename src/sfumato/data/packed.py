@@ -22,6 +22,7 @@ __all__ = [
     "check_pad",
     "describe",
     "evenly",
+    "evenly_from",
     "fingerprint_of",
     "pack",
     "shared_examples",
@@ -43,6 +44,7 @@ class Packed:
     conditions: float32 (N, V), V real numbers that belong to each example, as the source has them; or None.
     condition_names: what the source calls them, V names; or None.
     absent_classes: classes that the source names and has no example of.
+    names: what the source calls each example, such as the path of its file; empty where it has no names for them.
     """
 
     values: Tensor
@@ -56,6 +58,7 @@ class Packed:
     conditions: Tensor | None = None
     condition_names: tuple[str, ...] | None = None
     absent_classes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -126,6 +129,11 @@ def evenly(count: int, limit: int | None) -> list[int]:
     return list(range(count)) if limit is None or limit >= count else [i * count // limit for i in range(limit)]
 
 
+def evenly_from(indices: Tensor, most: int) -> Tensor:
+    """At most `most` of the indices, evenly spaced over them."""
+    return indices if most >= len(indices) else indices[torch.tensor(evenly(len(indices), most))]
+
+
 def pack(
     values: Tensor,
     *,
@@ -138,6 +146,7 @@ def pack(
     conditions: Tensor | None = None,
     condition_names: Sequence[str] | None = None,
     absent_classes: Sequence[str] = (),
+    names: Sequence[str] = (),
 ) -> Packed:
     """A `Packed` of checked tensors with its fingerprint. Raises `DataError` on an empty set, `ConfigError` on a
     padding that does not fit."""
@@ -150,6 +159,7 @@ def pack(
     assert values.dtype in (torch.uint8, torch.float32)
     assert labels is None or (labels.dtype == torch.int64 and labels.shape == values.shape[:1])
     assert conditions is None or (conditions.dtype == torch.float32 and len(conditions) == len(values))
+    assert len(names) in (0, len(values))
     check_pad(values, pad)
     return Packed(
         values,
@@ -163,6 +173,7 @@ def pack(
         conditions=conditions,
         condition_names=None if condition_names is None else tuple(condition_names),
         absent_classes=tuple(absent_classes),
+        names=tuple(names),
     )
 
 

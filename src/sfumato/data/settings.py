@@ -11,11 +11,12 @@ from difflib import get_close_matches
 
 from sfumato.errors import ConfigError
 
-__all__ = ["EMBEDDED_SOURCES", "NORMALIZATIONS", "POINT_SOURCES", "SOURCES", "DataConfig"]
+__all__ = ["EMBEDDED_SOURCES", "NORMALIZATIONS", "POINT_SOURCES", "SET_SOURCES", "SOURCES", "DataConfig"]
 
 EMBEDDED_SOURCES = ("digits", "sprites")
 POINT_SOURCES = ("swiss-roll", "moons", "circles", "checkerboard", "mixture", "pinwheel")
-SOURCES = (*EMBEDDED_SOURCES, *POINT_SOURCES, "folder")
+SET_SOURCES = ("mnist", "fashion-mnist", "cifar10", "cifar100", "oxford-flowers", "oxford-pets", "celeba")
+SOURCES = (*EMBEDDED_SOURCES, *POINT_SOURCES, *SET_SOURCES, "folder")
 NORMALIZATIONS = ("range", "standardize", "none")
 
 # Pillow itself refuses twice its own limit of 89,478,485 pixels; a larger cap of ours would promise what it forbids.
@@ -26,8 +27,10 @@ LARGEST_MAX_PIXELS = 178_956_970
 class DataConfig:
     """What to learn from, and how it is prepared. Every field is validated; errors are `ConfigError`.
 
-    source: an embedded set (`digits`, `sprites`), a generated 2-D set, or `folder`: whatever lies at `path`.
-    path: a folder of images, an `.npz` or an `.npy` file; when given it replaces an embedded or generated source.
+    source: an embedded set (`digits`, `sprites`), a generated 2-D set, a set known by name (`mnist` …) whose published
+        files lie at `path` or in the cache folder, or `folder`: whatever lies at `path`.
+    path: a folder or an archive (`.tar`, `.tgz`, `.zip`, …) of images, an `.npz` or `.npy` file, a `.csv` or `.jsonl`
+        table of numbers, a `.parquet` file, or `hf:owner/name[:split]`; it replaces any other source.
     size: height (and width) of the examples in pixels: centre crop to that aspect, then an antialiased triangle
         filter. null keeps the pictures as they are; they must then agree in size.
     channels: 1 (grey) or 3 (colour). null keeps what the pictures have; a mixture is then an error.
@@ -36,9 +39,10 @@ class DataConfig:
         coordinate, `none` leaves points as they are (for images: values 0..255, rarely wanted).
     flip: mirror each training picture left to right with probability 1/2.
     pad: height and width that pictures are padded to by repeating their border; samples are cropped back.
-    held_out: share of the examples kept out of training. A file with `x_test` holds out exactly that part instead
-        (0 still turns it off); `x_test` is never trained on.
-    limit: use at most this many examples (and at most as many of a file's own test part), evenly spaced over the
+    held_out: share of the examples kept out of training. A source with a test part of its own (`x_test`) holds out
+        exactly that part instead (0 still turns it off), and never trains on it.
+    test_part: false pools that part with the rest, so that `held_out` is drawn from all.
+    limit: use at most this many examples (and at most as many of a source's own test part), evenly spaced over the
         ordered whole, so that all classes are met.
     count: number of points of a generated 2-D set.
     noise: standard deviation of a generated 2-D set's noise, in its own formula. null takes the set's default.
@@ -48,7 +52,11 @@ class DataConfig:
     bad_files: `error` lists unreadable files and stops, `skip` leaves them out and records them.
     min_size: pictures whose shorter side is below this many pixels count as bad files.
     max_pixels: pictures whose header announces more pixels are refused before they are decoded.
-    cache: folder for decoded image folders; null: `$XDG_CACHE_HOME/sfumato` or `~/.cache/sfumato`; `off`: none.
+    cache: folder for decoded pictures and for what was downloaded; null: `$XDG_CACHE_HOME/sfumato` or
+        `~/.cache/sfumato`; `off`: none.
+    download: open a connection for data that are named and not on this machine. Nothing else ever does.
+    label: the column of a table that is the class. null takes `label` or `class` where there is one.
+    columns: the columns of a table that hold real values. null takes all columns of numbers, `[]` none.
     """
 
     source: str = "folder"
@@ -59,6 +67,7 @@ class DataConfig:
     flip: bool = False
     pad: int | tuple[int, int] | None = None
     held_out: float = 0.1
+    test_part: bool = True
     limit: int | None = None
     count: int = 10_000
     noise: float | None = None
@@ -68,6 +77,9 @@ class DataConfig:
     min_size: int | None = None
     max_pixels: int = 50_000_000
     cache: str | None = None
+    download: bool = False
+    label: str | None = None
+    columns: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _one_of("source", self.source, SOURCES)
@@ -76,6 +88,9 @@ class DataConfig:
         _text_or_none("path", self.path)
         _text_or_none("cache", self.cache)
         _flag("flip", self.flip)
+        _flag("test_part", self.test_part)
+        _flag("download", self.download)
+        _columns(self.label, self.columns)
         _extent("size", self.size)
         _extent("pad", self.pad)
         if self.channels not in (None, 1, 3):
@@ -183,3 +198,14 @@ def _colour(value: object) -> None:
         rgb = ()
     if len(rgb) != 3:
         raise _refuse("background", value, "a colour name or #rrggbb, without alpha", "--data.background white")
+
+
+def _columns(label: object, columns: object) -> None:
+    if label is not None and (not isinstance(label, str) or not label.strip()):
+        raise _refuse("label", label, "the name of a column, or null", "--data.label class")
+    if columns is None:
+        return
+    names = columns if isinstance(columns, tuple) else (None,)
+    if len(set(names)) < len(names) or not all(isinstance(name, str) and name.strip() for name in names):
+        expected = "names of different columns, [] for none, or null"
+        raise _refuse("columns", columns, expected, "--data.columns age,angle")

@@ -66,10 +66,14 @@ def prepare_data(experiment: Experiment) -> PreparedData:
 
 
 def resolved(experiment: Experiment, *, shape: tuple[int, ...], is_image: bool) -> Experiment:
-    """The experiment without `auto` in its training, and with every size of its network decided for this shape."""
+    """The experiment without `auto` in its training, and with every size of its network decided for this shape.
+
+    It never fetches data again by itself: a run that is evaluated later opens no connection that nobody asked for.
+    """
     compilable = not differentiates_input(experiment.objective)
     return replace(
         experiment,
+        data=replace(experiment.data, download=False),
         network=experiment.network.fitted(shape),
         training=resolve(experiment.training, is_image=is_image, compilable=compilable),
     )

@@ -20,10 +20,13 @@ FREE = (
     "training.device",
     "training.threads",
     "training.keep_checkpoints",
+    "training.keep_best",
     "training.power_ema_disk",
     "training.on_disk_full",
+    "training.copies_every",
+    "evaluation.copies_count",
 )
-FREE_DATA = ("data.path", "data.cache")
+FREE_DATA = ("data.path", "data.cache", "data.download")
 # … and what it may never change, because the weights mean nothing without it.
 FIXED = (
     "name",
@@ -40,6 +43,7 @@ FIXED = (
     "data.pad",
     "data.normalize",
     "data.held_out",
+    "data.test_part",
 )
 
 

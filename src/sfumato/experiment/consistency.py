@@ -30,6 +30,7 @@ def misfits(e: "Experiment") -> Iterator[UsageError]:
     yield from _target_misfits(e)
     yield from objective_misfits(e)
     yield from _sampling_misfits(e)
+    yield from _watch_misfits(e)
 
 
 def _network_misfits(e: "Experiment") -> Iterator[UsageError]:
@@ -131,6 +132,25 @@ def _sampling_misfits(e: "Experiment") -> Iterator[ConfigError]:
             fix=f"set sampling.steps: {min(50, steps)}",
         )
     yield from _guidance_misfits(e)
+
+
+def _watch_misfits(e: "Experiment") -> Iterator[ConfigError]:
+    """A look for copies needs held-out examples to compare with, and samples that are not made after an example."""
+    if not e.training.copies_every:
+        return
+    every = f"training.copies_every is {e.training.copies_every}"
+    if e.data.held_out == 0:
+        yield ConfigError(
+            f"{every} and data.held_out is 0: there is nothing to compare likenesses with",
+            expected="training.copies_every with data.held_out above 0",
+            fix="set data.held_out: 0.1, or training.copies_every: 0",
+        )
+    if e.condition.image is not None:
+        yield ConfigError(
+            f"{every} and condition.image is {type(e.condition.image).__name__}: samples are to be like the examples",
+            expected="training.copies_every: 0 with condition.image",
+            fix="set training.copies_every: 0",
+        )
 
 
 def _guidance_misfits(e: "Experiment") -> Iterator[ConfigError]:

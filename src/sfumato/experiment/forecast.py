@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sfumato.condition import NO_CONDITION, ConditionShape
 from sfumato.core import batch_noise
-from sfumato.data import Normalization, Split, declared_shape, pack
+from sfumato.data import Normalization, Split, declared_classes, declared_shape, pack
 from sfumato.data.wording import counted
 from sfumato.errors import ConfigError
 from sfumato.experiment.build import DataRecord, PreparedData, prepare_data, resolved
@@ -153,8 +153,8 @@ def stand_in(experiment: Experiment) -> PreparedData:
     Raises ConfigError where neither settings nor data tell the shape, or the number of classes to be told.
     """
     told, shape = experiment.condition, declared_shape(experiment.data)
-    uncounted = told.labels and told.classes is None
-    if shape is None or uncounted:
+    classes = declared_classes(experiment.data) if told.labels and told.classes is None else told.classes
+    if shape is None or (told.labels and classes is None):
         require_readable(experiment, shape)
         return like_data(experiment, prepare_data(experiment).record)
     if told.image is not None:
@@ -165,7 +165,7 @@ def stand_in(experiment: Experiment) -> PreparedData:
         normalization = Normalization("range", ones, ones, size=(shape[1], shape[2]), pad=None)
     else:
         normalization = Normalization("none", (0.0,) * shape[0], (1.0,) * shape[0])
-    labels = tuple(range(told.classes or 0))
+    labels = tuple(range(classes or 0))
     facts = ValueFacts((0.0,), (1.0,), (-1.0,), (1.0,)) if told.values else None
     std = STANDARD[experiment.data.normalize]
     record = DataRecord(shape, is_image, std, normalization, None, labels, "", 0, 0, (), conditions=facts)

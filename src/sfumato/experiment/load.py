@@ -18,13 +18,14 @@ from sfumato.errors import CheckpointError, ConfigError, SfumatoError, UsageErro
 from sfumato.experiment.build import DataRecord, build_denoiser
 from sfumato.experiment.config import Experiment, load_experiment
 from sfumato.experiment.differing import differing, misread
-from sfumato.experiment.kinds import nearest
 from sfumato.experiment.model import Model
+from sfumato.experiment.places import best_of, checkpoint_at, find_run
 from sfumato.experiment.schema import read
 from sfumato.experiment.session import weights_digest
 from sfumato.experiment.stored import SAMPLED, require_state
 from sfumato.experiment.tree import tree_of
 from sfumato.experiment.yaml_file import parse_yaml, read_yaml
+from sfumato.training.best import BEST
 from sfumato.training.checkpoint import CheckpointStore, Report, averaged_weights
 from sfumato.training.ema import bare_state
 from sfumato.training.engine import choose_device
@@ -35,20 +36,6 @@ __all__ = ["export", "find_run", "load", "read_run_config", "stored_settings"]
 
 FORMAT = "sfumato-model-1"
 OTHER_FORMATS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".onnx", ".safetensor", ".npz")  # endings out of habit
-
-
-def find_run(run: str | Path, runs: Path = Path("runs")) -> Path:
-    """The run folder meant: a path, or a name under `runs`. Raises CheckpointError naming the nearest run."""
-    for folder in (Path(run), runs / run):
-        if (folder / "config.yaml").is_file():
-            return folder
-    known = sorted(path.parent.name for path in runs.glob("*/config.yaml")) if runs.is_dir() else []
-    near = nearest(Path(run).name, known)
-    raise CheckpointError(
-        f"there is no run {str(run)!r}: neither {Path(run)} nor {runs / run} holds a config.yaml",
-        expected=f"a run folder, a name under {runs} ({', '.join(known[:5]) or 'empty'}) or an exported file",
-        fix=f"did you mean {near}?" if near else "`sfumato runs` lists what there is; `sfumato train digits` makes one",
-    )
 
 
 def read_run_config(folder: Path, report: Report = silent) -> Experiment:
@@ -88,7 +75,7 @@ def warn(text: str) -> None:
 
 
 def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report: Report = warn) -> Model:
-    """The trained model of a run (a folder, a name, a `Run`), of one of its checkpoints or of an exported file.
+    """The trained model of a run (a folder, a name, a `Run`), of a checkpoint (RUN/best) or of an exported file.
 
     `report` hears of damaged checkpoints that were passed over for an older one, and later of damaged averages. Raises
     CheckpointError for files that are damaged or do not fit together.
@@ -107,6 +94,8 @@ def load(run: object, *, runs: str | Path = "runs", device: str = "auto", report
     then = snapshot.state.get("experiment")
     experiment = with_dropout_of(then, experiment, report)
     model = assemble(experiment, record, weights, device=device, steps_trained=snapshot.step, trained_with=then)
+    if chosen is not None and place.name == BEST:
+        report(f"{best_of(folder)} on the same held-out part: measured on that part again, it flatters")
     changed = misread(experiment, then)
     if changed:
         raise CheckpointError(
@@ -129,26 +118,6 @@ def with_dropout_of(then: object, experiment: Experiment, report: Report) -> Exp
         return experiment
     report(f"condition.dropout is {now.dropout:g} and was {share:g} in training, which counts")
     return replace(experiment, condition=replace(now, dropout=share))
-
-
-def checkpoint_at(place: Path, runs: Path) -> Path | None:
-    """The folder of one checkpoint, RUN/checkpoints/step-00001000, where that is what was named.
-
-    Raises CheckpointError where a run that is there has no such checkpoint.
-    """
-    for path in (place, runs / place):
-        if path.parent.name != "checkpoints" or not path.name.startswith("step-"):
-            continue
-        if path.is_dir():
-            return path
-        if path.parent.is_dir():
-            there = sorted(step.name for step in path.parent.glob("step-*"))
-            raise CheckpointError(
-                f"there is no checkpoint {path}",
-                expected=f"one of those that {path.parent} holds: {', '.join(there[-8:]) or 'none'}",
-                fix=f"name {path.parent / there[0]}" if there else f"name the run: {path.parent.parent}",
-            )
-    return None
 
 
 def load_file(path: Path, *, device: str) -> Model:

@@ -62,7 +62,17 @@ def read_at(
     `whole`. Raises DataError.
     """
     plain = replace(
-        data, source="folder", path=str(path), size=None, channels=None, pad=None, limit=None, flip=False, cache="off"
+        data,
+        source="folder",
+        path=str(path),
+        size=None,
+        channels=None,
+        pad=None,
+        limit=None,
+        flip=False,
+        cache="off",
+        label=None,
+        columns=None,
     )
     with suppress(DataError):  # pictures of many sizes, grey and colour: prepared below
         found = _load(path, plain)

@@ -19,7 +19,7 @@ from sfumato.experiment.tree import Plain, untyped
 from sfumato.experiment.yaml_file import read_yaml
 from sfumato.training.lock import LOCK, Holder
 
-__all__ = ["RunRecord", "list_runs", "matching", "read_run", "sorted_by"]
+__all__ = ["RunRecord", "list_runs", "matching", "newest_checkpoint", "read_run", "sorted_by"]
 
 _STEP = re.compile(r"step-([0-9]{8,12})")
 
@@ -84,7 +84,7 @@ def read_run(folder: Path) -> RunRecord:
         settings = flatten(untyped(read_yaml(folder / "config.yaml")))
         figures = _last_figures(folder / "metrics.jsonl")
         environment = _environment(folder / "environment.json")
-        saved = _newest_checkpoint(folder / "checkpoints")
+        saved = newest_checkpoint(folder / "checkpoints")
     except (SfumatoError, OSError) as error:
         what = error.what if isinstance(error, SfumatoError) else str(error)
         return RunRecord(folder.name, folder, "broken", note=what)
@@ -147,7 +147,7 @@ def _environment(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _newest_checkpoint(folder: Path) -> int | None:
+def newest_checkpoint(folder: Path) -> int | None:
     """The step of the newest checkpoint that was completed (its manifest is written last)."""
     if not folder.is_dir():
         return None

@@ -28,6 +28,7 @@ from sfumato.experiment.reporting import Silent
 from sfumato.experiment.schema import to_plain
 from sfumato.experiment.session import Session
 from sfumato.experiment.stored import RESUMED, require_state
+from sfumato.training.best import Best
 from sfumato.training.checkpoint import CheckpointStore, Snapshot
 from sfumato.training.ema import bare_state
 from sfumato.training.engine import launch_line, launched_processes, threads
@@ -44,7 +45,10 @@ __all__ = ["Run", "resume", "train"]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished stretch of training; `seconds` and `images_per_second` are its own, 0 when nothing was left to do."""
+    """A finished stretch of training; `seconds` and `images_per_second` are its own, 0 when nothing was left to do.
+
+    `best` says which checkpoint is the best, where one is kept.
+    """
 
     folder: Path
     experiment: Experiment
@@ -55,6 +59,7 @@ class Run:
     held_out_loss: float | None
     held_out_std_error: float | None
     is_image: bool
+    best: Best | None = None
 
 
 def train(
@@ -172,6 +177,7 @@ def run_session(session: Session, snapshot: Snapshot | None) -> Run:
         held_out_loss=latest(session.folder, "held_out_loss"),
         held_out_std_error=latest(session.folder, "held_out_std_error"),
         is_image=session.data.record.is_image,
+        best=trainer.best,
     )
 
 

@@ -23,7 +23,7 @@ class ConditionConfig:
     """What the network is told besides x_t and the time; nothing by default.
 
     labels: the class of each example, which the data must have.
-    values: the real numbers that belong to each example (`conditions` in an array file).
+    values: the real numbers that belong to each example (`conditions` in an array file, columns of a table).
     image: a picture made of each example, joined to x_t: what the network learns to undo; null for none.
     dropout: share of training examples whose class and values are left out, which guidance needs.
     classes: how many classes there are, for a forecast without the data; the data are checked against it.
@@ -161,15 +161,18 @@ def _require_guidance_fits(s: "SamplingConfig") -> None:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationConfig:
-    """How the held-out loss is measured: always the same examples, noise and noise levels.
+    """How training is measured as it goes: always the same examples, noise and noise levels.
 
     count: at most this many held-out examples.
     noise_levels: how many fixed noise levels, evenly spread over the times of training.
+    copies_count: samples that are looked at for copies of training examples (training.copies_every).
     """
 
     count: int = 512
     noise_levels: int = 8
+    copies_count: int = 64
 
     def __post_init__(self) -> None:
         _within("evaluation.count", self.count, 1, 10**9, 512)
         _within("evaluation.noise_levels", self.noise_levels, 1, 1000, 8)
+        _within("evaluation.copies_count", self.copies_count, 2, 1_000_000, 64)

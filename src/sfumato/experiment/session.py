@@ -15,15 +15,19 @@ import torch
 
 from sfumato.condition import Condition
 from sfumato.core import Denoiser
-from sfumato.data import Batches, Packed
+from sfumato.data import Batches, Packed, evenly_from
 from sfumato.errors import NumericsError, SfumatoError, UsageError
+from sfumato.experiment.best import keep_rule, measuring_hook
 from sfumato.experiment.build import PreparedData, build_denoiser
 from sfumato.experiment.config import Experiment, experiment_yaml
+from sfumato.experiment.copies import CopyWatch
 from sfumato.experiment.drawing import draw
 from sfumato.experiment.environment import environment
 from sfumato.experiment.guiding import Requests, plainly
+from sfumato.experiment.likeness import alternately, unshared
 from sfumato.experiment.preview import preview_condition, save_preview
 from sfumato.experiment.schema import to_plain
+from sfumato.metrics.memorisation import equal_parts
 from sfumato.training.average_store import AverageStore
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.conditioner import Conditioner
@@ -44,6 +48,7 @@ class Session:
     def __init__(self, experiment: Experiment, data: PreparedData, *, folder: Path, reporter: Reporter) -> None:
         self.experiment, self.data, self.folder, self.reporter = experiment, data, folder, reporter
         settings = experiment.training
+        self.keep = keep_rule(experiment, data)
         self.engine: Engine = start_engine(settings)
         self._require_agreement()
         told = experiment.condition
@@ -88,6 +93,7 @@ class Session:
             reporter=self.reporter,
             state=self.state(),
             resume_command=resume_command,
+            keep=self.keep,
         )
 
     def averages(self) -> AverageStore:
@@ -104,8 +110,14 @@ class Session:
         if len(self.data.parts.held_out):
             scorer = held_out_scorer(self.experiment, self.data, self.batches)
             hooks.append(Hook(settings.evaluate_every, lambda done: self._evaluate(scorer), "held-out loss"))
+        best = measuring_hook(self.experiment, self.data, self._with_averages, self.reporter.note)
+        if best is not None:
+            hooks.append(best)
         if self.denoiser.clock is not None:
             hooks.append(Hook(settings.evaluate_every, self._knots, "schedule"))
+        if settings.copies_every:
+            watch = self._watch()
+            hooks.append(Hook(settings.copies_every, lambda done: watch(self._with_averages(), done), "copies"))
         hooks.append(Hook(settings.preview_every, self._preview, "preview"))
         return hooks
 
@@ -155,6 +167,17 @@ class Session:
         batch = self.batches.take(examples[torch.arange(count) * len(examples) // count])
         return preview_condition(self.conditioner.plain(batch, "preview degradation"), self.data.record.num_classes)
 
+    def _watch(self) -> CopyWatch:
+        """What looks for copies. Raises DataError where too few examples are held out that are not trained on."""
+        parts, count = self.data.parts, self.experiment.evaluation.copies_count
+        held_out = unshared(self.data.packed, parts)
+        equal_parts(len(parts.train), len(held_out))
+        cond, like = None, torch.empty(0, device=self.engine.device)
+        if self.experiment.condition:
+            batch = self.batches.take(alternately(parts, count))
+            cond = self.conditioner.plain(batch, "copies")
+        return CopyWatch(self.experiment, self.data, held_out, cond, like, self.reporter)
+
     def state(self) -> dict[str, Any]:
         """What every checkpoint says of the run besides its tensors and counters: plain JSON data."""
         settings = self.experiment.training
@@ -195,8 +218,8 @@ def batches_of(experiment: Experiment, data: PreparedData, device: torch.device)
 
 
 def held_out_scorer(experiment: Experiment, data: PreparedData, batches: Batches) -> HeldOut:
-    """What measures the held-out loss, on the first `evaluation.count` examples held out."""
-    batch = batches.take(data.parts.held_out[: experiment.evaluation.count])
+    """What measures the held-out loss, on `evaluation.count` examples evenly taken of those held out."""
+    batch = batches.take(evenly_from(data.parts.held_out, experiment.evaluation.count))
     cond = conditioner_of(experiment).plain(batch, "held-out degradation")
     return HeldOut(batch.x0, experiment.objective, experiment.evaluation.noise_levels, experiment.seed, cond=cond)
 

@@ -1,5 +1,6 @@
 """Figures: arrays and objects become matplotlib figures, sheets of pictures and animations; `save` writes them."""
 
+from sfumato.figures.contact import contact_sheet
 from sfumato.figures.curves import schedules
 from sfumato.figures.density import Densities, densities
 from sfumato.figures.edits import Column, edit_sheet
@@ -10,6 +11,8 @@ from sfumato.figures.gamma import gamma
 from sfumato.figures.heatmap import embedding
 from sfumato.figures.history import losses
 from sfumato.figures.langevin import LangevinWalk, langevin_animation, langevin_paths, usual_starts
+from sfumato.figures.levels import levels
+from sfumato.figures.neighbours import neighbours
 from sfumato.figures.noising import forward
 from sfumato.figures.reversing import Animation, animation, reverse
 from sfumato.figures.sheets import grid
@@ -24,6 +27,7 @@ __all__ = [
     "ScoreField",
     "animation",
     "check_target",
+    "contact_sheet",
     "densities",
     "edit_sheet",
     "ema",
@@ -34,7 +38,9 @@ __all__ = [
     "is_moving",
     "langevin_animation",
     "langevin_paths",
+    "levels",
     "losses",
+    "neighbours",
     "reverse",
     "save",
     "schedules",

@@ -5,9 +5,10 @@
 
 A checkpoint is a folder. It is written under a temporary name, file after file, each made durable; the manifest (size
 and SHA-256 of every other file) comes last; then the folder's names are made durable, the folder is renamed to its
-step, and the rename is made durable. Only then is the checkpoint acknowledged, and only then may older ones go: each is
-first renamed out of sight (durably), then removed. So at every instant, and after every power loss, each visible
-`step-*` folder is either whole or recognisably broken, and the newest acknowledged one is whole.
+step, and the rename is made durable. Only then is the checkpoint acknowledged, and only then may older ones go, all but
+the best where one is kept: each is first renamed out of sight (durably), then removed. So at every instant, and after
+every power loss, each visible `step-*` folder is either whole or recognisably broken, and the newest acknowledged one
+is whole.
 
 Nothing outside the folder says that it is complete, so it may be copied or renamed. Bytes depend on the snapshot alone.
 Order is by step, never by clock. What is broken is moved aside as `*.corrupt`, never deleted.
@@ -91,13 +92,13 @@ class CheckpointStore:
         tensors = sum(encoded_size(part) for part in _tensor_files(snapshot).values())
         return tensors + len(_state_json(snapshot))
 
-    def require_free_space(self, snapshot: Snapshot) -> None:
-        """Refuse with `ResourceError` when three checkpoints like this one do not fit. Makes the run folder."""
+    def require_free_space(self, snapshot: Snapshot, *, times: float = 3) -> None:
+        """Refuse with `ResourceError` when `times` checkpoints like this one do not fit. Makes the run folder."""
         make_folders(self.run_folder, self.storage)
-        require_free_space(self.run_folder, self.required_bytes(snapshot), self.storage)
+        require_free_space(self.run_folder, self.required_bytes(snapshot), self.storage, times=times)
 
-    def save(self, snapshot: Snapshot) -> Path:
-        """Write a checkpoint durably, then drop all but the newest `keep`. Returns its folder.
+    def save(self, snapshot: Snapshot, *, best: int | None = None) -> Path:
+        """Write a checkpoint durably, then drop all but the newest `keep` and that of step `best`. Returns its folder.
 
         When the step is stored already, with the same tensors, nothing is written. Raises `ResourceError` when storage
         refuses (the temporary folder is removed, older checkpoints are untouched), `NumericsError` when a tensor is not
@@ -127,7 +128,7 @@ class CheckpointStore:
                 self.storage.remove(temporary)
             raise told(error) from None
         with contextlib.suppress(OSError):  # the new checkpoint is safe; what could not be dropped goes next time
-            self._drop_old()
+            self._drop_old(best)
         return target
 
     def _anchor(self) -> None:
@@ -182,12 +183,12 @@ class CheckpointStore:
         self.storage.fsync(path)
         return Listed(size, sha.hexdigest())
 
-    def _drop_old(self) -> None:
-        """Remove what is older than the newest `keep` whole checkpoints. Broken ones are not counted."""
+    def _drop_old(self, best: int | None) -> None:
+        """Remove what is older than the newest `keep` whole checkpoints, but not `best`. Broken ones do not count."""
         whole = [step for step in reversed(self.steps()) if self._at(self._path(step)).looks_whole()]
         if len(whole) < self.keep:
             return
-        old = [self._path(step) for step in self.steps() if step < whole[self.keep - 1]]
+        old = [self._path(step) for step in self.steps() if step < whole[self.keep - 1] and step != best]
         hidden = [path.with_name(f".old-{path.name}") for path in old]
         for path, away in zip(old, hidden, strict=True):
             self.storage.remove(away)

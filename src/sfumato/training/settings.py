@@ -31,10 +31,13 @@ class TrainingConfig:
     power_ema_disk: GB that the stored ones may take; beyond, every other one is dropped.
     checkpoint_every: steps between two checkpoints; the last step always makes one.
     keep_checkpoints: how many of the newest checkpoints stay on the disk.
+    keep_best: also keeps the checkpoint that is best by this: `loss`, the held-out loss, or a metric of `sfumato
+        evaluate` such as energy_distance, which is then measured in training; null for none.
     log_every: steps between two lines of metrics.jsonl.
-    evaluate_every: steps between two measurements of the held-out loss.
+    evaluate_every: steps between two measurements of the held-out loss, and of what decides which checkpoint is best.
     preview_every: steps between two sheets of sample pictures.
     preview_count: samples on such a sheet.
+    copies_every: steps between two looks whether samples have become copies of training examples; a note says so.
     device: `auto` takes the first GPU if there is one, else the CPU; or `cpu`, `cuda`, `cuda:1`, `mps`.
     precision: `bfloat16` is faster on GPUs that have it; the weights stay float32.
     compile: whether torch.compile translates the network first: minutes spent once, for faster steps.
@@ -57,10 +60,12 @@ class TrainingConfig:
     power_ema_disk: float = 8.0
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
+    keep_best: str | None = None
     log_every: int = 50
     evaluate_every: int = 500
     preview_every: int = 1000
     preview_count: int = 36
+    copies_every: int = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
@@ -78,6 +83,7 @@ class TrainingConfig:
             "checkpoint_every",
             "evaluate_every",
             "preview_every",
+            "copies_every",
             "weight_decay",
         ):
             self._require(name, getattr(self, name) >= 0, "0 or more")
@@ -95,6 +101,12 @@ class TrainingConfig:
         self._require("preview_count", self.preview_count <= 4096, "of at most 4096")
         for name in ("steps", "batch_size"):
             self._require(name, getattr(self, name) <= 10**9, "at most 10^9")
+        if self.keep_best is not None and self.evaluate_every == 0:
+            raise ConfigError(
+                f"training.keep_best is {self.keep_best} and training.evaluate_every is 0: it is never measured",
+                expected="training.evaluate_every of 1 or more with training.keep_best, or training.keep_best: null",
+                fix="set training.evaluate_every: 500, or training.keep_best: null",
+            )
         if self.batch_size % self.accumulate:
             raise ConfigError(
                 f"training.batch_size is {self.batch_size} and training.accumulate is {self.accumulate}",

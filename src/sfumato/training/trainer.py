@@ -3,9 +3,9 @@
     for each step: one `TrainStep`; then the hooks that are due (log, held-out loss, preview, checkpoint); then stop if
     asked
 
-The whole state of a run is (step, weights, optimizer, averages, the open window of the log): `snapshot` takes it down
-and `restore` puts it back, and a restored run goes on bit for bit. Randomness needs no state, being a function of the
-step.
+The whole state of a run is (step, weights, optimizer, averages, the open window of the log, which step was the best):
+`snapshot` takes it down and `restore` puts it back, and a restored run goes on bit for bit. Randomness needs no state,
+being a function of the step.
 """
 
 import math
@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sfumato.errors import CheckpointError, Interrupted, ResourceError
 from sfumato.training.average_store import AverageStore
+from sfumato.training.best import BEST, Best, KeepBest
 from sfumato.training.checkpoint import CheckpointStore, Snapshot, averaged_weights
 from sfumato.training.ema import bare_state
 from sfumato.training.manifest import MEMORY
@@ -109,10 +110,13 @@ class Trainer:
         reporter: Reporter,
         state: dict[str, Any],
         resume_command: str,
+        keep: KeepBest | None = None,
     ) -> None:
         self.step, self.store, self.averages, self.log, self.reporter = step, store, averages, log, reporter
         self.hooks = [Hook(step.settings.log_every, self._log, "log"), *hooks]
         self.state, self.resume_command = state, resume_command
+        self.keep = keep
+        self.best: Best | None = None
         self.settings, self.engine = step.settings, step.engine
         self.window = Window(torch.zeros((), dtype=torch.float32, device=self.engine.device))
         self.latest_loss: float | None = None
@@ -148,8 +152,16 @@ class Trainer:
             self.log.append({"step": done, **figures})
         if self.step.power.averages and is_due(self.settings.power_ema_every, done, self.settings.steps):
             self._save_averages(done)
-        if is_due(self.settings.checkpoint_every, done, self.settings.steps) or done == self.settings.steps:
+        better = self._is_best(done, figures)
+        if better or is_due(self.settings.checkpoint_every, done, self.settings.steps) or done == self.settings.steps:
             self.save(done)
+
+    def _is_best(self, done: int, figures: dict[str, Any]) -> bool:
+        """Whether the weights were measured just now and are the best so far. Collective; the main process measures."""
+        if self.keep is None or not is_due(self.keep.every, done, self.settings.steps):
+            return False
+        self.best = self.keep.after(self.best, done, figures)
+        return self.engine.any(self.best is not None and self.best.step == done)
 
     def _save_averages(self, done: int) -> None:
         """Store the power-function averages of `done` steps."""
@@ -166,7 +178,8 @@ class Trainer:
         if self.engine.is_main:
             self.log.sync()
             snapshot = self.snapshot(done, loss_sums)
-            self._patiently(lambda: self.store.save(snapshot))
+            best = None if self.best is None else self.best.step
+            self._patiently(lambda: self.store.save(snapshot, best=best))
         self.saved_step = done
 
     def _patiently(self, write: Callable[[], object]) -> None:
@@ -201,6 +214,7 @@ class Trainer:
                 "ema_updates": {str(self.settings.ema_decay): self.step.ema.num_updates, **power.counters()},
                 "log_window": {"loss_sums": loss_sums, "count": self.window.count},
                 "times_memory": self.step.memory is not None,
+                **({} if self.best is None else {BEST: self.best.to_plain()}),
             },
             memory={} if self.step.memory is None else self.step.memory.state(),
         )
@@ -208,12 +222,14 @@ class Trainer:
     def require_free_space(self) -> None:
         """Refuse to begin when three checkpoints, the optimizer's moments included, do not fit on the disk.
 
-        Or when two moments of the averages do not fit into their cap (ConfigError).
+        Four where the best one is kept too. Or when two moments of the averages do not fit into their cap
+        (ConfigError).
         """
         if self.step.power.averages:
             self.averages.room(self.step.power)
         begun = self.snapshot(0, loss_sums=[0.0] * self.engine.processes)
-        self.store.require_free_space(replace(begun, optimizer=on_host(trained_optimizer(self.step))))
+        whole = replace(begun, optimizer=on_host(trained_optimizer(self.step)))
+        self.store.require_free_space(whole, times=3 if self.keep is None else 4)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put a snapshot back; CheckpointError if its tensors do not fit, before anything is changed."""
@@ -238,6 +254,17 @@ class Trainer:
         self.window.loss_sum.fill_(sums[self.engine.rank] if same else math.fsum(sums) / len(sums))
         self.window.count = window["count"]
         self.images_seen, self.saved_step = snapshot.images_seen, snapshot.step
+        self.best = self._known_best(snapshot)
+
+    def _known_best(self, snapshot: Snapshot) -> Best | None:
+        """The best so far by a checkpoint, where the settings still ask for that figure and it is still stored."""
+        best = Best.from_plain(snapshot.state.get(BEST))
+        if best is None or self.keep is None or self.keep.measured({best.figure: best.value}) is None:
+            return None
+        if best.step not in self.store.steps():
+            self.reporter.note(f"the best checkpoint, of step {best.step}, is gone: the best from now on is kept")
+            return None
+        return best
 
     def _check_memory(self, snapshot: Snapshot) -> None:
         """Refuse what cannot be what the times remembered; the times of the run may have been others before."""

@@ -16,7 +16,7 @@ __all__ = ["write_evaluation"]
 
 def write_evaluation(folder: Path, name: str, document: dict[str, Any]) -> Path:
     """Write a document into folder/evaluations, whole or not at all; gives the file. Raises ResourceError."""
-    content = (json.dumps(_finite(document), indent=2, ensure_ascii=False) + "\n").encode()
+    content = (_text(_finite(document)) + "\n").encode()
     path = folder / "evaluations" / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}.json"
     storage = LocalStorage()
     try:
@@ -25,6 +25,16 @@ def write_evaluation(folder: Path, name: str, document: dict[str, Any]) -> Path:
     except OSError as error:
         raise explained(error, f"writing {path}", path=path, storage=storage) from None
     return path
+
+
+def _text(document: dict[str, Any]) -> str:
+    """JSON for people: a field a line, but each list of influences, which may be long, on one."""
+    rest = {key: value for key, value in document.items() if key != "influences"}
+    text = json.dumps(rest, indent=2, ensure_ascii=False)
+    lines = [f"    {json.dumps(name)}: {json.dumps(each)}" for name, each in document.get("influences", {}).items()]
+    if not lines:
+        return text
+    return text.removesuffix("\n}") + ',\n  "influences": {\n' + ",\n".join(lines) + "\n  }\n}"
 
 
 def _finite(value: Any) -> Any:

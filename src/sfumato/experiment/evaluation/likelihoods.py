@@ -137,9 +137,8 @@ class BoundMethod:
             x = measure.prepared(subject.x0[part], noise, on_levels=measure.on_levels)
             found.append(chain.bound(x, measure.decoder, noise, subject.told(part)).total)
         nll = torch.cat(found) + (0.0 if measure.on_levels else measure.from_density(subject.dim))
-        return Likelihood(
-            nll, {"variance": how, "chain": chain.describe(), **_wording(measure, True)}, None, chain.calls
-        )
+        facts: dict[str, Fact] = {"variance": how, "chain": chain.describe(), "told": subject.told_as}
+        return Likelihood(nll, {**facts, **_wording(measure, True)}, None, chain.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +184,7 @@ class FlowMethod:
             "solver": f"Dormand-Prince, tolerances {tolerance:g}",
             "divergence": "exact" if few else f"{self.num_probes} random signs per example",
             "clean_end": clean_end(subject.denoiser),
+            "told": subject.told_as,
             **_wording(measure, False),
         }
         probes = float(torch.cat(squares).sum().sqrt()) / subject.n if squares else None

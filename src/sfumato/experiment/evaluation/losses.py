@@ -20,7 +20,7 @@ from sfumato.objectives import DenoisingLoss, Draw, Mse, attainable_loss
 from sfumato.objectives.attainable import levels_of, noise_weights
 from sfumato.training.conditioner import Examples
 
-__all__ = ["loss_entries", "losses_of"]
+__all__ = ["loss_entries", "losses_of", "points_by_heart", "size_of"]
 
 ROUNDS = 16
 LAW_DRAWS = 256  # per level
@@ -35,7 +35,7 @@ def loss_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entr
     objective = type(subject.model.experiment.objective).__name__
     for part in parts:
         examples = subject.part_examples(part, max(subject.n, 2))
-        facts = subject.facts(objective=objective, draws_per_example=ROUNDS)
+        facts = subject.facts(objective=objective, draws_per_example=ROUNDS, measured_as=measured_as(subject))
         yield f"loss[{part}]", mean_of(losses_of(subject, examples, part), {**facts, "part": part})
     if not isinstance(subject.model.experiment.objective, DenoisingLoss) or not is_squared(subject):
         note("no smallest loss beside the loss: only that of a squared error is known in closed form")
@@ -45,6 +45,21 @@ def loss_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entr
         return
     yield from attainable_entries(subject, note)
     yield from law_entries(subject, note)
+
+
+def measured_as(subject: Subject) -> str:
+    """All that decides what a loss is a loss of, in words: losses that differ in it are of different quantities."""
+    e, record = subject.model.experiment, subject.model.record
+    parts = (
+        repr(e.objective),
+        repr(e.parameterization),
+        repr(e.schedule),
+        repr(e.times),
+        f"data std {record.data_std:.6g}",
+        f"{record.normalization.kind} mean {record.normalization.mean} scale {record.normalization.scale}",
+        f"told {subject.told_as}",
+    )
+    return ", ".join(parts)
 
 
 def losses_of(subject: Subject, examples: Examples, part: str) -> Tensor:
@@ -78,15 +93,12 @@ def size_of(subject: Subject) -> int:
 
 def attainable_entries(subject: Subject, note: Callable[[str], None]) -> Iterator[Entry]:
     """loss[attainable]: the smallest loss of any network on the training part, for a squared error and few points."""
-    experiment, count = subject.model.experiment, len(subject.data.parts.train)
+    experiment = subject.model.experiment
     objective = experiment.objective
     assert isinstance(objective, DenoisingLoss)
-    if count > MOST_POINTS or count * subject.dim > MOST_VALUES:
-        note(f"no attainable loss: {count:,} training examples are too many for an exact posterior")
+    points = points_by_heart(subject, note)
+    if points is None:
         return
-    points = subject.training_examples(count).x0
-    if experiment.data.flip:
-        points = torch.cat([points, points.flip(-1)])
     schedule = subject.denoiser.schedule
     found = attainable_loss(
         points,
@@ -104,6 +116,16 @@ def attainable_entries(subject: Subject, note: Callable[[str], None]) -> Iterato
         "loss[attainable] is the smallest that any network can reach on the training part; it would have learned the "
         "points by heart"
     )
+
+
+def points_by_heart(subject: Subject, note: Callable[[str], None]) -> Tensor | None:
+    """The training points in model space, mirrored ones among them; None, with a note, for too many of them."""
+    count = len(subject.data.parts.train)
+    if count > MOST_POINTS or count * subject.dim > MOST_VALUES:
+        note(f"no attainable loss: {count:,} training examples are too many for an exact posterior")
+        return None
+    points = subject.training_examples(count).x0
+    return torch.cat([points, points.flip(-1)]) if subject.model.experiment.data.flip else points
 
 
 def is_squared(subject: Subject) -> bool:

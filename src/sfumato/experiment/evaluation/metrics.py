@@ -1,4 +1,4 @@
-"""`evaluate`: what a trained model is worth, in numbers with errors.
+"""The metrics that there are, by name, what each means something for, and what all of them work with.
 
     bits_per_dim          pictures: bits_per_dim[bound], bits_per_dim[flow], and the same in nats as nll[…]
     nll                   the same for points, in nats per dimension: nll[bound], nll[flow], beside nll[true] where the
@@ -8,82 +8,44 @@
     mode_coverage         points of a law with modes
     label_agreement       pictures asked for by their class: how often a judge of classes sees it (`classes`)
     class_balance         pictures that nothing was asked of: how far their judged classes are from the data's
+    kid, fid, precision, recall, density, coverage
+                          pictures: samples against real ones by features, beside what real ones score (`pictures`)
+    noise_error, image_error
+                          errors of eps and of x_0 over the times of training, absolute and squared (`denoising`)
     round_trip            examples encoded to noise and decoded again: the error of Heun's method and of DDIM
     loss                  the run's objective, held out and on the training part, beside the smallest attainable loss
+    loss_by_log_snr       the noise error on both parts in bins of log-SNR: where a model knows by heart (`levels`)
+    memorisation          the share of samples that are copies of training examples (`memorisation`)
 
-Every number is an `Estimate`; what a person must know to read them is in `notes`.
+Every number is an `Estimate`; `evaluating` measures them.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
-from typing import Any, get_args
 
-import torch
-
-from sfumato.core.denoiser import MAX_TERMINAL_SIGNAL
-from sfumato.errors import DataError, NumericsError, UsageError
+from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import DataRecord
-from sfumato.experiment.config import Overrides, sampling_with
-from sfumato.experiment.evaluation.classes import CLASS_METRICS, agreement_entries, balance_entries, require_classes
-from sfumato.experiment.evaluation.conventions import Measure, clean_end_note, convention_of
-from sfumato.experiment.evaluation.likelihoods import (
-    BoundMethod,
-    FlowMethod,
-    Likelihood,
-    Method,
-    require_flow,
-    require_likelihood,
-    true_nll,
-)
+from sfumato.experiment.evaluation.classes import CLASS_METRICS, agreement_entries, balance_entries
+from sfumato.experiment.evaluation.conventions import convention_of
+from sfumato.experiment.evaluation.denoising import ERROR_METRICS, error_entries
+from sfumato.experiment.evaluation.document import Notebook
+from sfumato.experiment.evaluation.levels import level_entries
+from sfumato.experiment.evaluation.likelihoods import BoundMethod, FlowMethod, require_flow, require_likelihood
 from sfumato.experiment.evaluation.losses import loss_entries
-from sfumato.experiment.evaluation.samples import Compared, compared_of, mode_entries, require_modes, sample_entries
-from sfumato.experiment.evaluation.subject import Part, Subject, subject_of
-from sfumato.experiment.judging import judge_of
-from sfumato.experiment.load import load
-from sfumato.experiment.model import Model, require_seed
-from sfumato.metrics import EnergyDistance, Estimate, Fact, Judge, Mmd, SlicedWasserstein, mean_of, paired_difference
-from sfumato.objectives import DenoisingLoss, Huber, Mae
-from sfumato.samplers import Ddim, Heun, inversion_times, round_trip
+from sfumato.experiment.evaluation.means import Means
+from sfumato.experiment.evaluation.memorisation import memorisation_entries
+from sfumato.experiment.evaluation.nats import likelihood_entries
+from sfumato.experiment.evaluation.pictures import PICTURE_METRICS, Featured, entries_of
+from sfumato.experiment.evaluation.round_trips import round_trip_entries
+from sfumato.experiment.evaluation.samples import Compared, mode_entries, require_modes, sample_entries
+from sfumato.experiment.evaluation.subject import Subject
+from sfumato.experiment.model import Model
+from sfumato.metrics import EnergyDistance, Estimate, Extractor, Judge, Mmd, SlicedWasserstein
 
-__all__ = ["METRICS", "Evaluation", "default_metrics", "evaluate"]
+__all__ = ["METRICS", "WHEN_NAMED", "Settings", "default_metrics", "require_fitting", "require_known"]
 
-NATS_TO_BITS = 1 / math.log(2)
-ROUND_TRIP_STEPS = 50  # each way
 Entry = tuple[str, Estimate]
-TWO_MODELS = "the ancestral chain (bound) and the probability-flow ODE (flow) are two models: they need not agree"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Evaluation:
-    """Numbers by name, and what one must know to read them.
-
-    metrics: name -> estimate, in the order measured.
-    notes: sentences.
-    run: the name of the experiment.
-    """
-
-    metrics: Mapping[str, Estimate]
-    notes: tuple[str, ...]
-    run: str = ""
-
-    def to_plain(self) -> dict[str, Any]:
-        """As JSON data."""
-        metrics = {name: estimate.to_plain() for name, estimate in self.metrics.items()}
-        return {"run": self.run, "metrics": metrics, "notes": list(self.notes)}
-
-
-@dataclass(slots=True)
-class Notebook:
-    """Notes as they come, each once."""
-
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +55,9 @@ class Settings:
     bound, flow: the two likelihoods.
     compared: the samples and what they are compared with, drawn once, when first asked for.
     judge: of the classes of the data, trained or read once, when first asked for. count: how many samples it judges.
+    extractor: of features of pictures, made once, when first asked for.
+    pictures: samples and real pictures by those features, drawn once, when first asked for.
+    means: with what the work is done.
     """
 
     bound: BoundMethod
@@ -100,78 +65,21 @@ class Settings:
     compared: Callable[[], Compared]
     judge: Callable[[], Judge]
     count: int
+    extractor: Callable[[], Extractor]
+    pictures: Callable[[], Featured]
+    means: Means
 
 
 Metric = Callable[[Subject, Settings, Notebook], Iterable[Entry]]
-
-
-def evaluate(
-    run: object,
-    metrics: Sequence[str] | str | None = None,
-    *,
-    n: int | None = None,
-    seed: int = 0,
-    weights: str = "ema",
-    part: Part = "held-out",
-    device: str = "auto",
-    runs: str = "runs",
-    tolerance: float | None = None,
-    max_steps: int = 1000,
-    sampling: Overrides | None = None,
-    report: Callable[[str], None] | None = None,
-) -> Evaluation:
-    """Measure a run (a folder, a name, a `Run`), an exported file or a `Model`; deterministic given the seed.
-
-    metrics: names out of METRICS, or one string with commas; None: all that fit the data. n: examples and samples;
-    None: all held-out examples up to 1,000. tolerance, max_steps: of the ODE solver. sampling: settings laid over the
-    run's own for the samples (steps, guidance, …). report hears forecasts of what is slow, before it is.
-
-    Raises UsageError for names and numbers that cannot be meant, DataError for metrics that mean nothing for the data,
-    NumericsError where the ODE solver does not arrive: then no number is given.
-    """
-    model = run if isinstance(run, Model) else load(run, runs=runs, device=device)
-    if sampling is not None:
-        e = model.experiment
-        model = replace(model, experiment=replace(e, sampling=sampling_with(e.sampling, sampling)))
-    book = Notebook()
-    require_seed(seed)
-    if part not in get_args(Part):
-        raise UsageError(
-            f"part is {part!r}", expected=" or ".join(get_args(Part)), fix="leave it out (--part): held-out is measured"
-        )
-    named = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else metrics
-    chosen = default_metrics(model, book) if named is None else tuple(named)
-    for name in chosen:
-        require_known(name)
-        require_fitting(name, model.record)
-        if name in CLASS_METRICS:
-            require_classes(name, model)
-    quiet = report if report is not None else lambda text: None
-    subject = subject_of(model, weights=weights, part=part, n=n, seed=seed, report=quiet)
-    count = 1000 if n is None else n
-    compared = cache(lambda: compared_of(subject, count))
-    judge = cache(lambda: judge_of(subject.data.packed, model.experiment.data, device=subject.x0.device, report=quiet))
-    settings = Settings(BoundMethod(), FlowMethod(tolerance, max_steps), compared, judge, count)
-    book.add(f"{weights} weights on {subject.n:,} examples of the {part} part, seed {seed}")
-    found: dict[str, Estimate] = {}
-    for name in chosen:
-        try:
-            for key, estimate in METRICS[name](subject, settings, book):
-                found[key] = estimate
-        except NumericsError as error:
-            if named is not None:  # who asks for a number gets it or an error; who asks for all gets the others
-                raise
-            book.add(f"left out: {error.what}")
-    return Evaluation(found, tuple(book.notes), model.experiment.name)
 
 
 def default_metrics(model: Model, book: Notebook) -> tuple[str, ...]:
     """All that means something for a model's data; what is left out is noted."""
     record = model.record
     names = (
-        ("bits_per_dim", "loss")
+        ("bits_per_dim", "kid", "loss")
         if record.is_image
-        else tuple(n for n in METRICS if n not in ("bits_per_dim", *CLASS_METRICS))
+        else tuple(n for n in METRICS if n not in ("bits_per_dim", *WHEN_NAMED))
     )
     kept = []
     for name in names:
@@ -217,93 +125,22 @@ def require_fitting(name: str, record: DataRecord) -> None:
                 fix="measure the loss (--metrics loss), or train on 8-bit pictures",
             )
         convention_of(record.normalization, 0.0)
+    if name in PICTURE_METRICS and not record.is_image:
+        raise DataError(
+            f"{name} compares pictures by their features, and these data are points",
+            expected="pictures",
+            fix="--metrics sliced_wasserstein,energy_distance,mmd",
+        )
     if name in SAMPLE_METRICS and record.is_image:
         raise DataError(
             f"{name} compares points, and these data are pictures",
             expected="points",
-            fix="--metrics bits_per_dim,loss",
+            fix="--metrics kid,bits_per_dim,loss",
         )
 
 
-def likelihood_entries(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
-    """nll[true] where it is known, nll[bound] and nll[flow] (and bits/dim for pictures), each with its difference."""
-    require_likelihood(subject.denoiser)
-    measure = convention_of(subject.model.record.normalization, subject.log_scale)
-    likelihood_notes(subject, measure, book)
-    truth = true_nll(subject)
-    if truth is not None:
-        yield "nll[true]", mean_of(truth / subject.dim, subject.facts(unit="nats/dim", law="exact"))
-        book.add("nll[true] is the negative log-density of the same examples under the law that they were drawn from")
-    methods: dict[str, Method] = {"bound": settings.bound, "flow": settings.flow}
-    if subject.denoiser.schedule.t_min >= 1:
-        del methods["flow"]
-        book.add("a chain of one step has a bound, and no probability flow")
-    for name, method in methods.items():
-        likelihood = method(subject, measure)
-        yield from of_likelihood(name, likelihood, subject, measure)
-        if truth is not None:
-            facts = subject.facts(unit="nats/dim")
-            yield f"nll[{name}-true]", paired_difference(likelihood.nll / subject.dim, truth / subject.dim, facts)
-
-
-def of_likelihood(name: str, found: Likelihood, subject: Subject, measure: Measure) -> Iterator[Entry]:
-    """The numbers of one likelihood, in each unit that means something."""
-    more: dict[str, Fact] = {**found.facts, "calls_per_example": round(found.calls, 1)}
-    in_bits: dict[str, Fact] = {}
-    if found.probe_std_error is not None:
-        probes = found.probe_std_error / subject.dim
-        more |= {"probe_std_error": probes, "std_error": "over examples, the scatter of the probes included"}
-        in_bits = {"probe_std_error": probes * NATS_TO_BITS}
-    nats = mean_of(found.nll / subject.dim, subject.facts(**more))
-    if measure.levels is not None:
-        yield f"bits_per_dim[{name}]", nats.scaled(NATS_TO_BITS, unit="bits/dim", **in_bits)
-    total = nats.value * subject.dim
-    yield f"nll[{name}]", nats.scaled(1.0, unit="nats/dim", nats_per_example=total, dim=subject.dim)
-
-
-def likelihood_notes(subject: Subject, measure: Measure, book: Notebook) -> None:
-    """How the numbers are to be read."""
-    book.add(TWO_MODELS)
-    if subject.cond is not None:
-        book.add("log p(x | what the network is told of x): labels, values and pictures are given, not paid for")
-    if measure.levels is None:
-        book.add("nll is in nats per dimension of the density of continuous data, in the units of the data")
-    else:
-        how = "the discretised Gaussian decoder, no dequantisation" if measure.on_levels else measure.levels.describe()
-        book.add(f"bound: {how}; flow: {measure.levels.describe()}")
-        if subject.model.experiment.sampling.clip:
-            book.add("both with x0 kept within the range of the pictures, as samples are drawn (sampling.clip)")
-    objective = subject.model.experiment.objective
-    if isinstance(objective, DenoisingLoss) and isinstance(objective.distance, Mae | Huber):
-        book.add(
-            f"trained with {type(objective.distance).__name__}, whose optimum is not the conditional mean: the bound "
-            "is valid but loose, and the training loss is no bound"
-        )
-    schedule = subject.denoiser.schedule
-    signal = schedule.terminal_signal(subject.denoiser.data_std)
-    if signal > MAX_TERMINAL_SIGNAL:
-        book.add(
-            f"the schedule ends with {signal:.2g} times the noise's power of data left: likelihoods start from the "
-            "prior all the same, as sampling does, and pay for the difference"
-        )
-    blur = clean_end_note(float(schedule.rates(schedule.t_min).noise_level), measure)
-    if blur is not None:
-        book.add(blur)
-
-
-def round_trip_entries(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
-    """round_trip[heun] and round_trip[ddim]: root mean square difference, mean over examples, in prepared units."""
-    require_flow(subject.denoiser)
-    times = inversion_times(subject.denoiser.schedule, ROUND_TRIP_STEPS)
-    for name, sampler in (("heun", Heun()), ("ddim", Ddim())):
-        parts = [slice(first, first + 256) for first in range(0, subject.n, 256)]
-        found = [
-            round_trip(sampler, subject.denoiser, subject.x0[part], times, cond=subject.told(part)).rms
-            for part in parts
-        ]
-        facts = subject.facts(sampler=repr(sampler), steps=len(times) - 1, unit="prepared data (pictures: -1 to 1)")
-        yield f"round_trip[{name}]", mean_of(torch.cat(found).cpu(), facts)
-    book.add("round_trip encodes examples along the probability-flow ODE and decodes them: 0 for a perfect solver")
+def _likelihoods(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return likelihood_entries(subject, settings.bound, settings.flow, book.add)
 
 
 def _losses(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
@@ -315,11 +152,23 @@ def _modes(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Ent
 
 
 def _agreement(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
-    return agreement_entries(subject, settings.count, settings.judge, book.add)
+    return agreement_entries(subject, settings.count, settings.judge, settings.means, book.add)
 
 
 def _balance(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
-    return balance_entries(subject, settings.count, settings.judge, book.add)
+    return balance_entries(subject, settings.count, settings.judge, settings.means, book.add)
+
+
+def _round_trips(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return round_trip_entries(subject, book.add)
+
+
+def _by_level(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return level_entries(subject, book.add)
+
+
+def _memorisation(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return memorisation_entries(subject, settings.count, settings.extractor, settings.means, book.add, book.keep)
 
 
 def _sliced(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
@@ -334,16 +183,29 @@ def _mmd(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry
     return sample_entries("mmd", Mmd(), subject, settings.compared, book.add)
 
 
+def _of_pictures(name: str) -> Metric:
+    return lambda subject, settings, book: entries_of(name, settings.pictures(), book.add)
+
+
+def _errors(name: str) -> Metric:
+    return lambda subject, settings, book: error_entries(name, subject, book.add)
+
+
 METRICS: dict[str, Metric] = {
-    "bits_per_dim": likelihood_entries,
-    "nll": likelihood_entries,
+    "bits_per_dim": _likelihoods,
+    "nll": _likelihoods,
     "sliced_wasserstein": _sliced,
     "energy_distance": _energy,
     "mmd": _mmd,
     "mode_coverage": _modes,
     "label_agreement": _agreement,
     "class_balance": _balance,
-    "round_trip": round_trip_entries,
+    **{name: _of_pictures(name) for name in PICTURE_METRICS},
+    **{name: _errors(name) for name in ERROR_METRICS},
+    "round_trip": _round_trips,
     "loss": _losses,
+    "loss_by_log_snr": _by_level,
+    "memorisation": _memorisation,
 }
 SAMPLE_METRICS = ("sliced_wasserstein", "energy_distance", "mmd", "mode_coverage")
+WHEN_NAMED = (*CLASS_METRICS, *PICTURE_METRICS, *ERROR_METRICS, "loss_by_log_snr", "memorisation")

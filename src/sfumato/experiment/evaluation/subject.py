@@ -5,23 +5,24 @@ the place of an example, so that a number depends on (weights, part, n, seed) al
 """
 
 import copy
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from sfumato.condition import Condition
 from sfumato.core import Denoiser
-from sfumato.data import Batch
+from sfumato.data import Batch, Split, evenly_from
 from sfumato.data.laws import Law, law_of
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import PreparedData, prepare_data
 from sfumato.experiment.model import Model
 from sfumato.experiment.session import conditioner_of
+from sfumato.experiment.told import in_words
 from sfumato.metrics import Fact, require_enough
 from sfumato.training.conditioner import Examples
 
@@ -91,10 +92,16 @@ class Subject:
             "steps_trained": model.steps_trained,
             "weights": self.weights,
             "data": model.record.fingerprint,
+            "split": split_digest(self.data.parts),
             "part": self.part,
             "seed": self.seed,
             **more,
         }
+
+    @property
+    def told_as(self) -> str:
+        """What the network is told of the examples, in words."""
+        return in_words(self.model.condition_shape) or "nothing"
 
     def told(self, part: slice) -> Condition | None:
         """What the network is told of some of the examples."""
@@ -107,6 +114,14 @@ class Subject:
     def part_examples(self, part: Part, most: int) -> Examples:
         """Up to `most` examples of a part, with what the network is told of them."""
         return examples_of(self.model, self.data, evenly_from(_indices(self.data, part), most), self.x0)
+
+
+def split_digest(parts: Split) -> str:
+    """Which examples are trained on and which are held out: the same for two runs that can be compared on either."""
+    digest = hashlib.sha256()
+    for indices in (parts.train, parts.held_out):
+        digest.update(len(indices).to_bytes(8, "little") + indices.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def examples_of(model: Model, data: PreparedData, indices: Tensor, like: Tensor) -> Examples:
@@ -140,12 +155,20 @@ def data_of(model: Model) -> PreparedData:
 
 
 def subject_of(
-    model: Model, *, weights: str, part: Part, n: int | None, seed: int, report: Report, most: int = 1000
+    model: Model,
+    *,
+    weights: str,
+    part: Part,
+    n: int | None,
+    seed: int,
+    report: Report,
+    most: int = 1000,
+    given: PreparedData | None = None,
 ) -> Subject:
     """A model with `n` examples of a part (None: all, at most `most`).
 
-    Raises DataError for data that changed since training or a part that is empty, UsageError for weights that the file
-    does not hold and for fewer than two examples.
+    `given` are its data where they are in memory already. Raises DataError for data that changed since training or a
+    part that is empty, UsageError for weights that the file does not hold and for fewer than two examples.
     """
     if weights not in model.weights:
         raise UsageError(
@@ -155,7 +178,7 @@ def subject_of(
         )
     if n is not None:
         require_enough(n)
-    data = data_of(model)
+    data = data_of(model) if given is None else given
     indices = _indices(data, part)
     if len(indices) == 0:
         raise DataError(
@@ -193,13 +216,6 @@ def precise(model: Model, weights: str) -> Denoiser:
 
 def _indices(data: PreparedData, part: Part) -> Tensor:
     return data.parts.held_out if part == "held-out" else data.parts.train
-
-
-def evenly_from(indices: Tensor, most: int) -> Tensor:
-    """At most `most` of the indices, evenly spaced over them."""
-    if len(indices) <= most:
-        return indices
-    return indices[torch.arange(most) * len(indices) // most]
 
 
 def pieces(subject: Subject, what: str, size: int, calls: Callable[[], float]) -> Iterator[slice]:

@@ -4,6 +4,7 @@ from sfumato.verify.check import Check
 from sfumato.verify.checks import (
     bounds,
     editing,
+    features,
     flows,
     guidance,
     kernels,
@@ -32,5 +33,6 @@ CHECKS: tuple[Check, ...] = (
     *learning.CHECKS,
     *guidance.CHECKS,
     *editing.CHECKS,
+    *features.CHECKS,
     *noise.CHECKS,
 )

@@ -4,6 +4,7 @@
 `chains`: tables of betas, coefficients of the T-step chain, the exact law of what a sampler puts out.
 `bounds`: variational bounds in closed form and by quadrature.
 `flow`: the probability flow of any of these laws, integrated.
+`features`: KID, FID and balls of neighbours by their definitions.
 `posterior`: Gaussians given a measurement, mixtures given a class, the distance of two Gaussians.
 
 Everything takes pairs (alpha, sigma), or alpha-bar, never times. tests/verify holds each formula to a second route.
@@ -32,6 +33,7 @@ from sfumato.verify.oracles.chains import (
     small_variances,
     warmup_betas,
 )
+from sfumato.verify.oracles.features import Balls, balls, frechet, kernel_distance, kernel_distance_1d
 from sfumato.verify.oracles.flow import probability_flow
 from sfumato.verify.oracles.posterior import among, gaussian_distance, guided_score, log_share, posterior
 from sfumato.verify.oracles.worlds import (
@@ -44,6 +46,7 @@ from sfumato.verify.oracles.worlds import (
 )
 
 __all__ = [
+    "Balls",
     "DatasetOracle",
     "Floor",
     "GaussianOracle",
@@ -53,13 +56,17 @@ __all__ = [
     "PosteriorCoefficients",
     "alpha_bar",
     "among",
+    "balls",
     "bound_excess",
     "constant_betas",
     "cosine_betas",
     "ddim_chain_variance",
+    "frechet",
     "gaussian_distance",
     "guided_score",
     "jsd_betas",
+    "kernel_distance",
+    "kernel_distance_1d",
     "large_variances",
     "linear_betas",
     "log_share",
