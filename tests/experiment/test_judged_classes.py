@@ -23,11 +23,11 @@ from sfumato.errors import DataError, UsageError
 from sfumato.experiment import judging as judging_of_data
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.config import Experiment, SamplingConfig
-from sfumato.experiment.evaluation import METRICS, evaluate
+from sfumato.experiment.evaluation import METRICS, classes, evaluate
 from sfumato.experiment.judging import judge_of, judge_place
 from sfumato.experiment.model import Model
 from sfumato.experiment.sections import ConditionConfig
-from sfumato.metrics import class_shares, total_variation
+from sfumato.metrics import Estimate, class_shares, total_variation
 from sfumato.metrics import judge as judging
 from sfumato.nn import ResidualUNetConfig
 
@@ -116,6 +116,14 @@ def test_what_is_drawn_as_asked_is_judged_so() -> None:
     assert corrected.std_error > agreement.std_error
     assert corrected.provenance["judge_confusion_n"] == 60
     assert all(corrected.provenance[fact] == facts[fact] for fact in facts if fact not in ("method", "std_error"))
+
+
+@pytest.mark.parametrize(("value", "told"), [(1.05, True), (1.01, False), (0.9, False)])
+def test_samples_clearer_than_the_data_are_told(value: float, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share above 1 by more than two errors says that the judge errs less on samples than it did on pictures."""
+    monkeypatch.setattr(classes, "corrected_agreement", lambda *_: Estimate(value, 0.02, 100))
+    found = evaluate(recalling(), "label_agreement", n=100)
+    assert any("the correction does not hold" in note for note in found.notes) == told
 
 
 def test_what_is_drawn_in_place_of_what_was_asked_is_told() -> None:

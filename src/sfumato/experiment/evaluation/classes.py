@@ -89,8 +89,14 @@ def agreement_entries(
     names = names_of(subject.model.record)
     correction = correction_for("label_agreement", judge(), class_shares(asked.labels, len(names)), note)
     if correction is not None:
-        yield "label_agreement[corrected]", corrected_agreement(asked.labels, judged, correction, facts)
+        corrected = corrected_agreement(asked.labels, judged, correction, facts)
+        yield "label_agreement[corrected]", corrected
         note(f"label_agreement[corrected] is the share of samples that are of the class asked for, {ASSUMED} at 1")
+        if corrected.value > 1 + 2 * corrected.std_error:
+            note(
+                "label_agreement[corrected] is above 1 by more than its error: the samples are clearer than real "
+                "pictures, so that the judge errs less on them, and the correction does not hold"
+            )
     yield "label_agreement[real]", judge().accuracy
     note("label_agreement[real] is how often the judge is right about real pictures that it never saw")
     for sentence in confusions(confusion(asked.labels, judged, len(names)), names):
