@@ -18,7 +18,7 @@ from typing import Literal
 
 from sfumato.experiment.evaluations import Fact, Number
 
-__all__ = ["SAMPLING", "Mismatch", "direction", "is_reference", "mismatches"]
+__all__ = ["SAME_EXAMPLES", "SAMPLING", "Mismatch", "direction", "is_reference", "mismatches"]
 
 MODEL = frozenset(
     {"run", "digest", "steps_trained", "weights", "samples", "samples_digest", "variance", "chain", "clean_end"}
@@ -38,6 +38,7 @@ NEITHER = frozenset({"training", "gap"})  # of a loss: lower by learning more, o
 REFERENCES = frozenset({"floor", "real", "true", "attainable", "law", "subsets"})
 FIRST = ("n", "extractor", "extractor_digest", "reference", "data", "split", "part", "seed")  # told before the others
 SHOWN = 40  # letters of a fact in a sentence
+SAME_EXAMPLES = "the same examples to train on and to measure on: data, data.held_out and seed alike"
 
 Direction = Literal["lower", "higher"]
 
@@ -60,7 +61,7 @@ class Mismatch:
         if self.fact == "n":
             return "the same n: scores of different n are never ranked"
         if self.fact in ("data", "split"):
-            return "the same examples to train on and to measure on: data, data.held_out and seed alike"
+            return SAME_EXAMPLES
         if self.fact == "measured_as":
             return "the same loss: objective, target, schedule, times and normalization alike"
         if self.fact in SAMPLING:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.errors import UsageError, printable
-from sfumato.experiment.comparability import SAMPLING, Mismatch, is_reference, mismatches
+from sfumato.experiment.comparability import SAME_EXAMPLES, SAMPLING, Mismatch, is_reference, mismatches
 from sfumato.experiment.difference import Comparison, Difference, Uncompared, corrected, difference_of, reading_notes
 from sfumato.experiment.evaluations import StoredEvaluation, read_evaluation, stored_evaluations
 from sfumato.experiment.kinds import nearest
@@ -261,7 +261,10 @@ def _refusal(sides: Sequence[Side], left: Sequence[Uncompared], named: Sequence[
     expected = "; ".join(dict.fromkeys(u.expected for u in left[:MOST_REASONS]))
     metrics = f" --metrics {','.join(dict.fromkeys(map(_family, named)))}" if named else ""
     where = " ".join(shlex.quote(side.run) for side in sides if side.run is not None)
-    again = f"measure them alike: sfumato compare {where} --measure{metrics}"
+    if all(SAME_EXAMPLES in u.expected for u in left):  # measuring them again would not help
+        again = "train both with one seed, which draws the held-out part, or on data with a test part of their own"
+    else:
+        again = f"measure them alike: sfumato compare {where} --measure{metrics}"
     files = any(side.run is None for side in sides)
     fix = "evaluate both alike: the same data, --metrics, -n, --seed and settings of the sampling" if files else again
     return UsageError(what, expected=expected, fix=fix)
