@@ -127,14 +127,15 @@ def main() -> int:
         parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
     chosen = [mutant for mutant in mutants if not arguments.names or mutant.name in arguments.names]
     check_unbroken(chosen)
+    width = max(len(mutant.name) for mutant in chosen)
+    verdicts = []
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        verdicts = list(pool.map(try_mutant, chosen))
-    width = max(len(verdict.name) for verdict in verdicts)
-    for mutant, verdict in zip(chosen, verdicts, strict=True):
-        tests = " ".join(test.removeprefix("tests/") for test in mutant.tests)
-        print(f"{verdict.name:<{width}}  {verdict.outcome:<8}  {verdict.seconds:5.1f} s  {tests}")
-        if verdict.detail:
-            print(verdict.detail)
+        for mutant, verdict in zip(chosen, pool.map(try_mutant, chosen), strict=True):
+            verdicts.append(verdict)
+            tests = " ".join(test.removeprefix("tests/") for test in mutant.tests)
+            print(f"{verdict.name:<{width}}  {verdict.outcome:<8}  {verdict.seconds:5.1f} s  {tests}", flush=True)
+            if verdict.detail:
+                print(verdict.detail)
     escaped = [verdict.name for verdict in verdicts if verdict.outcome != "caught"]
     print(
         f"{len(verdicts) - len(escaped)} of {len(verdicts)} caught"
