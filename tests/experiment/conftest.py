@@ -1,8 +1,11 @@
 """Two finished runs of a second each, shared by all tests that only read them, and what makes a run that small."""
 
+import gzip
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import sfumato
@@ -57,3 +60,21 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def points_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sfumato.train("swiss-roll", POINTS, runs=tmp_path_factory.mktemp("points"), name="run").folder
+
+
+@pytest.fixture
+def mnist_in() -> Callable[[Path], Path]:
+    """Writes forty digits in MNIST's format and under its names, ten of them to test with, into a new folder."""
+
+    def write(folder: Path) -> Path:
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        for part, count in (("train", 30), ("t10k", 10)):
+            pictures = rng.integers(0, 256, (count, 28, 28), np.uint8)
+            for kind, array in (("images-idx3", pictures), ("labels-idx1", np.arange(count) % 10)):
+                head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+                content = gzip.compress(head + array.astype(np.uint8).tobytes())
+                (folder / f"{part}-{kind}-ubyte.gz").write_bytes(content)
+        return folder
+
+    return write

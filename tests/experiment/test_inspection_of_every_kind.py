@@ -1,6 +1,5 @@
 """Everything that can be trained on can be looked over and packed; counts, classes and statistics are its own."""
 
-import gzip
 import io
 import json
 import shutil
@@ -153,19 +152,7 @@ def test_parquet_pictures_are_surveyed_like_a_folder(tmp_path: Path) -> None:
     assert "1 grey and 2 colour pictures" in problems[2]
 
 
-def mnist_in(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 30), ("t10k", 10)):
-        pictures = rng.integers(0, 256, (count, 28, 28), np.uint8)
-        for kind, array in (("images-idx3", pictures), ("labels-idx1", np.arange(count) % 10)):
-            head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-            content = gzip.compress(head + array.astype(np.uint8).tobytes())
-            (folder / f"{part}-{kind}-ubyte.gz").write_bytes(content)
-    return folder
-
-
-def test_a_set_by_its_name_or_where_it_lies(cache: Path, tmp_path: Path) -> None:
+def test_a_set_by_its_name_or_where_it_lies(cache: Path, tmp_path: Path, mnist_in: Callable[[Path], Path]) -> None:
     kept = mnist_in(cache / "sets" / "mnist")
     for found in (inspect(examined("mnist")), inspect(examined(str(kept), {"data.source": "mnist"}))):
         assert (found.facts.count, found.facts.held_out, found.facts.test_count) == (40, 10, 10)
@@ -178,7 +165,7 @@ def test_a_set_by_its_name_or_where_it_lies(cache: Path, tmp_path: Path) -> None
     assert not (cache / "packed").exists()
 
 
-def test_a_set_given_as_a_folder_of_ones_own_is_recognised(tmp_path: Path) -> None:
+def test_a_set_given_as_a_folder_of_ones_own_is_recognised(tmp_path: Path, mnist_in: Callable[[Path], Path]) -> None:
     folder = mnist_in(tmp_path / "sets")
     for path in (folder, folder / "train-images-idx3-ubyte.gz"):
         with pytest.raises(DataError) as caught:
@@ -219,7 +206,7 @@ def test_mirrored_copies_count_where_training_mirrors(tmp_path: Path) -> None:
     assert found.facts.document()["copies"]["mirrored_pairs"] == 20
 
 
-def test_what_is_recommended_does_not_download_again(cache: Path) -> None:
+def test_what_is_recommended_does_not_download_again(cache: Path, mnist_in: Callable[[Path], Path]) -> None:
     mnist_in(cache / "sets" / "mnist")
     found = inspect(examined("mnist", {"data.download": True}))
     assert found.advice is not None

@@ -1,10 +1,9 @@
 """Experiments on sets known by name: forecast without their files, refused in three lines, never fetched unasked."""
 
-import gzip
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import sfumato
@@ -29,19 +28,10 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mnist_in: Callable[[Path], Path]) -> Path:
     """Forty digits in MNIST's format, ten of them to test with, where the cache keeps them."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder = tmp_path / "cache" / "sfumato" / "sets" / "mnist"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 30), ("t10k", 10)):
-        pictures = rng.integers(0, 256, (count, 28, 28), np.uint8)
-        for kind, array in (("images-idx3", pictures), ("labels-idx1", np.arange(count) % 10)):
-            head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-            content = gzip.compress(head + array.astype(np.uint8).tobytes())
-            (folder / f"{part}-{kind}-ubyte.gz").write_bytes(content)
-    return folder
+    return mnist_in(tmp_path / "cache" / "sfumato" / "sets" / "mnist")
 
 
 def test_a_recipe_finds_its_set_and_never_fetches_by_itself(kept: Path, tmp_path: Path) -> None:
