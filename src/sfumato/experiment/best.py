@@ -43,17 +43,13 @@ def keep_rule(experiment: Experiment, data: PreparedData) -> KeepBest | None:
 
 def _require_measurable(name: str, experiment: Experiment, data: PreparedData) -> None:
     """Refuse what is no metric, means nothing for the data, or is neither better high nor better low."""
-    from sfumato.experiment.evaluation.classes import CLASS_METRICS, require_classes
-    from sfumato.experiment.evaluation.metrics import METRICS, require_fitting, require_known
+    from sfumato.experiment.evaluation.metrics import METRICS, require_meant
     from sfumato.experiment.evaluation.samples import require_modes
 
     model = Model(experiment, data.record, {}, "", 0)
     family, known = name.partition("[")[0], ", ".join(metric for metric in METRICS if direction(metric) is not None)
     try:
-        require_known(family)
-        require_fitting(family, data.record)
-        if family in CLASS_METRICS:
-            require_classes(family, model)
+        require_meant(family, model)
         if family == "mode_coverage":
             require_modes(model)
     except SfumatoError as error:

@@ -12,13 +12,13 @@ kinds of facts may differ:
 Nothing makes up for another n, extractor or reference: KID and FID of different n or features are different scales.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sfumato.experiment.evaluations import Fact, Number
 
-__all__ = ["SAME_EXAMPLES", "SAMPLING", "Mismatch", "direction", "is_reference", "mismatches"]
+__all__ = ["SAME_EXAMPLES", "SAMPLING", "Mismatch", "direction", "is_reference", "mismatches", "named_metrics"]
 
 MODEL = frozenset(
     {"run", "digest", "steps_trained", "weights", "samples", "samples_digest", "variance", "chain", "clean_end"}
@@ -92,6 +92,13 @@ def direction(metric: str) -> Direction | None:
     if not NEITHER.isdisjoint(tags):
         return None
     return "lower" if family in LOWER else "higher" if family in HIGHER else None
+
+
+def named_metrics(metrics: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    """The names of metrics: a sequence of them, or one text with commas; None for none named."""
+    if metrics is None:
+        return None
+    return tuple(name.strip() for name in metrics.split(",")) if isinstance(metrics, str) else tuple(metrics)
 
 
 def is_reference(metric: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.errors import UsageError, printable
-from sfumato.experiment.comparability import SAME_EXAMPLES, SAMPLING, Mismatch, is_reference, mismatches
+from sfumato.experiment.comparability import SAME_EXAMPLES, SAMPLING, Mismatch, is_reference, mismatches, named_metrics
 from sfumato.experiment.difference import Comparison, Difference, Uncompared, corrected, difference_of, reading_notes
 from sfumato.experiment.evaluations import StoredEvaluation, read_evaluation, stored_evaluations
 from sfumato.experiment.kinds import nearest
@@ -161,7 +161,7 @@ def compare_sides(
     sides: Sequence[Side], *, metrics: Sequence[str] | str | None = None, across: Collection[str] = ()
 ) -> Comparison:
     """Compare each side with the first. Raises UsageError as `compare` does."""
-    named = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else metrics
+    named = named_metrics(metrics)
     found: list[Difference] = []
     left: list[Uncompared] = []
     for side in sides[1:]:

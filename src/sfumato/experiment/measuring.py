@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from sfumato.errors import DataError, UsageError
+from sfumato.experiment.comparability import named_metrics
 from sfumato.experiment.compare import Side, compare_sides
 from sfumato.experiment.config import Overrides
 from sfumato.experiment.difference import Comparison
@@ -54,7 +55,7 @@ def measure(
                 expected="runs, checkpoints or exported files with --measure",
                 fix="leave out --measure, or name the runs",
             )
-    named = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else metrics
+    named = named_metrics(metrics)
     families = None if named is None else list(dict.fromkeys(name.partition("[")[0] for name in named))
     meant = extractor if extractor is not None else extractor_named(named or ())
     claim_device()

@@ -9,16 +9,15 @@ from typing import get_args
 
 from sfumato.errors import DataError, NumericsError, UsageError
 from sfumato.experiment.build import PreparedData
+from sfumato.experiment.comparability import named_metrics
 from sfumato.experiment.config import Overrides, sampling_with
-from sfumato.experiment.evaluation.classes import CLASS_METRICS, require_classes
 from sfumato.experiment.evaluation.document import Evaluation, Notebook
 from sfumato.experiment.evaluation.drawing import drawn_like_data
 from sfumato.experiment.evaluation.features import chosen_extractor, known_extractor
 from sfumato.experiment.evaluation.kept import Kept
 from sfumato.experiment.evaluation.likelihoods import BoundMethod, FlowMethod
 from sfumato.experiment.evaluation.means import Means
-from sfumato.experiment.evaluation.memorisation import require_unpictured
-from sfumato.experiment.evaluation.metrics import METRICS, Settings, default_metrics, require_fitting, require_known
+from sfumato.experiment.evaluation.metrics import METRICS, Settings, default_metrics, require_meant
 from sfumato.experiment.evaluation.pace import Progress
 from sfumato.experiment.evaluation.pictures import PICTURE_METRICS, Featured, pictures_of
 from sfumato.experiment.evaluation.samples import compared_of
@@ -77,15 +76,10 @@ def evaluate(
         )
     if extractor is not None:
         known_extractor(extractor)
-    named = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else metrics
-    chosen = default_metrics(model, book) if named is None else tuple(named)
+    named = named_metrics(metrics)
+    chosen = default_metrics(model, book) if named is None else named
     for name in chosen:
-        require_known(name)
-        require_fitting(name, model.record)
-        if name in CLASS_METRICS:
-            require_classes(name, model)
-        if name == "memorisation":
-            require_unpictured(model)
+        require_meant(name, model)
     quiet = report if report is not None else lambda text: None
     subject = subject_of(model, weights=weights, part=part, n=n, seed=seed, report=quiet, given=given)
     book.add(f"{weights} weights on {subject.n:,} examples of the {part} part, seed {seed}")

@@ -26,7 +26,7 @@ from difflib import get_close_matches
 
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import DataRecord
-from sfumato.experiment.evaluation.classes import CLASS_METRICS, agreement_entries, balance_entries
+from sfumato.experiment.evaluation.classes import CLASS_METRICS, agreement_entries, balance_entries, require_classes
 from sfumato.experiment.evaluation.conventions import convention_of
 from sfumato.experiment.evaluation.denoising import ERROR_METRICS, error_entries
 from sfumato.experiment.evaluation.document import Notebook
@@ -34,7 +34,7 @@ from sfumato.experiment.evaluation.levels import level_entries
 from sfumato.experiment.evaluation.likelihoods import BoundMethod, FlowMethod, require_flow, require_likelihood
 from sfumato.experiment.evaluation.losses import loss_entries
 from sfumato.experiment.evaluation.means import Means
-from sfumato.experiment.evaluation.memorisation import memorisation_entries
+from sfumato.experiment.evaluation.memorisation import memorisation_entries, require_unpictured
 from sfumato.experiment.evaluation.nats import likelihood_entries
 from sfumato.experiment.evaluation.pictures import PICTURE_METRICS, Featured, entries_of
 from sfumato.experiment.evaluation.round_trips import round_trip_entries
@@ -43,7 +43,7 @@ from sfumato.experiment.evaluation.subject import Subject
 from sfumato.experiment.model import Model
 from sfumato.metrics import EnergyDistance, Estimate, Extractor, Judge, Mmd, SlicedWasserstein
 
-__all__ = ["METRICS", "WHEN_NAMED", "Settings", "default_metrics", "require_fitting", "require_known"]
+__all__ = ["METRICS", "WHEN_NAMED", "Settings", "default_metrics", "require_known", "require_meant"]
 
 Entry = tuple[str, Estimate]
 
@@ -106,6 +106,16 @@ def require_known(name: str) -> None:
             expected="some of " + ", ".join(METRICS),
             fix=f"did you mean {near[0]}?" if near else "--metrics loss",
         )
+
+
+def require_meant(name: str, model: Model) -> None:
+    """Refuse a metric that there is not, or that means nothing for a model. Raises UsageError, DataError."""
+    require_known(name)
+    require_fitting(name, model.record)
+    if name in CLASS_METRICS:
+        require_classes(name, model)
+    if name == "memorisation":
+        require_unpictured(model)
 
 
 def require_fitting(name: str, record: DataRecord) -> None:

@@ -12,6 +12,7 @@ from typing import get_args
 
 from sfumato.data import measure
 from sfumato.errors import DataError, UsageError
+from sfumato.experiment.comparability import named_metrics
 from sfumato.experiment.conditions import names_of
 from sfumato.experiment.config import Overrides
 from sfumato.experiment.evaluation.classes import Balance
@@ -83,7 +84,7 @@ def evaluate_samples(
         )
     if extractor is not None:
         known_extractor(extractor)
-    named = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else metrics
+    named = named_metrics(metrics)
     for name in named or ():
         require_known(name)
         require_of_files(name)
