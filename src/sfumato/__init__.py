@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sfumato.experiment.evaluation import Evaluation as Evaluation
     from sfumato.experiment.evaluation import evaluate as evaluate
     from sfumato.experiment.evaluation import evaluate_samples as evaluate_samples
+    from sfumato.experiment.labelling import label as label
+    from sfumato.experiment.labelling import note as note
     from sfumato.experiment.load import export as export
     from sfumato.experiment.load import load as load
     from sfumato.experiment.model import Model as Model
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from sfumato.experiment.run import Run as Run
     from sfumato.experiment.run import resume as resume
     from sfumato.experiment.run import train as train
+    from sfumato.experiment.run_table import runs as runs
+    from sfumato.experiment.tracking.track import track as track
 
 __all__ = [
     "Colourise",
@@ -53,9 +57,13 @@ __all__ = [
     "evaluate",
     "evaluate_samples",
     "export",
+    "label",
     "load",
     "load_experiment",
+    "note",
     "resume",
+    "runs",
+    "track",
     "train",
     "train_classifier",
 ]
@@ -79,9 +87,13 @@ _HOMES = {
     "evaluate": "sfumato.experiment.evaluation",
     "evaluate_samples": "sfumato.experiment.evaluation",
     "export": "sfumato.experiment.load",
+    "label": "sfumato.experiment.labelling",
     "load": "sfumato.experiment.load",
     "load_experiment": "sfumato.experiment.config",
+    "note": "sfumato.experiment.labelling",
     "resume": "sfumato.experiment.run",
+    "runs": "sfumato.experiment.run_table",
+    "track": "sfumato.experiment.tracking.track",
     "train": "sfumato.experiment.run",
     "train_classifier": "sfumato.experiment.classifier",
 }

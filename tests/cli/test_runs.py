@@ -106,8 +106,8 @@ def test_sort_and_where(
     [
         (["--sort", "held_out_los"], "did you mean held_out_loss?"),
         (["--where", "schedul=x"], "did you mean schedule?"),
-        (["--where", "step=abc", "--sort", "nonsense"], "--json"),
-        (["--where", "step=abc", "--where", "nonsense=1"], "--json"),
+        (["--where", "step=abc", "--sort", "gibberish"], "--json"),
+        (["--where", "step=abc", "--where", "gibberish=1"], "--json"),
         (["--where", "schedule"], "--where schedule=CosineAngle"),
     ],
 )
@@ -135,7 +135,7 @@ def test_csv_holds_everything(runs: Path, capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["runs", "--runs", str(runs), "--csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["name"] for row in rows] == ["a", "b", "c", "d"]
-    assert (rows[0]["loss"], rows[0]["training.learning_rate"], rows[3]["schedule.kind"]) == (
+    assert (rows[0]["loss"], rows[0]["training.learning_rate"], rows[3]["schedule"]) == (
         "0.25",
         "0.001",
         "Tabulated",

@@ -11,6 +11,7 @@ of each run that reaches its end is compared with a run that nobody killed. Prin
 import argparse
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -33,6 +34,8 @@ from PIL import Image
 
 import sfumato.experiment.run as runs
 from sfumato.experiment.places import best_of, step_folder
+from sfumato.experiment.tracking.event_files import records
+from sfumato.experiment.tracking.tensorboard import event_files
 from sfumato.training import storage
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.record import MetricsLog
@@ -163,7 +166,25 @@ def fingerprint(folder: Path) -> dict[str, str]:
     found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     log = MetricsLog.read(folder / "metrics.jsonl")
     found["metrics.jsonl"] = json.dumps([{k: v for k, v in line.items() if k != "images_per_second"} for line in log])
+    found["event files"] = json.dumps(events(folder))
     return found
+
+
+def events(folder: Path) -> list[tuple[int, str, str]]:
+    """What TensorBoard's files of a run say, in the order in which they say it; nothing where it is not installed."""
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+    except ImportError:
+        return []
+    told = []
+    for path in event_files(folder):
+        for data in records(path.read_bytes()):
+            event = Event.FromString(data)
+            for value in event.summary.value:
+                if value.tag != "images_per_second":
+                    said = b"" if value.tag.startswith("_hparams_") else value.SerializeToString()  # maps have no order
+                    told.append((event.step, value.tag, hashlib.sha256(said).hexdigest()))
+    return told
 
 
 class Campaign:
@@ -239,6 +260,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     Image.init()  # Pillow too imports late
+    for name in ("compat.proto.event_pb2", "plugins.text.summary_v2", "plugins.hparams.summary_v2"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"tensorboard.{name}")
     tally = Campaign(args.folder, seed=args.seed).kill(args.kills)
     json.dump(asdict(tally), sys.stdout, indent=1)
     return int(bool(tally.failures or tally.different or tally.checkpoints_lost))

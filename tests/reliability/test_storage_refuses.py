@@ -13,6 +13,7 @@ import pytest
 
 import sfumato
 from sfumato.errors import ConfigError, ResourceError
+from sfumato.experiment.records import list_runs
 from sfumato.training import trainer
 from sfumato.training.checkpoint import CheckpointStore
 from sfumato.training.ema import bare_state
@@ -129,6 +130,11 @@ def test_the_log_and_the_previews_are_not_worth_a_run(
     lost = [note.split(":")[0] for note in reporter.notes if note.startswith("no preview")]
     assert lost == ["no preview of step 7", "no preview of step 10"]
     assert CheckpointStore(run.folder).find(pytest.fail).name == "step-00000010"
+    (listed,) = list_runs(tmp_path)  # and the list of runs flags what is missing
+    assert (listed.state, listed.note) == (
+        "finished",
+        "metrics.jsonl is incomplete: it ends at step 0, and the newest checkpoint is of step 10",
+    )
 
 
 def test_a_file_in_the_way(points: dict[str, Any], tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 
 from sfumato.errors import UsageError
 
-__all__ = ["CommandLine", "Parser", "Settings", "asks_for_help", "split"]
+__all__ = ["DASHED", "CommandLine", "Parser", "Settings", "asks_for_help", "split"]
 
 NEGATIVE = re.compile(r"-(\.?\d|inf|nan)")
+DASHED = "~"  # what stands for the dash of a word that is no option, for argparse would take -tag for one
 Settings = list[tuple[str, str | None]]  # a flag without a value has no text
 
 
@@ -28,6 +29,7 @@ class Parser(argparse.ArgumentParser):
         self.declared: list[str] = []
         self.taking: list[str] = []  # those that take exactly one value
         self.settings_help: Callable[[], str] | None = None  # what --help adds, made only when it is asked for
+        self.takes_dashed = False  # whether words such as -tag are values; they become ~tag
         super().__init__(
             prog=f"sfumato {command}".strip(),
             description=summary,
@@ -90,6 +92,9 @@ def split(argv: Sequence[str], parser: Parser, *, takes_settings: bool) -> Comma
         if word == "--":
             rest += [word, *words]
             break
+        if parser.takes_dashed and word not in parser.declared and re.fullmatch(r"-\w.*", word):
+            rest.append(f"{DASHED}{word[1:]}")
+            continue
         if not option.startswith("--") or option in parser.declared:
             negative = word in parser.taking and word.startswith("--") and bool(words) and NEGATIVE.match(words[0])
             rest.append(f"{word}={words.pop(0)}" if negative else word)  # "-1,2" looks like an option to argparse

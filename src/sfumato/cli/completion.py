@@ -24,6 +24,7 @@ _sfumato() {{
     case ${{COMP_WORDS[1]}} in
       train) words="{recipes}" ;;
       resume|sample|export|evaluate|compare) words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
+      label|note|track) words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
       completion) words="{shells}" ;;
       data) words="{actions}" ;;
     esac
@@ -46,6 +47,7 @@ _FISH = """\
 complete -c sfumato -n __fish_use_subcommand -f -a "{commands}"
 complete -c sfumato -n "__fish_seen_subcommand_from train" -a "{recipes}"
 complete -c sfumato -n "__fish_seen_subcommand_from resume sample export evaluate compare" -a "(ls runs 2>/dev/null)"
+complete -c sfumato -n "__fish_seen_subcommand_from label note track" -a "(ls runs 2>/dev/null)"
 complete -c sfumato -n "__fish_seen_subcommand_from completion" -f -a "{shells}"
 complete -c sfumato -n "__fish_seen_subcommand_from data" -a "{actions}"
 {options}

@@ -23,6 +23,7 @@ FREE = (
     "training.keep_best",
     "training.power_ema_disk",
     "training.on_disk_full",
+    "training.trackers",
     "training.copies_every",
     "evaluation.copies_count",
 )

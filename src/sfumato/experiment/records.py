@@ -1,34 +1,51 @@
 """What became of runs, read from their folders without torch: settings, figures, progress, and whether they still run.
 
-A folder that is damaged is listed with a note; it never hides the others.
+The folders are all there is: no list of runs is kept that could be locked, out of date or damaged, and reading writes
+nothing. A folder that is damaged is listed with a note; it never hides the others. The arms of a sweep
+(`runs/SWEEP/arms/ARM`) are runs called SWEEP/ARM.
 """
 
 import contextlib
 import json
 import re
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sfumato.errors import SfumatoError, UsageError
-from sfumato.experiment.kinds import canonical, nearest
+from sfumato.errors import SfumatoError
+from sfumato.experiment.evaluations import Number
+from sfumato.experiment.measured import measured_of
+from sfumato.experiment.remarks import Note, remarks_of
 from sfumato.experiment.schema import flatten
-from sfumato.experiment.tree import Plain, untyped
+from sfumato.experiment.tree import untyped
 from sfumato.experiment.yaml_file import read_yaml
 from sfumato.training.lock import LOCK, Holder
 
-__all__ = ["RunRecord", "list_runs", "matching", "newest_checkpoint", "read_run", "sorted_by"]
+__all__ = ["COLUMNS", "RunRecord", "list_runs", "newest_checkpoint", "read_run"]
 
 _STEP = re.compile(r"step-([0-9]{8,12})")
+COLUMNS = ("name", "sweep", "state", "step", "steps", "started", "parameters", "labels", "notes", "note", "folder")
+SWEEP, ARMS, FAILURES = "sweep.yaml", "arms", "failures"
+ALIASES = {"date": "started", "label": "labels"}
+
+Report = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run. `state` is running, finished, interrupted, or broken (`note` says why).
+    """One run. `state` is running, finished, interrupted, failed (an arm of a sweep), or broken; `note` says why.
 
-    `settings` are those of config.yaml by dotted key, `figures` the last value of each number in metrics.jsonl.
+    settings: those of config.yaml by dotted key.
+    figures: the last value of each number in metrics.jsonl.
+    sweep: the sweep that the run is an arm of.
+    labels, notes: what people say of it.
+    measured: what `sfumato evaluate` stored of it, by name.
     """
 
     name: str
@@ -41,48 +58,113 @@ class RunRecord:
     settings: Mapping[str, object] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     note: str | None = None
+    sweep: str | None = None
+    labels: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+    measured: Mapping[str, Number] = field(default_factory=dict)
 
-    def get(self, key: str) -> object:
-        """A column, a figure or a setting by name; None when the run has none of that name."""
-        columns = {
+    def values(self) -> dict[str, object]:
+        """All that is known of the run by name: columns, figures, numbers measured with their errors, settings.
+
+        A class among the settings stands under its own key (`schedule`, not `schedule.kind`), the name of the
+        experiment under `experiment`.
+        """
+        flat: dict[str, object] = {
             "name": self.name,
+            "sweep": self.sweep,
             "state": self.state,
             "step": self.step,
             "steps": self.steps,
             "started": self.started,
-            "date": self.started,
             "parameters": self.parameters,
+            "labels": " ".join(self.labels) or None,
+            "notes": "; ".join(note.text for note in self.notes) or None,
+            "note": self.note,
+            "folder": str(self.folder),
         }
-        if key in columns:
-            return columns[key]
-        for values in (self.figures, self.settings):
-            for name in (key, f"{key}.kind"):
-                if name in values:
-                    return values[name]
-        return None
+        for name, number in self.measured.items():
+            flat |= {name: number.value, f"{name}.std_error": number.std_error, f"{name}.n": number.n}
+        for name, figure in self.figures.items():
+            flat.setdefault(name, figure)
+        for key, setting in self.settings.items():
+            flat.setdefault("experiment" if key == "name" else key.removesuffix(".kind"), setting)
+        return flat
+
+    def get(self, key: str) -> object:
+        """A column, a figure or a setting by name; None when the run has none of that name."""
+        return self.values().get(ALIASES.get(key, key.removesuffix(".kind")))
 
     def names(self) -> set[str]:
         """Everything that `get` knows."""
-        return {"name", "state", "step", "steps", "started", "parameters", *self.figures, *self.settings}
+        return set(self.values())
 
 
-def list_runs(runs: Path) -> list[RunRecord]:
-    """Every run in a folder, by name; folders that hold nothing of a run are passed over."""
+def list_runs(runs: Path, report: Report = silent) -> list[RunRecord]:
+    """Every run in a folder, by name, the arms of sweeps among them; what holds nothing of a run is passed over.
+
+    `report` hears of what was damaged and passed over in the folders. Nothing is written.
+    """
     if not runs.is_dir():
         return []
-    folders = sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [read_run(path) for path in folders if _looks_like_a_run(path)]
+    if (runs / SWEEP).is_file():
+        return list(_arms(runs, report))
+    found: list[RunRecord] = []
+    for folder in _folders(runs):
+        if (folder / SWEEP).is_file():
+            found += _arms(folder, report)
+        elif _looks_like_a_run(folder):
+            found.append(_whole(read_run(folder, report), report))
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _arms(sweep: Path, report: Report) -> Iterator[RunRecord]:
+    """The arms of a sweep that were begun, or failed before they were."""
+    name = sweep.resolve().name
+    failed = {path.stem: path for path in (sweep / FAILURES).glob("*.json")}
+    arms = _folders(sweep / ARMS) if (sweep / ARMS).is_dir() else []
+    begun = {folder.name: folder for folder in arms if _looks_like_a_run(folder)}
+    for arm in sorted({*begun, *failed}):
+        if arm in begun:
+            record = _whole(read_run(begun[arm], report), report)
+        else:
+            record = RunRecord(arm, sweep / ARMS / arm, "failed")
+        if arm in failed and record.state not in ("running", "finished"):
+            record = replace(record, state="failed", note=_failure(failed[arm]))
+        yield replace(record, name=f"{name}/{arm}", sweep=name)
+
+
+def _failure(path: Path) -> str:
+    """Why an arm failed, by the file that says so."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(path.read_bytes())
+        if isinstance(found, dict):
+            return str(found.get("what", "it failed"))
+    return f"it failed, and {path} does not say why"
+
+
+def _whole(record: RunRecord, report: Report) -> RunRecord:
+    """A record with what people say of the run, and what was measured of it."""
+    said = remarks_of(record.folder, report)
+    saved = newest_checkpoint(record.folder / "checkpoints")
+    measured = measured_of(record.folder, saved, report)
+    return replace(record, labels=said.labels, notes=said.notes, measured=measured)
 
 
 def _looks_like_a_run(folder: Path) -> bool:
     return any((folder / part).exists() for part in ("config.yaml", "metrics.jsonl", "checkpoints"))
 
 
-def read_run(folder: Path) -> RunRecord:
-    """The record of one run folder."""
+def read_run(folder: Path, report: Report = silent) -> RunRecord:
+    """The record of one run folder: settings, figures and state; labels and what was measured are looked up by
+    `list_runs`.
+    """
     try:
         settings = flatten(untyped(read_yaml(folder / "config.yaml")))
-        figures = _last_figures(folder / "metrics.jsonl")
+        figures = _last_figures(folder / "metrics.jsonl", report)
         environment = _environment(folder / "environment.json")
         saved = newest_checkpoint(folder / "checkpoints")
     except (SfumatoError, OSError) as error:
@@ -112,7 +194,7 @@ def read_run(folder: Path) -> RunRecord:
         parameters=environment.get("parameters"),
         settings=settings,
         figures=figures,
-        note=_note(folder, holder, lost),
+        note=_note(folder, holder, lost) or (None if holder is not None else _gap(settings, saved, logged)),
     )
 
 
@@ -124,16 +206,30 @@ def _note(folder: Path, holder: Holder | None, lost: bool) -> str | None:
     return gone if lost else None
 
 
-def _last_figures(path: Path) -> dict[str, float]:
-    """The last value of every number in the log; lines that are torn or foreign are passed over."""
+def _gap(settings: Mapping[str, object], saved: int | None, logged: float | None) -> str | None:
+    """That the record ends well before the newest checkpoint: its lines were lost on a disk that was full."""
+    every = settings.get("training.log_every")
+    if not isinstance(every, int) or every < 1 or saved is None or saved < every:
+        return None
+    last = 0 if logged is None else int(logged)
+    if saved - last < every:
+        return None
+    return f"metrics.jsonl is incomplete: it ends at step {last:,}, and the newest checkpoint is of step {saved:,}"
+
+
+def _last_figures(path: Path, report: Report) -> dict[str, float]:
+    """The last value of every number in the log; lines that are torn or foreign are noted and passed over."""
     found: dict[str, float] = {}
     if not path.exists():
         return found
-    for line in path.read_bytes().splitlines():
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        entry: object = None
         with contextlib.suppress(ValueError, RecursionError):
             entry = json.loads(line)
-            if isinstance(entry, dict):
-                found.update((k, v) for k, v in entry.items() if isinstance(v, int | float) and not isinstance(v, bool))
+        if isinstance(entry, dict):
+            found.update((k, v) for k, v in entry.items() if isinstance(v, int | float) and not isinstance(v, bool))
+        elif line:
+            report(f"{path}: line {number} is torn or not a record; skipped")
     return found
 
 
@@ -172,54 +268,3 @@ def _holder(path: Path) -> Holder | None:
         if holder.host != socket.gethostname() or holder.is_alive_here:
             return holder
     return None
-
-
-def matching(records: list[RunRecord], conditions: list[str]) -> list[RunRecord]:
-    """The records for which every KEY=VALUE holds. Numbers are compared as numbers, names without regard to case.
-
-    Raises UsageError for a KEY that none of the given records has.
-    """
-    every = records
-    for condition in conditions:
-        key, equals, text = condition.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--where {condition}", expected="KEY=VALUE", fix="--where schedule=CosineAngle")
-        require_known(every, key, "--where")
-        records = [record for record in records if _equal(record.get(key), text)]
-    return records
-
-
-def sorted_by(records: list[RunRecord], key: str) -> list[RunRecord]:
-    """The records by a column, figure or setting, smallest first; those without it come last."""
-    require_known(records, key, "--sort")
-
-    def rank(record: RunRecord) -> tuple[int, float, str]:
-        value = record.get(key)
-        if value is None:
-            return (2, 0.0, record.name)
-        return (0, float(value), record.name) if isinstance(value, int | float) else (1, 0.0, str(value))
-
-    return sorted(records, key=rank)
-
-
-def require_known(records: list[RunRecord], key: str, option: str) -> None:
-    """Refuse a name that no run knows, suggesting the nearest."""
-    names: set[str] = set().union(*(record.names() for record in records)) if records else set()
-    names |= {name.removesuffix(".kind") for name in names}
-    if not records or key in names or key == "date":
-        return
-    near = nearest(key, sorted(names))
-    raise UsageError(
-        f"{option} {key}: no run has a setting or figure of that name",
-        expected="a column (name, state, step, parameters, started), a figure such as held_out_loss, or a setting",
-        fix=f"did you mean {near}?" if near else "`sfumato runs --json` shows all names",
-    )
-
-
-def _equal(value: object, text: str) -> bool:
-    wanted = Plain(text).value()
-    if isinstance(value, bool) or isinstance(wanted, bool) or value is None or wanted is None:
-        return value is wanted
-    if isinstance(value, int | float) and isinstance(wanted, int | float):
-        return value == wanted
-    return canonical(str(value)) == canonical(text)

@@ -28,6 +28,7 @@ from sfumato.experiment.reporting import Silent
 from sfumato.experiment.schema import to_plain
 from sfumato.experiment.session import Session
 from sfumato.experiment.stored import RESUMED, require_state
+from sfumato.experiment.tracking import require_trackers
 from sfumato.training.best import Best
 from sfumato.training.checkpoint import CheckpointStore, Snapshot
 from sfumato.training.ema import bare_state
@@ -76,6 +77,7 @@ def train(
     """
     reporter = Silent() if reporter is None or not is_main_process() else reporter
     experiment = load_experiment(recipe, overrides)
+    require_trackers(experiment.training.trackers)
     with threads(experiment.training.threads):
         data = prepare_data(experiment)
         experiment = resolved(experiment, shape=data.record.shape, is_image=data.record.is_image)
@@ -108,6 +110,7 @@ def resume(
     before = read_run_config(folder, reporter.note)
     experiment = load_experiment(before, overrides)
     require_allowed(to_plain(before), experiment, allow_change)
+    require_trackers(experiment.training.trackers)
     store = CheckpointStore(folder, keep=experiment.training.keep_checkpoints)
     finished = finished_run(store, experiment, reporter)
     if finished is not None:
@@ -163,7 +166,7 @@ def run_session(session: Session, snapshot: Snapshot | None) -> Run:
         trainer.averages.cut_after(start)
     for line in opening_lines(session, start):
         session.reporter.note(line)
-    with listening() as stop, session.engine.together(trainer.resume_command):
+    with listening() as stop, session.engine.together(trainer.resume_command), session.tracked(start):
         trainer.run(start, stop)
         session.engine.wait_for_all()
     images = (session.experiment.training.steps - start) * session.experiment.training.batch_size

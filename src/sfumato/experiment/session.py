@@ -7,6 +7,8 @@ A session is what `train` and `resume` share: it starts the engine, builds every
 import copy
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from sfumato.experiment.guiding import Requests, plainly
 from sfumato.experiment.likeness import alternately, unshared
 from sfumato.experiment.preview import preview_condition, save_preview
 from sfumato.experiment.schema import to_plain
+from sfumato.experiment.tracking import Trackers, open_trackers
 from sfumato.metrics.memorisation import equal_parts
 from sfumato.training.average_store import AverageStore
 from sfumato.training.checkpoint import CheckpointStore
@@ -81,6 +84,7 @@ class Session:
             conditioner=self.conditioner,
         )
         self.store = CheckpointStore(folder, keep=settings.keep_checkpoints)
+        self.trackers = Trackers({}, reporter.note)
 
     def trainer(self, *, resume_command: str) -> Trainer:
         """The loop over this session's step, with the hooks that the settings ask for."""
@@ -88,13 +92,23 @@ class Session:
             self.step,
             store=self.store,
             averages=self.averages(),
-            log=MetricsLog(self.folder, report=self.reporter.note),
+            log=MetricsLog(self.folder, report=self.reporter.note, told=lambda line: self.trackers.line(line)),
             hooks=self._hooks() if self.engine.is_main else [],
             reporter=self.reporter,
             state=self.state(),
             resume_command=resume_command,
             keep=self.keep,
         )
+
+    @contextmanager
+    def tracked(self, start: int) -> Iterator[None]:
+        """Training in here, from `start` steps on, is told to the trackers that the settings name."""
+        if self.engine.is_main:
+            self.trackers = open_trackers(self.experiment, self.folder, after=start, report=self.reporter.note)
+        try:
+            yield
+        finally:
+            self.trackers.close()
 
     def averages(self) -> AverageStore:
         """Where the power-function averages are stored."""
@@ -150,7 +164,8 @@ class Session:
             drawn = draw(
                 self._with_averages(), record, config, count=count, seed=0, like=like, asked=Requests(cond)
             ).numpy()
-            save_preview(self.folder / "samples", done, drawn, is_image=record.is_image, names=names)
+            path = save_preview(self.folder / "samples", done, drawn, is_image=record.is_image, names=names)
+            self.trackers.preview(done, path)
         except (
             OSError,
             NumericsError,

@@ -26,12 +26,20 @@ Report = Callable[[str], None]
 
 @final
 class MetricsLog:
-    """Append to the record of one run. `report` receives the one warning and the notes."""
+    """Append to the record of one run. `report` hears the one warning and the notes, `told` each line as it comes."""
 
-    def __init__(self, run_folder: Path, *, report: Report, storage: Storage | None = None) -> None:
+    def __init__(
+        self,
+        run_folder: Path,
+        *,
+        report: Report,
+        storage: Storage | None = None,
+        told: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
         self.path = Path(run_folder) / METRICS
         self.storage = LocalStorage() if storage is None else storage
         self._report = report
+        self._told = told
         self._waiting: list[bytes] = []
         self._warned = False
         self._step = -1
@@ -53,6 +61,8 @@ class MetricsLog:
         text = json.dumps(_plain(entry), separators=(",", ":"), allow_nan=False)
         self._waiting.append(text.encode() + b"\n")
         self._flush()
+        if self._told is not None:
+            self._told(entry)
 
     def _flush(self) -> None:
         try:

@@ -1,6 +1,7 @@
 """The `training:` section of an experiment: how long, how fast, how often to save, and on what."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,13 +9,15 @@ from sfumato.errors import ConfigError
 
 __all__ = ["TrainingConfig"]
 
+_TRACKER = re.compile(r"([a-z][a-z0-9_]*)(:[^\s:,\[\]]{1,100})?")
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
     """Settings of the training loop.
 
-    `auto` values are decided at step 0, written into the run, and never decided again. Intervals are in steps; 0
-    switches them off.
+    `auto` values (but that of trackers) are decided at step 0, written into the run, and never decided again. Intervals
+    are in steps; 0 switches them off.
 
     steps: how many optimizer steps to take.
     batch_size: examples per step, of all processes and all accumulated parts together.
@@ -44,6 +47,8 @@ class TrainingConfig:
     threads: CPU threads; null for all cores. Another number can change the last bits of a result.
     init_from: a run or an exported file whose averaged weights are the first weights.
     on_disk_full: `stop` ends the run, resumable; `wait` tries again until the checkpoint fits.
+    trackers: who is told of the run beside metrics.jsonl: `auto`, TensorBoard wherever it is installed; or names such
+        as tensorboard,wandb:my-project (docs/tracking.md); [] for none.
     """
 
     steps: int = 10_000
@@ -72,6 +77,7 @@ class TrainingConfig:
     threads: int | None = None
     init_from: str | None = None
     on_disk_full: Literal["stop", "wait"] = "stop"
+    trackers: tuple[str, ...] = ("auto",)
 
     def __post_init__(self) -> None:
         at_least_one = ("steps", "batch_size", "accumulate", "preview_count")
@@ -99,6 +105,7 @@ class TrainingConfig:
         few = self.threads is None or 1 <= self.threads <= 256
         self._require("threads", few, "from 1 to 256, or null for all cores")
         self._require("preview_count", self.preview_count <= 4096, "of at most 4096")
+        self._check_trackers()
         for name in ("steps", "batch_size"):
             self._require(name, getattr(self, name) <= 10**9, "at most 10^9")
         if self.keep_best is not None and self.evaluate_every == 0:
@@ -113,6 +120,13 @@ class TrainingConfig:
                 expected="a global batch that the number of accumulated parts divides",
                 fix=f"set training.accumulate: {_nearest_divisor(self.batch_size, self.accumulate)}",
             )
+
+    def _check_trackers(self) -> None:
+        """Refuse what cannot be a tracker; whether there is one of that name is asked when the run begins."""
+        named = [_TRACKER.fullmatch(text) for text in self.trackers]
+        alone = len({match[1] for match in named if match}) == len(named)
+        such = "of different names, such as tensorboard,wandb:my-project, or []"
+        self._require("trackers", all(named) and alone, such)
 
     def _require(self, name: str, good: bool, allowed: str) -> None:
         if not good:
