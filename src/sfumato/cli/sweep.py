@@ -69,18 +69,21 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     if args.device is not None:
         settings = [*settings, ("training.device", args.device)]
     wish, way = _wish(args, settings), _way(args)
+    stopped: Interrupted | None = None
     with in_words_of_flags():
         opened = open_sweep(wish, note)
         if args.dry_run:
             return _dry_run(opened, foresee(opened, way))
         try:
             with _reporting() as reporter:
-                done = carry_out(opened, way, reporter)
+                carry_out(opened, way, reporter)
         except Interrupted as error:
-            document = _finished(load_sweep(opened.folder))
-            raise Stopped(error.what, expected=error.expected, fix=error.fix, document=document) from None
-    document = _finished(done)
-    _require_none_failed(done, document)
+            stopped = error
+    sweep = load_sweep(opened.folder)
+    document = _finished(sweep)
+    if stopped is not None:
+        raise Stopped(stopped.what, expected=stopped.expected, fix=stopped.fix, document=document)
+    _require_none_failed(sweep, document)
     return document
 
 
