@@ -118,7 +118,8 @@ class Running:
         elif self.deadline is not None and time.monotonic() >= self.deadline:
             self.stopping = "budget"
         if self.stopping is not None:
-            self.reporter.note(f"stopping ({self.stopping}): {len(self.jobs)} running arms save at their next step")
+            if self.jobs:
+                self.reporter.note(f"stopping ({self.stopping}): what runs is saved at its next step")
             for job in self.jobs.values():
                 job.stop()
 
@@ -152,7 +153,10 @@ class Running:
 
     def _fill(self) -> None:
         """Start arms while slots are free; where the search learns, ask for another point when no arm waits."""
-        while self.stopping is None and not self.stop and len(self.jobs) < self.workers:
+        while len(self.jobs) < self.workers:
+            self._heed()
+            if self.stopping is not None:
+                return
             if not self.queue and not self._asked():
                 return
             arm = self.queue.pop(0)
