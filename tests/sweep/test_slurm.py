@@ -38,7 +38,8 @@ def test_a_job_hands_on_that_it_is_to_stop(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     program = (
         "import pathlib, signal, sys, time\n"
-        f"signal.signal(signal.SIGTERM, lambda *a: (time.sleep(0.2), pathlib.Path({str(saved)!r}).touch(), sys.exit(75)))\n"
+        f"saved = pathlib.Path({str(saved)!r})\n"
+        "signal.signal(signal.SIGTERM, lambda *a: (time.sleep(0.2), saved.touch(), sys.exit(75)))\n"
         "print('ready', file=sys.stderr, flush=True)\n"
         "time.sleep(60)\n"
     )

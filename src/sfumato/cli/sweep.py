@@ -29,7 +29,9 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("recipe", metavar="RECIPE|FILE|SWEEP", help="what is varied, or a sweep that goes on")
     parser.add_argument("--axis", action="append", default=[], metavar="KEY=V1,V2", help="a setting and its values")
-    parser.add_argument("--seeds", type=whole, default=1, metavar="K", help="repeats, each of another seed (default: 1)")
+    parser.add_argument(
+        "--seeds", type=whole, default=1, metavar="K", help="repeats, each of another seed (default: 1)"
+    )
     parser.add_argument("--seed", type=whole, metavar="S", help="of the first repeat (default: the recipe's)")
     parser.add_argument("--search", default="grid", metavar="|".join(SEARCHES), help="how points are chosen")
     parser.add_argument("--trials", type=whole, metavar="N", help="points that a search draws (default: 20)")
@@ -41,7 +43,9 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--workers", type=whole, metavar="N", help="arms at a time (default: as cores or GPUs hold)")
     parser.add_argument("--threads", type=whole, metavar="T", help="CPU threads of each arm, decided once")
     parser.add_argument("--launcher", default="local", metavar="local|slurm|inline", help="where arms are trained")
-    parser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help="for the executor of submitit")
+    parser.add_argument(
+        "--slurm", action="append", default=[], metavar="KEY=VALUE", help="for the executor of submitit"
+    )
     parser.add_argument("--budget", metavar="TIME", help="stop after 2h, 90min, …; the same command goes on")
     parser.add_argument("--dry-run", action="store_true", help="the arms and a forecast; trains nothing")
     parser.add_argument("--no-forecast", action="store_true", help="start without timing the arms")

@@ -1,4 +1,4 @@
-"""What the processes of a sweep run: `python -m sfumato.experiment.sweep arm SWEEP ARM`, or `pace`, which times arms."""
+"""What a sweep's processes run: `python -m sfumato.experiment.sweep arm SWEEP ARM`, or `pace`, which times arms."""
 
 import sys
 

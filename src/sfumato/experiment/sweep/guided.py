@@ -88,7 +88,9 @@ def require_rankable(sweep: Sweep) -> None:
         )
     if direction(metric) is None:
         raise UsageError(
-            f"--metric {metric}: neither more nor less of it is better", expected="a metric to rank by", fix="name another"
+            f"--metric {metric}: neither more nor less of it is better",
+            expected="a metric to rank by",
+            fix="name another",
         )
 
 

@@ -116,7 +116,11 @@ class Submitit(Launcher):
         given = dict(options)
         cluster = given.pop("cluster", "slurm")
         self.executor = submitit.AutoExecutor(folder=sweep.folder / "logs" / "slurm", cluster=cluster)
-        usual = {"name": sweep.plan.name, "timeout_min": 24 * 60, "cpus_per_task": sweep.plan.base.training.threads or 1}
+        usual = {
+            "name": sweep.plan.name,
+            "timeout_min": 24 * 60,
+            "cpus_per_task": sweep.plan.base.training.threads or 1,
+        }
         self.executor.update_parameters(**{**usual, **given})
 
     def start(self, sweep: Sweep, arm: Arm, slot: int, told: Told) -> Job:

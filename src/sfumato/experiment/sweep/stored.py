@@ -50,7 +50,7 @@ class Failure:
 
     @property
     def would_repeat(self) -> bool:
-        """Whether the same arm would fail in the same way again: settings and numbers do, disks and machines may not."""
+        """Whether the same arm would fail in the same way: settings and numbers do, disks and machines may not."""
         return self.code in ("CONFIG", "USAGE", "NUMERICS")
 
 
@@ -178,7 +178,7 @@ def sweeps_in(runs: Path) -> list[Path]:
 
 
 def store_plan(plan: Plan, folder: Path) -> None:
-    """Write a plan into the folder of its sweep, whole or not at all, where another stands there. Raises ResourceError."""
+    """Write a plan into the folder of its sweep, whole or not at all, unless it stands there. Raises ResourceError."""
     text, path = to_yaml(plain_plan(plan)).encode(), folder / SWEEP
     storage = LocalStorage()
     try:
