@@ -111,8 +111,8 @@ def test_the_answer_of_the_process_that_times(points: dict[str, Any], monkeypatc
         "checkpoint_bytes": alone.checkpoint_bytes,
     }
     assert 0 < answer["seconds_per_step"] < 10
-    lost = timing.answer_to(experiment_yaml(load_experiment("oxford-flowers", {"data.size": None})))
-    assert lost["error"]["code"] == "CONFIG"
+    nowhere = load_experiment("swiss-roll", {"data.source": "folder", "data.path": "nowhere.npz"})
+    assert timing.answer_to(experiment_yaml(nowhere))["error"]["code"] == "DATA"
 
 
 def test_standing_in_words() -> None:

@@ -40,6 +40,20 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--metrics", default="", metavar="A,B", help="measured of every arm, as by sfumato evaluate")
     parser.add_argument("-n", "--count", type=whole, metavar="N", help="examples and samples to measure on")
     parser.add_argument("--extractor", metavar="E", help="features of pictures to measure by")
+    _arguments_of_the_way(parser)
+    parser.epilog = (
+        "examples:\n"
+        "  sfumato sweep digits --axis objective.distance=mse,mae --axis schedule=CosineAngle,VpSde --seeds 3\n"
+        "  sfumato sweep swiss-roll --axis network.widths=[32,32],[128,128] --metrics energy_distance --dry-run\n"
+        "  sfumato sweep digits --search random --trials 30 --axis training.learning_rate=1e-4..1e-2:log\n"
+        "Arms of one seed are paired: the same data order, times, noise and, where shapes allow, initial weights.\n"
+        "How to read it: docs/sweeps.md"
+    )
+    parser.settings_help = settings_help
+
+
+def _arguments_of_the_way(parser: Parser) -> None:
+    """Declare how arms are trained, which changes nothing that is computed."""
     parser.add_argument("--workers", type=whole, metavar="N", help="arms at a time (default: as cores or GPUs hold)")
     parser.add_argument("--threads", type=whole, metavar="T", help="CPU threads of each arm, decided once")
     parser.add_argument("--launcher", default="local", metavar="local|slurm|inline", help="where arms are trained")
@@ -56,15 +70,6 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
     parser.add_argument("--name", metavar="NAME", help="the sweep's name (default: the recipe's, -sweep-, a number)")
     parser.add_argument("--device", metavar="D", help="short for --training.device")
-    parser.epilog = (
-        "examples:\n"
-        "  sfumato sweep digits --axis objective.distance=mse,mae --axis schedule=CosineAngle,VpSde --seeds 3\n"
-        "  sfumato sweep swiss-roll --axis network.widths=[32,32],[128,128] --metrics energy_distance --dry-run\n"
-        "  sfumato sweep digits --search random --trials 30 --axis training.learning_rate=1e-4..1e-2:log\n"
-        "Arms of one seed are paired: the same data order, times, noise and, where shapes allow, initial weights.\n"
-        "How to read it: docs/sweeps.md"
-    )
-    parser.settings_help = settings_help
 
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:

@@ -238,7 +238,7 @@ def _announce(outlook: Outlook, way: Way, reporter: SweepReporter) -> None:
     busy, here = outlook.workers * (outlook.threads or 1), machine.cores()
     if way.launcher == "local" and busy > here:
         reporter.note(
-            f"{outlook.workers} arms of {counted(outlook.threads or 1, 'thread')} want {busy} cores, and here are {here}: "
+            f"{outlook.workers} arms of {counted(outlook.threads or 1, 'thread')} want {busy} cores; here are {here}: "
             "fewer --workers would be as fast; the threads of a sweep stay what they are"
         )
     if way.budget is not None and outlook.seconds is not None and outlook.seconds > way.budget:
