@@ -125,5 +125,5 @@ class Submitit(Launcher):
 
     def start(self, sweep: Sweep, arm: Arm, slot: int, told: Told) -> Job:
         own = arm_environment(sweep, arm)
-        needed = {key: own[key] for key in ("PYTHONPATH", "OMP_NUM_THREADS") if key in own}
+        needed: dict[str, str] = {key: own[key] for key in ("PYTHONPATH", "OMP_NUM_THREADS") if key in own}
         return Submitted(arm, self.executor.submit(ArmJob(arm_command(sweep, arm), needed)), told)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sfumato.errors import CheckpointError, ConfigError, SfumatoError
 from sfumato.experiment.config import Experiment
@@ -220,7 +220,7 @@ def read_plan(folder: Path) -> Plan:
             base=read(Experiment, tree["base"], origin=str(path)),
             axes=tuple(_axis(node) for node in _row(tree["axes"])),
             seeds=int(_text(tree["seeds"])),
-            search=cast(Search, read(_Drawn, Branch({"search": tree["search"]}, str(path))).search),
+            search=read(_Drawn, Branch({"search": tree["search"]}, str(path))).search,
             measures=read(Measures, tree["measures"], origin=str(path)),
             skip_unfit=_text(tree["skip_unfit"]) == "true",
             asked=tuple(json.loads(_text(node)) for node in _row(tree["asked"])),
