@@ -31,10 +31,15 @@ class Standing:
     def in_words(self) -> str:
         """One line: how many are done, what is running, how long it will take."""
         failed = f", {self.failed} failed" if self.failed else ""
-        left = "" if self.seconds_left is None else f"; about {duration(self.seconds_left)} left"
+        left = _left(self.seconds_left, "; ")
         running = ", ".join(f"{one.arm} {one.step:,}/{one.steps:,}" for one in self.moving[:4])
         more = f" and {len(self.moving) - 4} more" if len(self.moving) > 4 else ""
         return f"{self.done}/{self.arms} arms done{failed}" + (f": {running}{more}" if running else "") + left
+
+
+def _left(seconds: float | None, mark: str) -> str:
+    """How long it will take; nothing where that is not known or no step is left."""
+    return "" if seconds is None or seconds < 1 else f"{mark}about {duration(seconds)} left"
 
 
 class SweepReporter(Protocol):
@@ -116,7 +121,7 @@ class Bars:
         if self.all is None:
             self.all = self.bar.add_task("", total=None)
         failed = f", {standing.failed} failed" if standing.failed else ""
-        left = "" if standing.seconds_left is None else f", about {duration(standing.seconds_left)} left"
+        left = _left(standing.seconds_left, ", ")
         words = f"{standing.done}/{standing.arms} arms{failed}{left}"
         self.bar.update(self.all, completed=standing.done + standing.failed, total=standing.arms, description=words)
         moving = {one.arm: one for one in standing.moving}
