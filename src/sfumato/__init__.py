@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from sfumato.experiment.run import resume as resume
     from sfumato.experiment.run import train as train
     from sfumato.experiment.run_table import runs as runs
+    from sfumato.experiment.sweep import Sweep as Sweep
+    from sfumato.experiment.sweep import load_sweep as load_sweep
+    from sfumato.experiment.sweep import sweep as sweep
     from sfumato.experiment.tracking.track import track as track
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "Run",
     "Samples",
     "SfumatoError",
+    "Sweep",
     "Upscale",
     "Vary",
     "compare",
@@ -60,9 +64,11 @@ __all__ = [
     "label",
     "load",
     "load_experiment",
+    "load_sweep",
     "note",
     "resume",
     "runs",
+    "sweep",
     "track",
     "train",
     "train_classifier",
@@ -81,6 +87,7 @@ _HOMES = {
     "Run": "sfumato.experiment.run",
     "Samples": "sfumato.experiment.model",
     "SfumatoError": "sfumato.errors",
+    "Sweep": "sfumato.experiment.sweep",
     "Upscale": "sfumato.experiment.edits",
     "Vary": "sfumato.experiment.edits",
     "compare": "sfumato.experiment.compare",
@@ -90,9 +97,11 @@ _HOMES = {
     "label": "sfumato.experiment.labelling",
     "load": "sfumato.experiment.load",
     "load_experiment": "sfumato.experiment.config",
+    "load_sweep": "sfumato.experiment.sweep",
     "note": "sfumato.experiment.labelling",
     "resume": "sfumato.experiment.run",
     "runs": "sfumato.experiment.run_table",
+    "sweep": "sfumato.experiment.sweep",
     "track": "sfumato.experiment.tracking.track",
     "train": "sfumato.experiment.run",
     "train_classifier": "sfumato.experiment.classifier",

@@ -23,11 +23,11 @@ from sfumato.experiment.tree import untyped
 from sfumato.experiment.yaml_file import read_yaml
 from sfumato.training.lock import LOCK, Holder
 
-__all__ = ["COLUMNS", "RunRecord", "list_runs", "newest_checkpoint", "read_run"]
+__all__ = ["COLUMNS", "SWEEP", "RunRecord", "list_runs", "newest_checkpoint", "read_run"]
 
 _STEP = re.compile(r"step-([0-9]{8,12})")
 COLUMNS = ("name", "sweep", "state", "step", "steps", "started", "parameters", "labels", "notes", "note", "folder")
-SWEEP, ARMS, FAILURES = "sweep.yaml", "arms", "failures"
+SWEEP, ARMS, FAILURES = "sweep.yaml", "arms", "failures"  # in the folder of a sweep
 ALIASES = {"date": "started", "label": "labels"}
 
 Report = Callable[[str], None]
