@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sfumato.experiment.load import load as load
     from sfumato.experiment.model import Model as Model
     from sfumato.experiment.model import Samples as Samples
+    from sfumato.experiment.reproduce import reproduce as reproduce
     from sfumato.experiment.run import Run as Run
     from sfumato.experiment.run import resume as resume
     from sfumato.experiment.run import train as train
@@ -60,6 +61,7 @@ __all__ = [
     "load",
     "load_experiment",
     "load_sweep",
+    "reproduce",
     "resume",
     "sweep",
     "train",
@@ -89,6 +91,7 @@ _HOMES = {
     "load": "sfumato.experiment.load",
     "load_experiment": "sfumato.experiment.config",
     "load_sweep": "sfumato.experiment.sweep",
+    "reproduce": "sfumato.experiment.reproduce",
     "resume": "sfumato.experiment.run",
     "sweep": "sfumato.experiment.sweep",
     "train": "sfumato.experiment.run",

@@ -64,6 +64,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "classifier": Command("train the classifier of noisy data that steers a run's samples", "classifier"),
     "runs": Command("list runs and what became of them", "runs"),
+    "reproduce": Command(
+        "train and measure the experiments of a source, beside what it printed", "reproduce", takes_settings=True
+    ),
     "recipes": Command("list the experiments that come with sfumato", "recipes"),
     "data": Command("look a data set over before training, or pack it into one file", "data", takes_settings=True),
     "figures": Command("draw samples, noising, sampling, schedules and losses", "figures", takes_settings=True),
