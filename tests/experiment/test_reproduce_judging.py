@@ -1,6 +1,7 @@
 """What is said of a source's numbers beside ours: seeds as blocks, orders of arms, tolerances, sums of shares."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sfumato.experiment.reproduce.findings import AnchorFound, ArmNumbers, Findi
 from sfumato.experiment.reproduce.judgements import Column, Held, Ordered, Printed, Shown, together
 from sfumato.experiment.reproduce.ordering import order_of, scatter_of
 from sfumato.experiment.reproduce.seeds import blocks_of
-from sfumato.metrics import mean_of
+from sfumato.metrics import mean_of, share_of
 
 Arm = tuple[str, ...]
 
@@ -229,16 +230,26 @@ def test_seeds_are_averaged_over_those_that_all_arms_have() -> None:
 def test_the_share_of_two_classes_has_the_error_of_their_union() -> None:
     """Ones and sevens exclude each other: the variance of the sum is below the sum of the variances."""
     judged_as = torch.randint(0, 10, (1000,), generator=generator())
-    parts = []
-    for k in (1, 7):
-        one = mean_of((judged_as == k).double())
-        parts.append(Number(one.value, one.std_error, one.n, {}, tuple(one.influences.tolist())))  # type: ignore[union-attr]
-    found, union = together(parts), mean_of(((judged_as == 1) | (judged_as == 7)).double())
+    parts = [share_of(judged_as == k) for k in (1, 7)]
+    numbers = [Number(one.value, one.std_error, one.n, {}) for one in parts]
+    found, union = together(numbers), share_of((judged_as == 1) | (judged_as == 7))
     assert found is not None
-    assert found.value == pytest.approx(union.value, rel=1e-12)
-    assert found.std_error == pytest.approx(union.std_error, rel=1e-9)
+    assert (found.value, found.std_error) == (pytest.approx(union.value), pytest.approx(union.std_error, rel=1e-12))
     assert found.std_error < math.hypot(parts[0].std_error, parts[1].std_error)
-    assert together([parts[0], None]) is None
+    assert together([numbers[0], None]) is None
+    none = together([replace(one, value=0.0) for one in numbers])
+    assert none is not None
+    assert none.std_error > 0  # none of a thousand leaves room for one in two thousand
+
+
+def test_what_a_perfect_model_would_have_stands_beside() -> None:
+    own = {"class_shares[1]": number(0.2), "class_shares[1][real]": Number(0.1, 0.0, 60_000, {})}
+    column = Column(
+        "ones", ("class_shares[1]",), printed={("a",): 0.2}, rule=Held(0.1), perfect=("class_shares[1][real]",)
+    )
+    (finding,) = Printed((column,)).findings([arm(("a",), own)]).findings
+    assert finding.should == Value(0.1)
+    assert "+10.0 errors of ours from a perfect model" in finding.why
 
 
 def test_the_noise_error_by_level_is_a_row_of_bins() -> None:

@@ -44,12 +44,18 @@ ARNASON = Source(
                     Column(
                         "share of 1 and 7",
                         ("class_shares[1]", "class_shares[7]"),
+                        perfect=("class_shares[1][real]", "class_shares[7][real]"),
                         printed={(UNTOLD, AS_THERE): SHARE, (UNTOLD, MENDED): SHARE},
                         errors={(UNTOLD, AS_THERE): ERROR, (UNTOLD, MENDED): ERROR},
                         rule=Held(0.0, anywhere=True),
                     ),
-                    Column("total variation of the classes", ("class_balance",)),
-                    Column("labels asked for that are seen", ("label_agreement",), where=TOLD),
+                    Column("total variation of the classes", ("class_balance",), perfect=("class_balance[floor]",)),
+                    Column(
+                        "labels asked for that are seen",
+                        ("label_agreement",),
+                        perfect=("label_agreement[real]",),
+                        where=TOLD,
+                    ),
                 )
             ),
             choices=(

@@ -53,7 +53,7 @@ def judged(finding: Finding, excess: str) -> Finding:
     apart = here.value - should.value
     near = abs(apart) <= max(2 * error, NEAR * abs(should.value))
     held = f"{apart:+.3g} ± {error:.2g} from what it should have been"
-    printed = f"his last number is one batch: {finding.why}" if finding.there is not None else finding.why
+    printed = f"there: {finding.why}"
     return Finding(
         finding.arm,
         finding.quantity,

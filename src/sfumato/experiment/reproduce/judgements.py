@@ -92,7 +92,8 @@ class Column:
 
     title: its name there. metrics: ours, by name or family; several are parts of a whole and are added. printed: what
     the source has, by the labels of an arm; none where it measured nothing. errors: of those, where they are known.
-    where: the arms that have it here, by a label; all where there is none.
+    perfect: what a perfect model has, by name, added like metrics. where: the arms that have it here, by a label;
+    all where there is none.
     """
 
     title: str
@@ -101,6 +102,7 @@ class Column:
     printed: Mapping[Arm, float] = field(default_factory=dict)
     errors: Mapping[Arm, float] = field(default_factory=dict)
     rule: Rule = field(default_factory=lambda: Shown("the source printed none"))
+    perfect: tuple[str, ...] = ()
     where: str | None = None
 
     def there(self, labels: Arm) -> Value | None:
@@ -111,6 +113,12 @@ class Column:
     def here(self, arm: ArmNumbers) -> Number | None:
         """Our number for an arm of one seed."""
         return together([arm.number(metric, self.weights) for metric in self.metrics])
+
+    def should(self, arm: ArmNumbers) -> Value | None:
+        """What a perfect model would have, in the eyes of the same extractor or judge."""
+        parts = [arm.number(metric, self.weights) for metric in self.perfect]
+        known = [part.value for part in parts if part is not None]
+        return Value(math.fsum(known)) if known and len(known) == len(parts) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +157,16 @@ def by_labels(arms: Sequence[ArmNumbers]) -> dict[Arm, list[ArmNumbers]]:
 
 def _finding(column: Column, arm: ArmNumbers, here: Value | None) -> Finding:
     """One number of the table."""
-    there = column.there(arm.labels)
+    there, should = column.there(arm.labels), column.should(arm)
     if there is None or here is None:
         why = "the source printed none" if there is None else "it was not measured here"
-        return Finding(arm.labels, column.title, there, here, "no number" if there is None else "not compared", why)
+        verdict: Verdict = "no number" if there is None else "not compared"
+        return Finding(arm.labels, column.title, there, here, verdict, why, should)
     verdict, why = column.rule.verdict(arm, there, here)
-    return Finding(arm.labels, column.title, there, here, verdict, why)
+    if should is not None and here.std_error:
+        errors = (here.value - should.value) / here.std_error
+        why += f"; {errors:+.1f} errors of ours from a perfect model"
+    return Finding(arm.labels, column.title, there, here, verdict, why, should)
 
 
 def _over_seeds(numbers: Mapping[Arm, Sequence[Number]]) -> dict[Arm, Value]:
@@ -168,18 +180,18 @@ def _over_seeds(numbers: Mapping[Arm, Sequence[Number]]) -> dict[Arm, Value]:
 
 
 def together(parts: Sequence[Number | None]) -> Number | None:
-    """The sum of shares of one whole, whose error is that of the sum of their influences; None where one is missing."""
+    """A number alone, or the sum p of shares of one whole with Wilson's error; None where one is missing.
+
+    sqrt(p (1 - p)/n + 1/(4 n²))/(1 + 1/n): classes exclude each other, so their errors do not add up (Wilson 1927).
+    """
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or not known:
         return None
     if len(known) == 1:
         return known[0]
-    value, n = math.fsum(part.value for part in known), known[0].n
-    lists = [part.influences for part in known if part.influences is not None]
-    if len(lists) < len(known):
-        return Number(value, math.sqrt(math.fsum(part.std_error**2 for part in known)), n, known[0].provenance)
-    added = tuple(math.fsum(each) for each in zip(*lists, strict=True))
-    return Number(value, math.sqrt(math.fsum(u * u for u in added)), n, known[0].provenance, added)
+    p, n = math.fsum(part.value for part in known), known[0].n
+    error = math.sqrt(max(0.0, p * (1 - p)) / n + 1 / (4 * n**2)) / (1 + 1 / n)
+    return Number(p, error, n, known[0].provenance)
 
 
 def levels_of(rows: Mapping[Arm, Sequence[ArmNumbers]]) -> tuple[Levels, ...]:

@@ -33,7 +33,7 @@ NICKD16 = Source(
                 (
                     Column("MSE of the noise", ("noise_error[mse]",)),
                     Column("KID", ("kid",)),
-                    Column("total variation of the classes", ("class_balance",)),
+                    Column("total variation of the classes", ("class_balance",), perfect=("class_balance[floor]",)),
                 )
             ),
             choices=(Choice("network.dropout", "dropout", {"0.1": "0.1 (article)", "0.0": "0.0 (code)"}),),

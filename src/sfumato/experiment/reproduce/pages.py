@@ -75,7 +75,7 @@ def _columns(quantity: str, findings: tuple[Finding, ...]) -> list[str]:
     """There, should have been and here, as far as any arm has them."""
     own = [f for f in findings if f.quantity == quantity]
     there = [f"{quantity} there"] if any(f.there for f in own) else []
-    should = ["should have been"] if any(f.should for f in own) else []
+    should = ["should be"] if any(f.should for f in own) else []
     return [*there, *should, "here" if there or should else quantity]
 
 
