@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,23 @@ def test_an_arm_of_a_grid_that_fails_leaves_the_others(tmp_path: Path, monkeypat
     found = reproduce("nickd16", overrides=own, runs=tmp_path)
     assert [one.arm for one in found.failed] == ["0.1 (article)"]
     assert [arm.labels for arm in found.parts[0].arms] == [("0.0 (code)",)]
+
+
+def test_a_real_sweep_is_trained_read_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arms that `sweep` makes are found under the source's own words; a second seed adds to them."""
+    with_measures(monkeypatch, "nickd16", Measure(("noise_error",), 4, 8))
+    monkeypatch.setattr(training, "sweep", partial(sfumato.sweep, forecast=False))
+    own = {**TINY, "data.source": "digits", "data.size": "8", "data.pad": None, "data.limit": "40"}
+    own |= {"network.widths": "[8]", "network.attention": "[1]", "network.heads": "1", "network.groups": "2"}
+    for seeds in (1, 2):
+        found = reproduce("nickd16", overrides=own, runs=tmp_path, launcher="inline", seeds=seeds)
+        assert not found.failed
+        (part,) = found.parts
+        assert sorted((arm.labels[0], arm.seed) for arm in part.arms) == [
+            (label, seed) for label in ("0.0 (code)", "0.1 (article)") for seed in range(seeds)
+        ]
+    dropouts = [load_experiment(arm.folder / "config.yaml").network.dropout for arm in part.arms]  # type: ignore[attr-defined]
+    assert dropouts == [float(arm.labels[0][:3]) for arm in part.arms]
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
