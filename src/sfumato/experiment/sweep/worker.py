@@ -140,5 +140,7 @@ def main(words: Sequence[str]) -> int:
 
 def _stop_when_alone() -> None:
     """Ask this process to stop when its stdin ends: nobody is left to take what it does."""
-    sys.stdin.buffer.read()
+    with contextlib.suppress(OSError):
+        while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when the process ends
+            pass
     os.kill(os.getpid(), signal.SIGTERM)
