@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sfumato.experiment.load import load as load
     from sfumato.experiment.model import Model as Model
     from sfumato.experiment.model import Samples as Samples
+    from sfumato.experiment.reproduce import reproduce as reproduce
     from sfumato.experiment.run import Run as Run
     from sfumato.experiment.run import resume as resume
     from sfumato.experiment.run import train as train
@@ -66,6 +67,7 @@ __all__ = [
     "load_experiment",
     "load_sweep",
     "note",
+    "reproduce",
     "resume",
     "runs",
     "sweep",
@@ -99,6 +101,7 @@ _HOMES = {
     "load_experiment": "sfumato.experiment.config",
     "load_sweep": "sfumato.experiment.sweep",
     "note": "sfumato.experiment.labelling",
+    "reproduce": "sfumato.experiment.reproduce",
     "resume": "sfumato.experiment.run",
     "runs": "sfumato.experiment.run_table",
     "sweep": "sfumato.experiment.sweep",

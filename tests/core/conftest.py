@@ -24,6 +24,7 @@ from sfumato.core import (
     Shifted,
     SigmoidBetas,
     Tabulated,
+    Trimmed,
     Ve,
     Velocity,
     VpSde,
@@ -63,6 +64,8 @@ SCHEDULES = {
     "zero-terminal": ZeroTerminalSnr(),
     "zero-terminal-angle": ZeroTerminalSnr(CosineAngle()),
     "zero-terminal-shifted": ZeroTerminalSnr(Shifted(128, base=Tabulated(CosineBetas(), 40))),
+    "trimmed-vp": Trimmed(0.05, 0.9, VpSde()),
+    "trimmed-angle": Trimmed(base=CosineAngle(0.001, 0.999)),
 }
 
 PARAMETERIZATIONS = {

@@ -160,6 +160,20 @@ def test_missing_classes_are_seen() -> None:
     assert any("0.0% of the samples" in note for note in found.notes)
 
 
+def test_the_share_of_each_class_adds_up_and_makes_the_balance() -> None:
+    """Shares of one set of samples: 1 in all, none of what is never drawn, half their distances the total variation."""
+    found = evaluate(recalling(classes=7, told=False), "class_balance,class_shares", n=200).metrics
+    shares = [found[f"class_shares[{k}]"] for k in range(10)]
+    real = [found[f"class_shares[{k}][real]"] for k in range(10)]
+    assert sum(share.value for share in shares) == pytest.approx(1, abs=1e-12)
+    assert sum(share.value for share in shares[7:]) < 0.05  # the judge errs now and then
+    assert sum(share.value for share in real) == pytest.approx(1, abs=1e-12)
+    apart = sum(abs(s.value - r.value) for s, r in zip(shares, real, strict=True))
+    assert found["class_balance"].value == pytest.approx(apart / 2, abs=1e-12)
+    p = shares[3].value
+    assert shares[3].std_error == pytest.approx((p * (1 - p) / 200) ** 0.5, rel=0.05)  # Wilson's is a little wider
+
+
 class Counted:
     """Hears how many samples are drawn."""
 

@@ -12,6 +12,7 @@ from sfumato.cli.data import ACTIONS
 from sfumato.cli.output import say
 from sfumato.errors import UsageError
 from sfumato.experiment.catalog import recipe_names
+from sfumato.experiment.reproduce import SOURCES
 
 __all__ = ["SHELLS", "arguments", "run"]
 
@@ -26,6 +27,7 @@ _sfumato() {{
       resume|sample|export|evaluate|compare) words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
       label|note|track) words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
       completion) words="{shells}" ;;
+      reproduce) words="{sources}" ;;
       data) words="{actions}" ;;
     esac
   else
@@ -49,6 +51,7 @@ complete -c sfumato -n "__fish_seen_subcommand_from train sweep" -a "{recipes}"
 complete -c sfumato -n "__fish_seen_subcommand_from resume sample export evaluate compare" -a "(ls runs 2>/dev/null)"
 complete -c sfumato -n "__fish_seen_subcommand_from label note track" -a "(ls runs 2>/dev/null)"
 complete -c sfumato -n "__fish_seen_subcommand_from completion" -f -a "{shells}"
+complete -c sfumato -n "__fish_seen_subcommand_from reproduce" -a "{sources}"
 complete -c sfumato -n "__fish_seen_subcommand_from data" -a "{actions}"
 {options}
 """
@@ -76,6 +79,7 @@ def _script(shell: str) -> str:
         "recipes": " ".join(recipe_names()),
         "shells": " ".join(SHELLS),
         "actions": " ".join(ACTIONS),
+        "sources": " ".join(SOURCES),
     }
     if shell == "fish":
         lines = [
@@ -96,7 +100,8 @@ def _options() -> dict[str, list[str]]:
     from sfumato.experiment.inspection import Examined
     from sfumato.experiment.kinds import paths
 
-    keys = {"train": Experiment, "sweep": Experiment, "resume": Experiment, "sample": SamplingConfig, "data": Examined}
+    keys: dict[str, type] = dict.fromkeys(("train", "sweep", "resume", "reproduce"), Experiment)
+    keys |= {"sample": SamplingConfig, "data": Examined}
     found: dict[str, list[str]] = {}
     for name in COMMANDS:
         declared = [option for option in build_parser(name).declared if option.startswith("--")]

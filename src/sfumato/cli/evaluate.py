@@ -41,6 +41,7 @@ EPILOG = (
     "  mode_coverage       points of a law in pieces: how evenly they are met\n"
     "  label_agreement     pictures of the classes asked for: how often a judge of classes agrees (when named)\n"
     "  class_balance       pictures: how far their classes are from the data's proportions (when named)\n"
+    "  class_shares        the share of each class among the same samples (when named)\n"
     "  noise_error, image_error\n"
     "                      mean absolute and squared errors of eps and of x0 over all times (when named)\n"
     "  round_trip          examples encoded to noise and back (pictures: only when named)\n"

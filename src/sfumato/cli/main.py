@@ -64,6 +64,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "classifier": Command("train the classifier of noisy data that steers a run's samples", "classifier"),
     "runs": Command("list runs and what became of them", "runs"),
+    "reproduce": Command(
+        "train and measure the experiments of a source, beside what it printed", "reproduce", takes_settings=True
+    ),
     "label": Command("add labels to runs and remove them", "label"),
     "note": Command("write a note on a run, or read its notes", "note"),
     "track": Command("tell TensorBoard or another tracker of a run that is there", "track"),

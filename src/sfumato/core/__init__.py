@@ -45,7 +45,7 @@ from sfumato.core.parameterization import (
 )
 from sfumato.core.prediction import Prediction
 from sfumato.core.rates import Rates
-from sfumato.core.reschedule import Shifted, ZeroTerminalSnr
+from sfumato.core.reschedule import Shifted, Trimmed, ZeroTerminalSnr
 from sfumato.core.schedules import (
     CosineAngle,
     LogSnrLinear,
@@ -121,6 +121,7 @@ __all__ = [
     "TimeDraw",
     "TimeInput",
     "Times",
+    "Trimmed",
     "UniformTimes",
     "Variance",
     "Ve",

@@ -1,7 +1,8 @@
 """Wrappers that make a schedule of any other: the same family, another clock.
 
 `Shifted` moves log_snr for another resolution; `ZeroTerminalSnr` stretches a variance-preserving schedule until nothing
-of the data is left at t = 1. Both are schedules themselves and nest.
+of the data is left at t = 1; `Trimmed` keeps the part of one between two signal rates. All are schedules themselves
+and nest.
 """
 
 import math
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor
 
 from sfumato.core.rates import Rates
-from sfumato.core.schedules import MAX_LOG_SNR, CosineAngle, Schedule, Tabulated
+from sfumato.core.schedules import FIRST_TIME, MAX_LOG_SNR, CosineAngle, Schedule, Tabulated, check_range, rounded
 from sfumato.core.tables import LinearBetas
 from sfumato.errors import ConfigError
 
-__all__ = ["Shifted", "ZeroTerminalSnr"]
+__all__ = ["Shifted", "Trimmed", "ZeroTerminalSnr"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,77 @@ class ZeroTerminalSnr(Schedule):
     @property
     def num_steps(self) -> int | None:
         return self.base.num_steps
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed(Schedule):
+    """The part of another schedule between two signal rates, stretched over the whole of the time.
+
+    log_snr(t) = base.log_snr(u),   u = u_clean + t (u_noisy - u_clean),
+    alpha(u_clean) = max_signal_rate,   alpha(u_noisy) = min_signal_rate.
+
+    Schedules that are trimmed alike share their ends and differ only in how they spend the time between: what falbel's
+    linear schedule was meant to be, which clips alpha² instead of alpha, and clips where it should stretch. Where the
+    base does not reach a rate, its own end stays. A table becomes continuous: log_snr linear between its grid points.
+
+    min_signal_rate: alpha at the noisy end, t = 1, where sampling starts.
+    max_signal_rate: alpha at the clean end, t = 0.
+    base: the schedule to trim, one with alpha² + sigma² = 1.
+    """
+
+    min_signal_rate: float = 0.02
+    max_signal_rate: float = 0.95
+    base: Schedule = Tabulated(LinearBetas())
+
+    def __post_init__(self) -> None:
+        lowest, highest = (math.exp(-math.log1p(math.exp(-bound)) / 2) for bound in (-MAX_LOG_SNR, MAX_LOG_SNR))
+        check_range(
+            "min_signal_rate and max_signal_rate", self.min_signal_rate, self.max_signal_rate, (lowest, highest)
+        )
+        if not preserves_variance(self.base):
+            raise ConfigError(
+                f"schedule.base is {type(self.base).__name__}, whose alpha is no signal rate: alpha² + sigma² is not 1",
+                expected="a base with alpha² + sigma² = 1: a table, CosineAngle, VpSde or LogSnrLinear",
+                fix="drop the wrapper, or choose such a schedule.base",
+            )
+        clean, noisy = self._base_span()
+        if not clean < noisy:
+            raise ConfigError(
+                f"schedule.base has no time at which alpha is {self.min_signal_rate} to {self.max_signal_rate}",
+                expected="rates that the base passes through",
+                fix="move schedule.min_signal_rate and schedule.max_signal_rate apart, or take another schedule.base",
+            )
+
+    def _base_span(self) -> tuple[float, float]:
+        """The times of the base at which alpha is the larger and the smaller rate."""
+        rates = torch.tensor([self.max_signal_rate, self.min_signal_rate], dtype=torch.float64)
+        clean, noisy = self.base.time(2 * rates.log() - torch.log1p(-rates.square())).tolist()
+        return clean, noisy
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        clean, noisy = self._base_span()
+        return self.base.log_snr(clean + t * (noisy - clean))
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        clean, noisy = self._base_span()
+        return ((self.base.time(log_snr.to(torch.float64)) - clean) / (noisy - clean)).clamp(self.t_min, 1.0)
+
+    def at(self, t: Tensor, log_snr: Tensor) -> Rates:
+        return self.base.at(t, log_snr)
+
+    def remedy(self, log_snr: float, key: str = "schedule") -> str:
+        if float(self.base.rates(1.0).log_snr) > log_snr:
+            return self.base.remedy(log_snr, f"{key}.base")
+        rate = (1 + math.exp(-log_snr)) ** -0.5
+        return f"set {key}.min_signal_rate: {rounded(rate, 10.0 ** math.floor(math.log10(rate) - 1), math.floor)}"
+
+    @property
+    def t_min(self) -> float:
+        return FIRST_TIME
+
+    @property
+    def prior_std(self) -> float:
+        return 1.0
 
 
 def preserves_variance(schedule: Schedule) -> bool:

@@ -19,6 +19,7 @@ from sfumato.core import (
     Schedule,
     Shifted,
     Times,
+    Trimmed,
     UniformTimes,
     Variance,
     ZeroTerminalSnr,
@@ -198,7 +199,7 @@ def _score_misfits(e: "Experiment") -> Iterator[ConfigError]:
 
 def _learned_schedule_misfits(e: "Experiment") -> Iterator[ConfigError]:
     """A clock is trained on losses whose mean it does not change, at times that leave the density to it."""
-    if isinstance(e.schedule, Shifted | ZeroTerminalSnr) and _holds_learned(e.schedule):
+    if isinstance(e.schedule, Shifted | Trimmed | ZeroTerminalSnr) and _holds_learned(e.schedule):
         yield ConfigError(
             f"schedule is {type(e.schedule).__name__} and its base is LearnedLogSnr, which it would not train",
             expected="schedule: LearnedLogSnr by itself, with the ends that are wanted",
@@ -246,7 +247,7 @@ def _learning_misfits(e: "Experiment", schedule: LearnedLogSnr) -> Iterator[Conf
 
 
 def _holds_learned(schedule: Schedule) -> bool:
-    base = schedule.base if isinstance(schedule, Shifted | ZeroTerminalSnr) else None
+    base = schedule.base if isinstance(schedule, Shifted | Trimmed | ZeroTerminalSnr) else None
     return isinstance(schedule, LearnedLogSnr) or (base is not None and _holds_learned(base))
 
 

@@ -7,6 +7,7 @@
                                 shares of the training part's labels
     class_balance[corrected]    that of the classes that they are, if the judge errs as it does on real pictures
     …[floor]                    what as many draws of those shares would have on average
+    class_shares[NAME]          the share of each class among the same samples, as judged; [real]: in the training part
 
 Samples are drawn as the settings of the run have it, guidance included where something is asked for.
 """
@@ -36,14 +37,23 @@ from sfumato.metrics import (
     corrected_total_variation,
     corrected_total_variation_floor,
     correction_of,
+    share_of,
     total_variation,
     total_variation_floor,
     total_variation_influences,
 )
 
-__all__ = ["CLASS_METRICS", "STEERING", "Balance", "agreement_entries", "balance_entries", "require_classes"]
+__all__ = [
+    "CLASS_METRICS",
+    "STEERING",
+    "Balance",
+    "agreement_entries",
+    "balance_entries",
+    "require_classes",
+    "share_entries",
+]
 
-CLASS_METRICS = ("label_agreement", "class_balance")
+CLASS_METRICS = ("label_agreement", "class_balance", "class_shares")
 UNASKED = ("autoguidance", "weaker", "dynamic_threshold")  # settings that act where nothing is asked for
 STEERING = ("guidance", "guidance_interval", "classifier_guidance", *UNASKED)
 ASSUMED = "if the judge errs on samples as it does on real pictures; not cut off"
@@ -114,6 +124,19 @@ def balance_entries(
     shares = class_shares(packed.labels[subject.data.parts.train], packed.num_classes)
     names = names_of(subject.model.record)
     yield from Balance(judged, shares, facts, "the training part's labels").entries(judge(), names, note)
+
+
+def share_entries(subject: Subject, count: int, judge: Callable[[], Judge], means: Means) -> Iterator[Entry]:
+    """class_shares[NAME] of the samples of `balance_entries`, each beside the share in the training part."""
+    packed, train = subject.data.packed, subject.data.parts.train
+    assert packed.labels is not None
+    judged = judge().judged(drawn_unasked(subject, count, means))
+    facts = {**judged_facts(subject, judge(), steered=False), "asked": "nothing"}
+    real: dict[str, Fact] = {"reference": "the training part's labels"}
+    shares = class_shares(packed.labels[train], packed.num_classes).tolist()
+    for k, (name, share) in enumerate(zip(names_of(subject.model.record), shares, strict=True)):
+        yield f"class_shares[{name}]", share_of(judged == k, facts)
+        yield f"class_shares[{name}][real]", Estimate(share, 0.0, len(train), real)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,6 +8,7 @@
     mode_coverage         points of a law with modes
     label_agreement       pictures asked for by their class: how often a judge of classes sees it (`classes`)
     class_balance         pictures that nothing was asked of: how far their judged classes are from the data's
+    class_shares          the share of each class among the same samples
     kid, fid, precision, recall, density, coverage
                           pictures: samples against real ones by features, beside what real ones score (`pictures`)
     noise_error, image_error
@@ -26,7 +27,13 @@ from difflib import get_close_matches
 
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import DataRecord
-from sfumato.experiment.evaluation.classes import CLASS_METRICS, agreement_entries, balance_entries, require_classes
+from sfumato.experiment.evaluation.classes import (
+    CLASS_METRICS,
+    agreement_entries,
+    balance_entries,
+    require_classes,
+    share_entries,
+)
 from sfumato.experiment.evaluation.conventions import convention_of
 from sfumato.experiment.evaluation.denoising import ERROR_METRICS, error_entries
 from sfumato.experiment.evaluation.document import Notebook
@@ -169,6 +176,10 @@ def _balance(subject: Subject, settings: Settings, book: Notebook) -> Iterator[E
     return balance_entries(subject, settings.count, settings.judge, settings.means, book.add)
 
 
+def _shares(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
+    return share_entries(subject, settings.count, settings.judge, settings.means)
+
+
 def _round_trips(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
     return round_trip_entries(subject, book.add)
 
@@ -210,6 +221,7 @@ METRICS: dict[str, Metric] = {
     "mode_coverage": _modes,
     "label_agreement": _agreement,
     "class_balance": _balance,
+    "class_shares": _shares,
     **{name: _of_pictures(name) for name in PICTURE_METRICS},
     **{name: _errors(name) for name in ERROR_METRICS},
     "round_trip": _round_trips,
