@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sfumato.experiment.load import load as load
     from sfumato.experiment.model import Model as Model
     from sfumato.experiment.model import Samples as Samples
+    from sfumato.experiment.report import report as report
     from sfumato.experiment.run import Run as Run
     from sfumato.experiment.run import resume as resume
     from sfumato.experiment.run import train as train
@@ -55,6 +56,7 @@ __all__ = [
     "export",
     "load",
     "load_experiment",
+    "report",
     "resume",
     "train",
     "train_classifier",
@@ -81,6 +83,7 @@ _HOMES = {
     "export": "sfumato.experiment.load",
     "load": "sfumato.experiment.load",
     "load_experiment": "sfumato.experiment.config",
+    "report": "sfumato.experiment.report",
     "resume": "sfumato.experiment.run",
     "train": "sfumato.experiment.run",
     "train_classifier": "sfumato.experiment.classifier",

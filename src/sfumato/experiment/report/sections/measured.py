@@ -1,0 +1,95 @@
+"""What `sfumato evaluate` stored of a run: numbers with errors, what real data score, and how each was measured."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sfumato.experiment.comparability import direction, is_reference
+from sfumato.experiment.evaluations import Fact, Number
+from sfumato.experiment.report.elements import aside, facts, folded, notes, table
+from sfumato.experiment.report.entries import Entry, Measurement
+from sfumato.experiment.report.markup import Child, Html, tag
+from sfumato.experiment.report.naming import arm_name
+from sfumato.experiment.report.numbers import BY_BIN
+from sfumato.experiment.report.page import Page, Section, section
+from sfumato.experiment.report.wording import title, with_error
+
+__all__ = ["measured"]
+
+
+def measured(page: Page) -> Section | None:
+    """The evaluations of one run; of a sweep how its numbers were measured, arm by arm."""
+    if not page.alone:
+        return _of_arms([shown.entry for shown in page.shown])
+    entry = page.shown[0].entry
+    if not entry.measurements:
+        if entry.folder is None:
+            return None
+        words = ("Nothing is measured yet. ", tag("code", f"sfumato evaluate {entry.place}"), " does it.")
+        return section("metrics", "Metrics", tag("p", *words))
+    now = list(entry.current)
+    before = [m for m in entry.measurements if m not in now]
+    body: list[Child] = [_one(m, main=True) for m in now]
+    if not now:
+        body.append(aside("These weights are not measured yet; what follows is of earlier ones."))
+    older = [_one(m, main=False) for m in before]
+    words = aside("A number with one standard error, over n examples or samples. Floors are what real data score.")
+    return section("metrics", "Metrics", words, body, folded("Other weights of this run", older) if older else None)
+
+
+def _one(found: Measurement, *, main: bool) -> Html:
+    """One evaluation: its numbers, its notes, and the provenance of each number."""
+    shared = _shared(found.numbers.values())
+    rows = [_row(name, number) for name, number in found.numbers.items() if BY_BIN not in name]
+    head = ["metric", "value", "unit", "n", ""]
+    about = facts((key.replace("_", " "), title(value)) for key, value in shared.items())
+    each = [
+        tag("div", tag("h3", name), facts((k.replace("_", " "), title(v)) for k, v in _own(number, shared).items()))
+        for name, number in found.numbers.items()
+        if _own(number, shared)
+    ]
+    return tag(
+        "div",
+        tag("h3", _heading(found)),
+        table(head, rows, said=f"numbers of {_heading(found)}") if rows else aside("By noise level: below."),
+        folded("How to read them", notes(found.notes), open_=main) if found.notes else None,
+        folded("How each was measured", about, each),
+    )
+
+
+def _heading(found: Measurement) -> str:
+    """Which weights were measured, on what."""
+    facts_ = _shared(found.numbers.values())
+    step = facts_.get("steps_trained")
+    weights = {"ema": "averaged weights", "live": "live weights"}.get(str(facts_.get("weights")), "the weights")
+    after = f" after step {step:,}" if isinstance(step, int) else ""
+    seed = f", seed {facts_['seed']}" if "seed" in facts_ else ""
+    return f"{weights}{after}{seed}"
+
+
+def _row(name: str, found: Number) -> list[Child]:
+    better = direction(name) if not is_reference(name) else None
+    unit = found.provenance.get("unit")
+    words = {"lower": "lower is better", "higher": "higher is better"}
+    note = words[better] if better is not None else "what real data score" if name.endswith(("[floor]", "[real]")) else ""
+    return [name, with_error(found.value, found.std_error), "" if unit is None else str(unit), f"{found.n:,}", note]
+
+
+def _shared(numbers: Iterable[Number]) -> Mapping[str, Fact]:
+    """The facts that all numbers of a file have in common."""
+    every = [number.provenance for number in numbers]
+    if not every:
+        return {}
+    return {key: value for key, value in every[0].items() if all(each.get(key, ...) == value for each in every)}
+
+
+def _own(number: Number, shared: Mapping[str, Fact]) -> dict[str, Fact]:
+    return {key: value for key, value in number.provenance.items() if key not in shared}
+
+
+def _of_arms(entries: Sequence[Entry]) -> Section | None:
+    """How the numbers of the arms were measured."""
+    files = [(entry, m) for entry in entries for m in entry.current]
+    if not files:
+        return None
+    body = [folded(f"{arm_name(entry, entries)}: {m.file}", _one(m, main=False)) for entry, m in files]
+    words = aside("Every number of the table above, with its provenance.")
+    return section("metrics", "How it was measured", words, body)

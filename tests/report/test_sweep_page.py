@@ -1,0 +1,137 @@
+"""The page of a sweep: all arms in the order of their table, from the same noise; nothing is ranked that must not be."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sfumato
+
+
+@pytest.fixture
+def report(sweep: Any, read: Any) -> Callable[..., Any]:
+    def make(**options: Any) -> Any:
+        return read(sfumato.report(sweep, n=2, **options))
+
+    return make
+
+
+def test_every_arm_has_a_row_and_its_state(report: Callable[..., Any], sweep: Any) -> None:
+    found = report()
+    rows = [[cell.text for cell in row.children] for row in found.section("arms").one("tbody").all("tr")]
+    assert [row[:3] for row in rows] == [
+        ["Mse", "CosineAngle", "done"],
+        ["Mse", "VpSde", "done"],
+        ["Mae", "CosineAngle", "done"],
+        ["Mae", "VpSde", "failed"],
+        ["Mae", "Flow", "waiting"],
+    ]
+    assert "the loss became <nan> after step 3" in found.section("arms").text
+    assert (sweep.folder / "report.html").is_file()
+
+
+def test_all_arms_start_from_the_same_noise(report: Callable[..., Any], sweep: Any, pixels: Any) -> None:
+    """The first moment of every arm is the noise of the seeds; the rows of samples are those of each arm's model."""
+    found = report(seed=5)
+    strips = found.section("film").all("div", "strip")
+    assert len(strips) == 3
+    first = [[pixels(img) for img in strip.all("figure", "moment")[0].all("img")] for strip in strips]
+    for other in first[1:]:
+        # another schedule ends in 0.01 % more or less of the data, which is part of a level of 255
+        np.testing.assert_allclose(np.array(other, float), np.array(first[0], float), atol=1)
+    rows = found.section("samples").all("div", "row")[1:]
+    for arm, row in zip([arm for arm in sweep.arms if arm.folder.is_dir()], rows, strict=True):
+        model = sfumato.load(arm.folder)
+        drawn = model.sample(2, seed=5, config=_small(model)).images[..., 0]
+        np.testing.assert_array_equal([pixels(img) for img in row.all("img")], drawn)
+
+
+def _small(model: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(model.experiment.sampling, micro_batch=2)
+
+
+def test_numbers_measured_alike_share_a_column_and_a_scale(
+    report: Callable[..., Any], sweep: Any, measure: Callable[..., None]
+) -> None:
+    """The dot and the whiskers of each arm lie on one scale."""
+    values = {"mse-cosine": (0.10, 0.01), "mse-vp": (0.20, 0.02), "mae-cosine": (0.15, 0.01)}
+    for arm in sweep.arms[:3]:
+        measure(arm.folder, {"kid[pixels]": (*values[arm.name], 100), "kid[pixels][floor]": (0.01, 0.001, 100)})
+    found = report()
+    assert "kidpixelslower is better" in found.section("arms").one("thead").text
+    places, widths = [], []
+    for row in found.section("arms").one("tbody").all("tr")[:3]:
+        drawn = row.one("svg", "dotted")
+        places.append(float(drawn.one("circle").attrs["cx"]))
+        low, high = drawn.one("path", "whisker").attrs["d"].removeprefix("M").split(" 7.5H")
+        widths.append(float(high) - float(low))
+        assert drawn.all("path", "floor")
+    assert (places[2] - places[0]) / (places[1] - places[0]) == pytest.approx(0.5, abs=0.01)  # one decimal of 112 units
+    assert widths[1] / widths[0] == pytest.approx(2, abs=0.05)
+    assert (places[1] - places[0]) / widths[1] == pytest.approx(0.10 / 0.04, abs=0.05)
+
+
+def test_numbers_that_mean_different_things_have_no_column(
+    report: Callable[..., Any], sweep: Any, measure: Callable[..., None]
+) -> None:
+    """Another n is another scale, and losses of other objectives are other quantities: the reason is told instead."""
+    for arm, n in zip(sweep.arms[:3], (100, 100, 50), strict=True):
+        facts = {"measured_as": f"the loss of {arm.settings['objective.distance']}"}
+        measure(arm.folder, {"kid[pixels]": (0.1, 0.01, n)})
+        measure(arm.folder, {"loss[held-out]": (0.3, 0.01, 100)}, **facts)
+    found = report()
+    head = found.section("arms").one("thead").text
+    assert "kid" not in head
+    assert "loss" not in head
+    assert not found.section("arms").all("svg", "dotted")
+    told = {node.one("summary").text.partition(":")[0]: node.text for node in found.section("arms").all("details")}
+    assert "n is 100 and 50" in told["kid[pixels]"]
+    assert "measured_as is" in told["loss[held-out]"]
+
+
+def test_numbers_measured_alike_are_found_among_several(
+    report: Callable[..., Any], sweep: Any, measure: Callable[..., None]
+) -> None:
+    """One arm was measured twice: the number that goes with the others is taken, not that of most examples."""
+    for arm in sweep.arms[:3]:
+        measure(arm.folder, {"kid[pixels]": (0.1, 0.01, 100)})
+    measure(sweep.arms[0].folder, {"kid[pixels]": (0.7, 0.01, 500)})
+    found = report()
+    assert "kid" in found.section("arms").one("thead").text
+    assert "0.700" not in found.section("arms").text
+
+
+def test_arms_share_a_panel_only_where_they_share_the_loss(report: Callable[..., Any]) -> None:
+    """Three arms, three losses: two distances by one schedule, and another schedule."""
+    figures = report().section("training").all("figure")
+    assert [figure.one("span", "aside").text for figure in figures] == [
+        "Mse, CosineAngle",
+        "Mse, VpSde",
+        "Mae, CosineAngle",
+    ]
+    assert all(len(figure.all("g", "dots")) == 1 for figure in figures)
+
+
+def test_settings_are_those_that_all_arms_share(report: Callable[..., Any]) -> None:
+    found = report()
+    keys = {row.one("th").text for row in found.section("settings").all("tr") if row.all("td")}
+    assert "training.steps" in keys
+    assert not {"objective.distance", "schedule", "schedule.kind"} & keys
+
+
+def test_two_schedules_are_drawn_for_three_arms(report: Callable[..., Any]) -> None:
+    figure = report().section("schedule").all("figure")[0]
+    names = [item.text for item in figure.all("li")]
+    assert len(names) == 2
+    assert any("VpSde" in name for name in names)
+
+
+def test_an_empty_sweep_of_waiting_arms_has_a_page(sweep: Any, read: Any, tmp_path: Path) -> None:
+    sweep.arms = sweep.arms[4:]
+    found = read(sfumato.report(sweep))
+    assert "waiting" in found.section("arms").text
+    assert "samples" not in found.sections
