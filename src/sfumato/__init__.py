@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from sfumato.experiment.run import Run as Run
     from sfumato.experiment.run import resume as resume
     from sfumato.experiment.run import train as train
+    from sfumato.experiment.sweep import Sweep as Sweep
+    from sfumato.experiment.sweep import load_sweep as load_sweep
+    from sfumato.experiment.sweep import sweep as sweep
 
 __all__ = [
     "Colourise",
@@ -48,6 +51,7 @@ __all__ = [
     "Run",
     "Samples",
     "SfumatoError",
+    "Sweep",
     "Upscale",
     "Vary",
     "compare",
@@ -56,8 +60,10 @@ __all__ = [
     "export",
     "load",
     "load_experiment",
+    "load_sweep",
     "report",
     "resume",
+    "sweep",
     "train",
     "train_classifier",
 ]
@@ -75,6 +81,7 @@ _HOMES = {
     "Run": "sfumato.experiment.run",
     "Samples": "sfumato.experiment.model",
     "SfumatoError": "sfumato.errors",
+    "Sweep": "sfumato.experiment.sweep",
     "Upscale": "sfumato.experiment.edits",
     "Vary": "sfumato.experiment.edits",
     "compare": "sfumato.experiment.compare",
@@ -83,8 +90,10 @@ _HOMES = {
     "export": "sfumato.experiment.load",
     "load": "sfumato.experiment.load",
     "load_experiment": "sfumato.experiment.config",
+    "load_sweep": "sfumato.experiment.sweep",
     "report": "sfumato.experiment.report",
     "resume": "sfumato.experiment.run",
+    "sweep": "sfumato.experiment.sweep",
     "train": "sfumato.experiment.run",
     "train_classifier": "sfumato.experiment.classifier",
 }

@@ -15,6 +15,7 @@ __all__ = [
     "DataError",
     "Interrupted",
     "NumericsError",
+    "PartialError",
     "PlatformError",
     "ResourceError",
     "SfumatoError",
@@ -54,6 +55,13 @@ class SfumatoError(Exception):
 def _rebuild(kind: type[SfumatoError], what: str, expected: str, fix: str) -> SfumatoError:
     """Unpickle an error that crossed a process border (keyword-only arguments defeat the default)."""
     return kind(what, expected=expected, fix=fix)
+
+
+class PartialError(SfumatoError):
+    """Some of what was asked for was done, and some failed."""
+
+    code = "PARTIAL"
+    exit_code = 1
 
 
 class UsageError(SfumatoError, ValueError):

@@ -22,8 +22,9 @@ _sfumato() {{
   if [ "$COMP_CWORD" -eq 1 ]; then words="{commands} --help --version"
   elif [ "$COMP_CWORD" -eq 2 ] && [[ $word != -* ]]; then
     case ${{COMP_WORDS[1]}} in
-      train) words="{recipes}" ;;
-      resume|sample|export|evaluate|compare|report) words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
+      train|sweep) words="{recipes}" ;;
+      resume|sample|export|evaluate|compare|report)
+        words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
       completion) words="{shells}" ;;
       data) words="{actions}" ;;
     esac
@@ -44,8 +45,9 @@ autoload -U +X bashcompinit && bashcompinit
 _FISH = """\
 # sfumato completion fish > ~/.config/fish/completions/sfumato.fish
 complete -c sfumato -n __fish_use_subcommand -f -a "{commands}"
-complete -c sfumato -n "__fish_seen_subcommand_from train" -a "{recipes}"
-complete -c sfumato -n "__fish_seen_subcommand_from resume sample export evaluate compare report" -a "(ls runs 2>/dev/null)"
+complete -c sfumato -n "__fish_seen_subcommand_from train sweep" -a "{recipes}"
+complete -c sfumato -n "__fish_seen_subcommand_from resume sample export evaluate compare" -a "(ls runs 2>/dev/null)"
+complete -c sfumato -n "__fish_seen_subcommand_from report" -a "(ls runs 2>/dev/null)"
 complete -c sfumato -n "__fish_seen_subcommand_from completion" -f -a "{shells}"
 complete -c sfumato -n "__fish_seen_subcommand_from data" -a "{actions}"
 {options}
@@ -94,7 +96,11 @@ def _options() -> dict[str, list[str]]:
     from sfumato.experiment.inspection import Examined
     from sfumato.experiment.kinds import paths
 
-    keys = {"train": Experiment, "resume": Experiment, "sample": SamplingConfig, "report": SamplingConfig, "data": Examined}
+    keys = {
+        **dict.fromkeys(("train", "sweep", "resume"), Experiment),
+        **dict.fromkeys(("sample", "report"), SamplingConfig),
+        "data": Examined,
+    }
     found: dict[str, list[str]] = {}
     for name in COMMANDS:
         declared = [option for option in build_parser(name).declared if option.startswith("--")]

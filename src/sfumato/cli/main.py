@@ -59,9 +59,14 @@ COMMANDS: dict[str, Command] = {
     "compare": Command(
         "say whether one run is better than another, how surely, or why not", "compare", takes_settings=True
     ),
+    "sweep": Command(
+        "train an experiment along axes and seeds, in parallel, continued by the same command", "sweep", takes_settings=True
+    ),
     "classifier": Command("train the classifier of noisy data that steers a run's samples", "classifier"),
     "runs": Command("list runs and what became of them", "runs"),
-    "report": Command("write a run or a sweep into one HTML file to look at, print and send", "report", takes_settings=True),
+    "report": Command(
+        "write a run or a sweep into one HTML file to look at, print and send", "report", takes_settings=True
+    ),
     "recipes": Command("list the experiments that come with sfumato", "recipes"),
     "data": Command("look a data set over before training, or pack it into one file", "data", takes_settings=True),
     "figures": Command("draw samples, noising, sampling, schedules and losses", "figures", takes_settings=True),

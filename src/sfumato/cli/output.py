@@ -7,10 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-from sfumato.errors import NumericsError, SfumatoError, printable
+from sfumato.errors import Interrupted, NumericsError, PartialError, SfumatoError, printable
 
 __all__ = [
     "Findings",
+    "PartlyDone",
+    "Stopped",
     "error_document",
     "error_text",
     "is_fancy",
@@ -24,6 +26,22 @@ __all__ = [
 
 class Findings(NumericsError):
     """A command did all its work and found something wrong: its whole `document` goes with the error (exit 5)."""
+
+    def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object]) -> None:
+        super().__init__(what, expected=expected, fix=fix)
+        self.document = document
+
+
+class PartlyDone(PartialError):
+    """A command did part of its work: the `document` of what it did goes with the error (exit 1)."""
+
+    def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object]) -> None:
+        super().__init__(what, expected=expected, fix=fix)
+        self.document = document
+
+
+class Stopped(Interrupted):
+    """A command was stopped: the `document` of what it had done by then goes with the error (exit 75)."""
 
     def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object]) -> None:
         super().__init__(what, expected=expected, fix=fix)
@@ -99,4 +117,4 @@ def error_document(error: SfumatoError) -> dict[str, object]:
     told: dict[str, object] = {
         "error": {"code": error.code, "what": error.what, "expected": error.expected, "fix": error.fix}
     }
-    return {**error.document, **told} if isinstance(error, Findings) else told
+    return {**error.document, **told} if isinstance(error, Findings | PartlyDone | Stopped) else told

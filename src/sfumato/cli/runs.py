@@ -32,7 +32,8 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         _print_csv(records)
     elif records:
         extra = [args.sort] if args.sort not in (None, *_COLUMNS, "date", "steps") else []
-        columns = [*_COLUMNS[:3], *extra, *_COLUMNS[3:]]
+        swept = ["sweep"] if any(record.sweep is not None for record in records) and "sweep" not in extra else []
+        columns = [*_COLUMNS[:1], *swept, *_COLUMNS[1:3], *extra, *_COLUMNS[3:]]
         table(
             [c.replace("held_out_loss", "held-out") for c in columns], [[_cell(r, c) for c in columns] for r in records]
         )
@@ -71,6 +72,7 @@ def _document(record: RunRecord) -> dict[str, object]:
     return {
         "name": record.name,
         "folder": str(record.folder),
+        "sweep": record.sweep,
         "state": record.state,
         "step": record.step,
         "steps": record.steps,

@@ -4,10 +4,14 @@
 the data are gone (shape, normalisation, class names) is a `DataRecord`, which every checkpoint carries.
 """
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfumato.condition import NO_CONDITION, ConditionShape
 from sfumato.core import Denoiser, derived_seed
@@ -25,6 +29,7 @@ __all__ = [
     "build_classifier",
     "build_denoiser",
     "build_network",
+    "drawn_by_name",
     "prepare_data",
     "resolved",
 ]
@@ -98,10 +103,17 @@ def build_network(
 def build_denoiser(
     experiment: Experiment, *, shape: tuple[int, ...], data_std: float, condition: ConditionShape = NO_CONDITION
 ) -> Denoiser:
-    """The untrained denoiser on the CPU; its weights depend on the experiment's seed alone."""
+    """The untrained denoiser on the CPU; its weights depend on the experiment's seed alone.
+
+    Drawn one after another, or, with `by_name`, each by its own name: then two networks begin with the same weights
+    wherever names, shapes and laws are the same.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(experiment.seed, "weights"))
-        network = build_network(experiment, shape, condition)
+        if experiment.training.initial_weights == "by_name":
+            network = drawn_by_name(lambda: build_network(experiment, shape, condition), experiment.seed)
+        else:
+            network = build_network(experiment, shape, condition)
     return Denoiser(
         network,
         experiment.schedule,
@@ -111,6 +123,43 @@ def build_denoiser(
         learn_variance=experiment.objective.learns_variance,
         allow_terminal_signal=experiment.allow_terminal_signal,
     )
+
+
+class _Draws(TorchDispatchMode):
+    """Sees every draw of random numbers in here: seeds the k-th by the k-th of `seeds`, and keeps what it wrote to."""
+
+    def __init__(self, seeds: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.seeds, self.written = seeds, list[Tensor]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        draws = torch.Tag.nondeterministic_seeded in func.tags
+        if draws and self.seeds:
+            torch.default_generator.manual_seed(self.seeds[len(self.written)])
+        result = func(*args, **(kwargs or {}))
+        if draws:
+            self.written.append(result)  # in place or not, such operations give one tensor
+        return result
+
+
+def drawn_by_name(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """What `make` makes, every draw seeded by (seed, name of the tensor, how often that was drawn before).
+
+    It is made twice: once to learn which draw is whose. Draws that end in no tensor of the module by themselves are
+    named by their shape.
+    """
+    with _Draws() as first:
+        made = make()
+    tensors = [*made.named_parameters(), *made.named_buffers()]
+    names = {tensor.untyped_storage().data_ptr(): name for name, tensor in tensors if tensor.numel()}
+    count: Counter[str] = Counter()
+    seeds = []
+    for written in first.written:  # kept until here, so that no address was used twice
+        name = names.get(written.untyped_storage().data_ptr(), f"of shape {tuple(written.shape)}")
+        seeds.append(derived_seed(seed, f"weights {name}", count[name]))
+        count[name] += 1
+    with _Draws(seeds):
+        return make()
 
 
 def build_classifier(

@@ -1,6 +1,7 @@
 """Where runs lie: a folder or a name under `runs`, one of its checkpoints, or the best of them. Read without torch.
 
     digits-1      runs/digits-1      runs/digits-1/checkpoints/step-00001000      runs/digits-1/best
+    SWEEP/ARM     runs/SWEEP/arms/ARM                                             SWEEP/ARM/best
 
 The best checkpoint is the one that the newest says is the best so far (`training.keep_best`); its step stands in
 `state.json` under `best`.
@@ -14,10 +15,10 @@ from typing import Any
 
 from sfumato.errors import CheckpointError
 from sfumato.experiment.kinds import nearest
-from sfumato.experiment.records import newest_checkpoint
+from sfumato.experiment.records import SWEEP, newest_checkpoint
 from sfumato.training.best import BEST, Best
 
-__all__ = ["Place", "best_of", "checkpoint_at", "find_run", "place_of", "step_folder"]
+__all__ = ["Place", "best_of", "checkpoint_at", "find_run", "inside_sweep", "place_of", "step_folder"]
 
 _STEP = re.compile(r"step-([0-9]{8,18})")
 
@@ -32,7 +33,7 @@ class Place:
 
 def find_run(run: str | Path, runs: Path = Path("runs")) -> Path:
     """The run folder meant: a path, or a name under `runs`. Raises CheckpointError naming the nearest run."""
-    for folder in (Path(run), runs / run):
+    for folder in (inside_sweep(Path(run)), inside_sweep(runs / run)):
         if (folder / "config.yaml").is_file():
             return folder
     known = sorted(path.parent.name for path in runs.glob("*/config.yaml")) if runs.is_dir() else []
@@ -44,12 +45,21 @@ def find_run(run: str | Path, runs: Path = Path("runs")) -> Path:
     )
 
 
+def inside_sweep(path: Path) -> Path:
+    """SWEEP/ARM… as SWEEP/arms/ARM…, where SWEEP is the folder of a sweep; any other path as it is."""
+    for folder in path.parents:
+        if (folder / SWEEP).is_file():
+            rest = path.relative_to(folder)
+            return path if rest.parts[0] == "arms" else folder / "arms" / rest
+    return path
+
+
 def checkpoint_at(place: Path, runs: Path) -> Path | None:
     """The folder of one checkpoint where that is what was named: RUN/checkpoints/step-00001000, or RUN/best.
 
     Raises CheckpointError where a run that is there has no such checkpoint.
     """
-    for path in (place, runs / place):
+    for path in (inside_sweep(place), inside_sweep(runs / place)):
         if path.name == BEST and not path.exists():
             run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
             if (run / "config.yaml").is_file():

@@ -8,7 +8,7 @@ import json
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from sfumato.experiment.tree import Plain, untyped
 from sfumato.experiment.yaml_file import read_yaml
 from sfumato.training.lock import LOCK, Holder
 
-__all__ = ["RunRecord", "list_runs", "matching", "newest_checkpoint", "read_run", "sorted_by"]
+__all__ = ["SWEEP", "RunRecord", "list_runs", "matching", "newest_checkpoint", "read_run", "sorted_by"]
 
+SWEEP = "sweep.yaml"  # in the folder of a sweep, whose runs lie in its folder `arms`
 _STEP = re.compile(r"step-([0-9]{8,12})")
 
 
@@ -28,7 +29,8 @@ _STEP = re.compile(r"step-([0-9]{8,12})")
 class RunRecord:
     """One run. `state` is running, finished, interrupted, or broken (`note` says why).
 
-    `settings` are those of config.yaml by dotted key, `figures` the last value of each number in metrics.jsonl.
+    `settings` are those of config.yaml by dotted key, `figures` the last value of each number in metrics.jsonl,
+    `sweep` the name of the sweep that the run is an arm of; its own name is SWEEP/ARM then.
     """
 
     name: str
@@ -41,6 +43,7 @@ class RunRecord:
     settings: Mapping[str, object] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     note: str | None = None
+    sweep: str | None = None
 
     def get(self, key: str) -> object:
         """A column, a figure or a setting by name; None when the run has none of that name."""
@@ -52,6 +55,7 @@ class RunRecord:
             "started": self.started,
             "date": self.started,
             "parameters": self.parameters,
+            "sweep": self.sweep,
         }
         if key in columns:
             return columns[key]
@@ -63,15 +67,28 @@ class RunRecord:
 
     def names(self) -> set[str]:
         """Everything that `get` knows."""
-        return {"name", "state", "step", "steps", "started", "parameters", *self.figures, *self.settings}
+        return {"name", "state", "step", "steps", "started", "parameters", "sweep", *self.figures, *self.settings}
 
 
 def list_runs(runs: Path) -> list[RunRecord]:
-    """Every run in a folder, by name; folders that hold nothing of a run are passed over."""
-    if not runs.is_dir():
+    """Every run in a folder, by name, the arms of sweeps among them; folders that hold nothing of a run are passed
+    over.
+    """
+    found: list[RunRecord] = []
+    for path in _folders(runs):
+        if _looks_like_a_run(path):
+            found.append(read_run(path))
+        if (path / SWEEP).is_file():
+            arms = (read_run(arm) for arm in _folders(path / "arms") if _looks_like_a_run(arm))
+            found += [replace(arm, name=f"{path.name}/{arm.name}", sweep=path.name) for arm in arms]
+    return found
+
+
+def _folders(parent: Path) -> list[Path]:
+    """The folders in a folder that are not hidden, by name; none where it is not there."""
+    if not parent.is_dir():
         return []
-    folders = sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [read_run(path) for path in folders if _looks_like_a_run(path)]
+    return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _looks_like_a_run(folder: Path) -> bool:

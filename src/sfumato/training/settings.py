@@ -42,6 +42,8 @@ class TrainingConfig:
     precision: `bfloat16` is faster on GPUs that have it; the weights stay float32.
     compile: whether torch.compile translates the network first: minutes spent once, for faster steps.
     threads: CPU threads; null for all cores. Another number can change the last bits of a result.
+    initial_weights: `in_order` draws them one after another; `by_name` each from the seed and its name, so that networks
+        that differ elsewhere begin alike (sweeps do so).
     init_from: a run or an exported file whose averaged weights are the first weights.
     on_disk_full: `stop` ends the run, resumable; `wait` tries again until the checkpoint fits.
     """
@@ -70,6 +72,7 @@ class TrainingConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     threads: int | None = None
+    initial_weights: Literal["in_order", "by_name"] = "in_order"
     init_from: str | None = None
     on_disk_full: Literal["stop", "wait"] = "stop"
 

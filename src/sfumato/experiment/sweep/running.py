@@ -1,0 +1,227 @@
+"""The loop over the arms of a sweep: start what fits, take in what ends, stop when asked or when the time is up.
+
+Arms that were begun go first, then those of the first seed, so that a sweep that is stopped early has the whole grid
+once before it has half of it twice. A failed arm never stops another. When somebody asks to stop (SIGTERM, Ctrl-C) or
+the budget is spent, no arm is started any more and those that run are asked to save; a second Ctrl-C ends them at once.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sfumato.errors import ResourceError, SfumatoError
+from sfumato.experiment.records import newest_checkpoint
+from sfumato.experiment.sweep.launching import Inline, Job, Launcher
+from sfumato.experiment.sweep.plan import Arm
+from sfumato.experiment.sweep.standing import Moving, Standing, SweepReporter
+from sfumato.experiment.sweep.stored import Failure, Sweep, note_failure
+from sfumato.experiment.sweep.worker import BUSY, DONE, STOPPED
+from sfumato.training.signals import StopRequest
+
+__all__ = ["Ending", "Running", "in_order"]
+
+PAUSE = 0.1  # seconds between two looks at the jobs
+Ask = Callable[[Sweep, Sequence[Arm]], "Sweep | None"]  # the sweep with one point more; None when there is none now
+
+
+@dataclass(slots=True)
+class Ending:
+    """How the loop ended. `why`: what stopped it before its end (`SIGTERM`, `budget`); None when nothing did.
+
+    elsewhere: arms that other processes train; unfinished: arms that somebody stopped alone.
+    """
+
+    sweep: Sweep
+    why: str | None = None
+    elsewhere: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+
+
+def in_order(sweep: Sweep, *, retry: bool) -> tuple[Arm, ...]:
+    """The arms that are to be trained, those that were begun first, then seed by seed.
+
+    Failed ones among them where they may end otherwise this time, or with `retry`.
+    """
+    wanted: list[Arm] = []
+    begun: set[str] = set()
+    for arm in sweep.arms:
+        state, failure = sweep.state(arm), sweep.failure(arm)
+        if state == "half-done" or (state == "failed" and (arm.folder / "config.yaml").is_file()):
+            begun.add(arm.name)
+        again = state == "failed" and (retry or (failure is not None and not failure.would_repeat))
+        if state in ("waiting", "half-done") or again:
+            wanted.append(arm)
+    return tuple(sorted(wanted, key=lambda arm: (arm.name not in begun, arm.seed)))  # a stable sort
+
+
+class Running:
+    """One pass over the arms that are left.
+
+    ask: makes another point where the search learns; None where all points are known.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        arms: Sequence[Arm],
+        launcher: Launcher,
+        *,
+        workers: int,
+        reporter: SweepReporter,
+        stop: StopRequest,
+        deadline: float | None = None,
+        ask: Ask | None = None,
+        weights: Callable[[Arm], float] = lambda arm: 1.0,
+    ) -> None:
+        self.launcher, self.workers, self.reporter, self.stop = launcher, workers, reporter, stop
+        self.deadline, self.ask, self.weights = deadline, ask, weights
+        self.queue = list(arms)
+        self.jobs: dict[int, Job] = {}  # by slot
+        self.stopping: str | None = None
+        self.ending = Ending(sweep)
+        self.began = time.monotonic()
+        self.steps = {arm.name: _steps(arm) for arm in sweep.arms}
+        self.before = dict(self.steps)
+        self.done = {arm.name for arm in sweep.arms if sweep.state(arm) == "done"}
+        self.failed = {arm.name for arm in sweep.arms if sweep.state(arm) == "failed"} - {arm.name for arm in arms}
+
+    @property
+    def sweep(self) -> Sweep:
+        """The sweep with the points that were asked for so far."""
+        return self.ending.sweep
+
+    def run(self) -> Ending:
+        """Train until nothing is left or somebody asks to stop. Jobs never outlive it."""
+        try:
+            while True:
+                self._heed()
+                self._collect()
+                self._fill()
+                self._report()
+                if not self.jobs:
+                    break
+                time.sleep(PAUSE)
+        except BaseException:
+            for job in self.jobs.values():
+                job.kill()
+            raise
+        self.ending.why = self.stopping
+        return self.ending
+
+    def _heed(self) -> None:
+        """Ask the jobs to stop, once, when somebody asked for it or the budget is spent."""
+        if self.stopping is not None:
+            return
+        if self.stop:
+            self.stopping = self.stop.signal_name
+        elif self.deadline is not None and time.monotonic() >= self.deadline:
+            self.stopping = "budget"
+        if self.stopping is not None:
+            self.reporter.note(f"stopping ({self.stopping}): {len(self.jobs)} running arms save at their next step")
+            for job in self.jobs.values():
+                job.stop()
+
+    def _collect(self) -> None:
+        """Take in the jobs that ended."""
+        for slot, job in list(self.jobs.items()):
+            code = job.poll()
+            if code is not None:
+                del self.jobs[slot]
+                self._ended(job.arm, code)
+
+    def _ended(self, arm: Arm, code: int) -> None:
+        """What the end of an arm means, by its exit code."""
+        sweep = self.sweep
+        if code == DONE:
+            self.done.add(arm.name)
+            self.steps[arm.name] = sweep.experiment(arm).training.steps
+        elif code == BUSY:
+            self.ending.elsewhere.append(arm.name)
+            self.reporter.note(f"{arm.name} is being trained by another process")
+        elif code == STOPPED or (code < 0 and self.stopping is not None):
+            if self.stopping is None:
+                self.ending.unfinished.append(arm.name)
+            if isinstance(self.launcher, Inline):  # the arm heard in our place that everything is to stop
+                self.stopping = "a signal"
+        else:
+            if sweep.failure(arm) is None:
+                note_failure(sweep.folder, arm.name, Failure.of(_lost(arm, code, sweep)))
+            self.failed.add(arm.name)
+            self.reporter.note(f"{arm.name} failed: {sweep.error(arm) or f'exit code {code}'}")
+
+    def _fill(self) -> None:
+        """Start arms while slots are free; where the search learns, ask for another point when no arm waits."""
+        while self.stopping is None and not self.stop and len(self.jobs) < self.workers:
+            if not self.queue and not self._asked():
+                return
+            arm = self.queue.pop(0)
+            slot = next(slot for slot in range(self.workers) if slot not in self.jobs)
+            try:
+                self.jobs[slot] = self.launcher.start(self.sweep, arm, slot, self._told)
+            except SfumatoError as error:
+                note_failure(self.sweep.folder, arm.name, Failure.of(error))
+                self._ended(arm, error.exit_code)
+                continue
+            self._collect()  # in this process it has ended by now
+            self._report()
+
+    def _told(self, arm: str, step: int) -> None:
+        self.steps[arm] = step
+
+    def _asked(self) -> bool:
+        """Whether another point was asked for; its arms wait in the queue then."""
+        while self.ask is not None:
+            found = self.ask(self.sweep, [job.arm for job in self.jobs.values()])
+            if found is None:
+                return False
+            known = {arm.name for arm in self.sweep.arms}
+            self.ending.sweep = found
+            new = [arm for arm in found.arms if arm.name not in known]
+            self.queue += new
+            self.steps.update({arm.name: 0 for arm in new})
+            self.before.update({arm.name: 0 for arm in new})
+            if new:
+                return True
+        return False
+
+    def _report(self) -> None:
+        """Say how all arms stand."""
+        sweep = self.sweep
+        moving = tuple(
+            Moving(job.arm.name, self.steps[job.arm.name], sweep.experiment(job.arm).training.steps)
+            for job in self.jobs.values()
+        )
+        total = max(len(sweep.arms), sweep.plan.count if self.ask is not None else 0)
+        standing = Standing(total, len(self.done), len(self.failed), moving, self._seconds_left(total))
+        self.reporter.progress(standing)
+
+    def _seconds_left(self, total: int) -> float | None:
+        """By the work done in this pass; None before there is any."""
+        sweep = self.sweep
+        done, left = 0.0, 0.0
+        for arm in sweep.arms:
+            weight, steps = self.weights(arm), sweep.experiment(arm).training.steps
+            done += weight * (self.steps[arm.name] - self.before[arm.name])
+            if arm.name not in self.done and arm.name not in self.failed:
+                left += weight * (steps - self.steps[arm.name])
+        left *= total / max(1, len(sweep.arms))
+        return None if done <= 0 else left * (time.monotonic() - self.began) / done
+
+
+def _steps(arm: Arm) -> int:
+    """The steps that an arm has by its checkpoints."""
+    return newest_checkpoint(arm.folder / "checkpoints") or 0
+
+
+def _lost(arm: Arm, code: int, sweep: Sweep) -> SfumatoError:
+    """The failure of an arm whose process could not say why it ended."""
+    log = sweep.folder / "logs" / f"{arm.name}.log"
+    names = {int(number): number.name for number in signal.Signals}
+    how = f"was ended by {names.get(-code, -code)}" if code < 0 else f"ended with exit code {code}"
+    memory = "; the system ends so what takes too much memory" if code == -9 else ""
+    return ResourceError(
+        f"the process of {arm.name} {how}{memory}",
+        expected="an arm that ends by itself",
+        fix=f"look into {log}; fewer --workers take less memory; the same command goes on with it",
+    )

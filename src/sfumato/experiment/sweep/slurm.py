@@ -1,0 +1,125 @@
+"""Arms as jobs of Slurm, through submitit (extra `slurm`); `cluster=local` starts them on this machine instead.
+
+A job starts the arm's own process and waits for it, so an arm is trained there exactly as on one's own machine. Before
+Slurm's time limit (and where the job is preempted) submitit asks for a checkpoint: the arm is stopped at a step
+boundary, saves, and the job is queued again.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sfumato.errors import PlatformError, UsageError
+from sfumato.experiment.records import newest_checkpoint
+from sfumato.experiment.sweep.launching import Job, Launcher, Told, arm_command, arm_environment
+from sfumato.experiment.sweep.plan import Arm
+from sfumato.experiment.sweep.stored import Sweep
+
+__all__ = ["ArmJob", "Submitit", "slurm_options"]
+
+CLUSTERS = ("slurm", "local")
+GRACE = 60.0  # seconds that an arm has to finish its step and save
+LOST = 70
+
+
+def slurm_options(words: Mapping[str, str]) -> dict[str, Any]:
+    """Parameters of submitit's executor, numbers as numbers. Raises UsageError for another cluster."""
+    found: dict[str, Any] = {key: int(text) if text.isdecimal() else text for key, text in words.items()}
+    if found.get("cluster", "slurm") not in CLUSTERS:
+        raise UsageError(
+            f"--slurm cluster={found['cluster']}", expected=" or ".join(CLUSTERS), fix="leave it out for Slurm"
+        )
+    return found
+
+
+@dataclass(slots=True)
+class ArmJob:
+    """What a job runs: the process of an arm, with its command and environment. Called where the job runs."""
+
+    command: list[str]
+    environment: dict[str, str]
+    child: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+
+    def __call__(self) -> int:
+        self.child = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=self._here(), start_new_session=True
+        )
+        before = {number: signal.signal(number, self._hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            return self.child.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _here(self) -> dict[str, str]:
+        """The environment of the job, with what the arm needs laid over it: its GPUs are the job's own."""
+        return {**os.environ, **self.environment}
+
+    def _hand_on(self, number: int, frame: object) -> None:
+        """A job that is to end asks its arm to save first."""
+        if self.child is not None and self.child.poll() is None:
+            self.child.terminate()
+
+    def checkpoint(self) -> Any:
+        """The same job again, once the arm has saved: what submitit calls before the time is up."""
+        import submitit
+
+        child = self.child
+        if child is not None and child.poll() is None:
+            child.terminate()
+            end = time.monotonic() + GRACE
+            while child.poll() is None and time.monotonic() < end:
+                time.sleep(0.1)
+        return submitit.helpers.DelayedSubmission(ArmJob(self.command, self.environment))
+
+
+class Submitted(Job):
+    """An arm that was handed to submitit. How far it is, its checkpoints say."""
+
+    def __init__(self, arm: Arm, job: Any, told: Told) -> None:
+        self.arm, self.job, self.told = arm, job, told
+
+    def poll(self) -> int | None:
+        step = newest_checkpoint(self.arm.folder / "checkpoints")
+        if step is not None:
+            self.told(self.arm.name, step)
+        if not self.job.done():
+            return None
+        try:
+            return int(self.job.result())
+        except Exception:  # cancelled, lost, or refused by the cluster: submitit's own classes
+            return -signal.SIGTERM if str(self.job.state).upper().startswith("CANCEL") else LOST
+
+    def stop(self) -> None:
+        self.job.cancel(check=False)
+
+    def kill(self) -> None:
+        self.job.cancel(check=False)
+
+
+class Submitit(Launcher):
+    """Jobs of Slurm, or of submitit's local executor. `options` are parameters of its executor."""
+
+    def __init__(self, sweep: Sweep, options: Mapping[str, Any]) -> None:
+        try:
+            import submitit
+        except ModuleNotFoundError:
+            raise PlatformError(
+                "--launcher slurm needs the package submitit",
+                expected="an environment with submitit",
+                fix="pip install 'sfumato[slurm]'",
+            ) from None
+        given = dict(options)
+        cluster = given.pop("cluster", "slurm")
+        self.executor = submitit.AutoExecutor(folder=sweep.folder / "logs" / "slurm", cluster=cluster)
+        usual = {"name": sweep.plan.name, "timeout_min": 24 * 60, "cpus_per_task": sweep.plan.base.training.threads or 1}
+        self.executor.update_parameters(**{**usual, **given})
+
+    def start(self, sweep: Sweep, arm: Arm, slot: int, told: Told) -> Job:
+        own = arm_environment(sweep, arm)
+        needed = {key: own[key] for key in ("PYTHONPATH", "OMP_NUM_THREADS") if key in own}
+        return Submitted(arm, self.executor.submit(ArmJob(arm_command(sweep, arm), needed)), told)
