@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -14,7 +15,11 @@ import pytest
 from PIL import Image
 
 import sfumato
+from sfumato.errors import NumericsError
+from sfumato.experiment.config import load_experiment
 from sfumato.experiment.evaluation.files import write_evaluation
+from sfumato.experiment.sweep import Axis, Failure, Plan, Sweep
+from sfumato.experiment.sweep.stored import note_failure, store_plan
 from sfumato.training import storage
 
 SHORT = {
@@ -162,75 +167,28 @@ def page(digits: Path, read: Callable[[Path], Node], tmp_path_factory: pytest.Te
 
 # ---------------------------------------------------------------------------------------------------------------- sweeps
 
-
-@dataclass(frozen=True)
-class Axis:
-    key: str
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    name: str
-    axes: tuple[Axis, ...]
-
-
-@dataclass(frozen=True)
-class Arm:
-    name: str
-    settings: Mapping[str, str]
-    seed: int
-    folder: Path
-
-
-@dataclass
-class Sweep:
-    """What a report asks of a sweep."""
-
-    plan: Plan
-    arms: tuple[Arm, ...]
-    folder: Path
-    errors: dict[str, str] = field(default_factory=dict)
-
-    def state(self, arm: Arm) -> str:
-        return "failed" if arm.name in self.errors else "done" if (arm.folder / "config.yaml").is_file() else "waiting"
-
-    def error(self, arm: Arm) -> str | None:
-        return self.errors.get(arm.name)
+AXES = (Axis("objective.distance", ("mse", "mae")), Axis("schedule", ("CosineAngle", "VpSde")))
 
 
 @pytest.fixture(scope="session")
-def trained_arms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three arms: two distances by one schedule, and one by another schedule."""
-    runs = tmp_path_factory.mktemp("sweep") / "arms"
-    for name, distance, schedule in (
-        ("mse-cosine", "Mse", "CosineAngle"),
-        ("mae-cosine", "Mae", "CosineAngle"),
-        ("mse-vp", "Mse", "VpSde"),
-    ):
-        settings = {**DIGITS, "objective.distance": distance, "schedule": schedule}
-        sfumato.train("digits", settings, runs=runs, name=name)
-    return runs
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A grid of four arms of which three are trained and one failed; two distances by two schedules."""
+    folder = tmp_path_factory.mktemp("sweeps") / "grid"
+    plan = Plan("grid", load_experiment("digits", DIGITS), AXES)
+    store_plan(plan, folder)
+    for arm in Sweep.of(plan, folder).arms[:3]:
+        sfumato.train(plan.base, arm.overrides(AXES), runs=arm.folder.parent, name=arm.name)
+    return folder
 
 
 @pytest.fixture
-def sweep(trained_arms: Path, tmp_path: Path) -> Sweep:
-    """The trained arms, one that failed and one that waits; the folders are copies."""
-    import shutil
-
-    runs = shutil.copytree(trained_arms, tmp_path / "grid" / "arms")
-    axes = (Axis("objective.distance", ("Mse", "Mae")), Axis("schedule", ("CosineAngle", "VpSde", "Flow")))
-    arms = tuple(
-        Arm(name, {"objective.distance": distance, "schedule": schedule}, 0, runs / name)
-        for name, distance, schedule in (
-            ("mse-cosine", "Mse", "CosineAngle"),
-            ("mse-vp", "Mse", "VpSde"),
-            ("mae-cosine", "Mae", "CosineAngle"),
-            ("mae-vp", "Mae", "VpSde"),
-            ("mae-flow", "Mae", "Flow"),
-        )
-    )
-    return Sweep(Plan("grid", axes), arms, tmp_path / "grid", {"mae-vp": "the loss became <nan> after step 3"})
+def sweep(trained: Path, tmp_path: Path) -> Sweep:
+    """A copy of the grid."""
+    folder = shutil.copytree(trained, tmp_path / "grid")
+    found = Sweep.load(folder)
+    error = NumericsError("the loss became <nan> after step 3", expected="a finite loss", fix="a smaller rate")
+    note_failure(folder, found.arms[3].name, Failure.of(error))
+    return found
 
 
 @pytest.fixture(scope="session")

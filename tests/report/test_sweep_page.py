@@ -1,13 +1,16 @@
 """The page of a sweep: all arms in the order of their table, from the same noise; nothing is ranked that must not be."""
 
+import shutil
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import sfumato
+from sfumato.experiment.sweep import Plan, Sweep
+from sfumato.experiment.sweep.stored import store_plan
 
 
 @pytest.fixture
@@ -22,11 +25,10 @@ def test_every_arm_has_a_row_and_its_state(report: Callable[..., Any], sweep: An
     found = report()
     rows = [[cell.text for cell in row.children] for row in found.section("arms").one("tbody").all("tr")]
     assert [row[:3] for row in rows] == [
-        ["Mse", "CosineAngle", "done"],
-        ["Mse", "VpSde", "done"],
-        ["Mae", "CosineAngle", "done"],
-        ["Mae", "VpSde", "failed"],
-        ["Mae", "Flow", "waiting"],
+        ["mse", "CosineAngle", "done"],
+        ["mse", "VpSde", "done"],
+        ["mae", "CosineAngle", "done"],
+        ["mae", "VpSde", "failed"],
     ]
     assert "the loss became <nan> after step 3" in found.section("arms").text
     assert (sweep.folder / "report.html").is_file()
@@ -49,8 +51,6 @@ def test_all_arms_start_from_the_same_noise(report: Callable[..., Any], sweep: A
 
 
 def _small(model: Any) -> Any:
-    from dataclasses import replace
-
     return replace(model.experiment.sampling, micro_batch=2)
 
 
@@ -58,9 +58,9 @@ def test_numbers_measured_alike_share_a_column_and_a_scale(
     report: Callable[..., Any], sweep: Any, measure: Callable[..., None]
 ) -> None:
     """The dot and the whiskers of each arm lie on one scale."""
-    values = {"mse-cosine": (0.10, 0.01), "mse-vp": (0.20, 0.02), "mae-cosine": (0.15, 0.01)}
-    for arm in sweep.arms[:3]:
-        measure(arm.folder, {"kid[pixels]": (*values[arm.name], 100), "kid[pixels][floor]": (0.01, 0.001, 100)})
+    values = ((0.10, 0.01), (0.20, 0.02), (0.15, 0.01))
+    for arm, (value, error) in zip(sweep.arms[:3], values, strict=True):
+        measure(arm.folder, {"kid[pixels]": (value, error, 100), "kid[pixels][floor]": (0.01, 0.001, 100)})
     found = report()
     assert "kidpixelslower is better" in found.section("arms").one("thead").text
     places, widths = [], []
@@ -109,9 +109,9 @@ def test_arms_share_a_panel_only_where_they_share_the_loss(report: Callable[...,
     """Three arms, three losses: two distances by one schedule, and another schedule."""
     figures = report().section("training").all("figure")
     assert [figure.one("span", "aside").text for figure in figures] == [
-        "Mse, CosineAngle",
-        "Mse, VpSde",
-        "Mae, CosineAngle",
+        "mse, CosineAngle",
+        "mse, VpSde",
+        "mae, CosineAngle",
     ]
     assert all(len(figure.all("g", "dots")) == 1 for figure in figures)
 
@@ -130,8 +130,31 @@ def test_two_schedules_are_drawn_for_three_arms(report: Callable[..., Any]) -> N
     assert any("VpSde" in name for name in names)
 
 
-def test_an_empty_sweep_of_waiting_arms_has_a_page(sweep: Any, read: Any, tmp_path: Path) -> None:
-    sweep.arms = sweep.arms[4:]
+def test_a_sweep_that_has_only_begun_has_a_page(sweep: Any, read: Any) -> None:
+    for arm in sweep.arms[:3]:
+        shutil.rmtree(arm.folder)
     found = read(sfumato.report(sweep))
-    assert "waiting" in found.section("arms").text
+    states = [row.all("td")[1].text for row in found.section("arms").one("tbody").all("tr")]
+    assert states == ["waiting", "waiting", "waiting", "failed"]
     assert "samples" not in found.sections
+
+
+def test_seeds_of_a_point_have_a_mean_and_the_error_of_its_scatter(
+    sweep: Any, read: Any, measure: Callable[..., None]
+) -> None:
+    """Two seeds of one point, in place of two schedules: their mean, and |a - b|/2 for its error."""
+    plan = Plan("grid", sweep.plan.base, sweep.plan.axes[:1], seeds=2)
+    store_plan(plan, sweep.folder)
+    seeded = Sweep.load(sweep.folder)
+    for arm, old in zip(seeded.arms[:2], sweep.arms, strict=False):
+        old.folder.rename(arm.folder)
+    for arm, value in zip(seeded.arms[:2], (0.10, 0.16), strict=True):
+        measure(arm.folder, {"kid[pixels]": (value, 0.001, 100)})
+    found = read(sfumato.report(sweep.folder, n=0))
+    _, means = found.section("arms").all("table")
+    row = means.one("tbody").all("tr")[0]
+    assert [cell.text for cell in row.children] == ["mse", "2", "0.130 ± 0.030"]
+
+
+def test_a_sweep_is_found_by_its_name(sweep: Any) -> None:
+    assert sfumato.report("grid", runs=sweep.folder.parent, n=0) == sweep.folder / "report.html"

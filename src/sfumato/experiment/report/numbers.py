@@ -2,7 +2,8 @@
 
 For each metric the runs' numbers fall into classes: within one every fact about how they were measured is the same
 (`comparability`). Only a metric with one class has a column and a common scale; for the others the reasons are told,
-and nothing invites to rank them.
+and nothing invites to rank them. Another seed holds out other examples, which makes arms replicates rather than others:
+within a seed all facts must agree, between seeds those that do not follow from it.
 """
 
 import math
@@ -13,9 +14,11 @@ from sfumato.experiment.comparability import Mismatch, is_reference, mismatches
 from sfumato.experiment.evaluations import Number
 from sfumato.experiment.report.entries import Entry
 
-__all__ = ["Column", "Uneven", "columns_of", "floor_of", "headline", "number_of"]
+__all__ = ["OF_A_SEED", "Column", "Uneven", "columns_of", "floor_of", "headline", "number_of"]
 
 BY_BIN = "_by_log_snr["
+# What another seed of the same arm changes: which examples are held out, and with them the standard deviation of the data.
+OF_A_SEED = ("split", "reference", "reference_digest", "measured_as")
 MOST_TRIED = 24  # ways of measuring a metric, of which the most common is found
 # What a page tells first, by the family of the metric: how good samples are, then how well the data are known.
 FIRST = ("kid", "fid", "bits_per_dim", "nll", "sliced_wasserstein", "energy_distance", "mode_coverage", "memorisation")
@@ -64,7 +67,7 @@ def columns_of(entries: Sequence[Entry]) -> tuple[tuple[Column, ...], tuple[Unev
     for metric in names_of(entries):
         found = alike(entries, metric)
         first = next(number for number in found if number is not None)
-        apart = [[] if number is None else mismatches(first, number) for number in found]
+        apart = _apart(entries, found)
         if any(apart):
             uneven.append(Uneven(metric, found, _reasons(apart)))
         else:
@@ -77,8 +80,27 @@ def alike(entries: Sequence[Entry], metric: str) -> tuple[Number | None, ...]:
     every = [candidates(entry, metric) for entry in entries]
     models = [number for found in every for number in found]
     models = models[:: math.ceil(len(models) / MOST_TRIED)]
-    best = max(models, key=lambda one: (sum(any(not mismatches(one, n) for n in found) for found in every), one.n))
-    return tuple(next((n for n in found if not mismatches(best, n)), found[0] if found else None) for found in every)
+    best = max(models, key=lambda one: (sum(any(not mismatches(one, n, OF_A_SEED) for n in found) for found in every), one.n))
+    return tuple(next((n for n in found if not mismatches(best, n, OF_A_SEED)), found[0] if found else None) for found in every)
+
+
+def _apart(entries: Sequence[Entry], found: Sequence[Number | None]) -> list[list[Mismatch]]:
+    """In what each number differs: from the first of its own seed, and that from the first of all."""
+    firsts: dict[int | None, tuple[Entry, Number]] = {}
+    apart: list[list[Mismatch]] = []
+    for entry, number in zip(entries, found, strict=True):
+        if number is None:
+            apart.append([])
+            continue
+        base, other = firsts.setdefault(entry.seed, (entry, number))
+        if base is not entry:
+            apart.append(mismatches(other, number))
+            continue
+        base, other = next(iter(firsts.values()))
+        same = base.axes == entry.axes
+        across = [fact for fact in OF_A_SEED if same or fact != "measured_as"]
+        apart.append([] if base is entry else mismatches(other, number, across))
+    return apart
 
 
 def _reasons(apart: Sequence[Sequence[Mismatch]]) -> tuple[str, ...]:

@@ -1,27 +1,27 @@
 """What a report can be about: a run or one of its checkpoints, a sweep with its arms, an exported file."""
 
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from sfumato.errors import CheckpointError, SfumatoError
+from sfumato.experiment.records import SWEEP
 from sfumato.experiment.report.entries import Entry, read_entry
 from sfumato.experiment.report.page import Subject
+from sfumato.experiment.schema import flatten, to_plain
+from sfumato.experiment.sweep import Arm, Sweep
 
 __all__ = ["subject_of"]
 
-SWEEP = "sweep.yaml"
 REPORT = "report.html"
 
 
 def subject_of(run: object, runs: Path) -> Subject:
     """The subject that is named. Raises SfumatoError where there is none of that name."""
-    if getattr(run, "arms", None) is not None:  # a Sweep
+    if isinstance(run, Sweep):
         return _sweep(run)
     place = Path(str(getattr(run, "folder", run)))
     for folder in (place, runs / place):
         if (folder / SWEEP).is_file():
-            return _sweep(import_module("sfumato.experiment.sweep").Sweep.load(folder))
+            return _sweep(Sweep.load(folder))
     if place.suffix == ".safetensors" and place.is_file():
         return _file(place)
     entry = read_entry(place, runs)
@@ -33,7 +33,6 @@ def subject_of(run: object, runs: Path) -> Subject:
 def _file(path: Path) -> Subject:
     """An exported file: a model, and no record of its training."""
     from sfumato.experiment.load import load
-    from sfumato.experiment.schema import flatten, to_plain
 
     model = load(path, device="cpu")
     settings = flatten(to_plain(model.experiment))
@@ -41,21 +40,30 @@ def _file(path: Path) -> Subject:
     return Subject(path.stem, "file", (entry,), path.with_suffix(".html"), {})
 
 
-def _sweep(found: Any) -> Subject:
+def _sweep(sweep: Sweep) -> Subject:
     """A sweep with all its arms, in the order of its table."""
-    plan = found.plan
-    entries = []
-    for arm in found.arms:
-        state, error = str(found.state(arm)), found.error(arm)
-        known = {"name": arm.name, "state": state, "axes": dict(arm.settings), "seed": arm.seed, "error": error}
-        try:
-            entries.append(read_entry(arm.folder, Path(), **known))
-        except SfumatoError as missing:
-            notes = () if state == "waiting" else (f"{arm.name}: {missing.what}",)
-            entries.append(Entry(place=None, notes=notes, **known))
-    if not entries:
+    if not sweep.arms:
         raise CheckpointError(
-            f"the sweep {plan.name} has no arms", expected="a sweep with one arm or more", fix="sfumato sweep --help"
+            f"the sweep {sweep.plan.name} has no arms yet",
+            expected="a sweep with one arm or more",
+            fix=f"go on with it: sfumato sweep {sweep.folder}",
         )
-    axes = {axis.key: tuple(axis.values) for axis in plan.axes}
-    return Subject(plan.name, "sweep", tuple(entries), Path(found.folder) / REPORT, axes)
+    entries = tuple(_arm(sweep, arm) for arm in sweep.arms)
+    axes = {axis.key: tuple(axis.values) for axis in sweep.plan.axes}
+    return Subject(sweep.plan.name, "sweep", entries, sweep.folder / REPORT, axes, _about(sweep), sweep.notes)
+
+
+def _arm(sweep: Sweep, arm: Arm) -> Entry:
+    """What is known of an arm; of one that waits no more than its name."""
+    state, error, axes = sweep.state(arm), sweep.error(arm), dict(arm.settings)
+    try:
+        return read_entry(arm.folder, Path(), name=arm.name, state=state, axes=axes, seed=arm.seed, error=error)
+    except SfumatoError as missing:
+        notes = () if state in ("waiting", "failed") else (f"{arm.name}: {missing.what}",)
+        return Entry(arm.name, None, state=state, axes=axes, seed=arm.seed, error=error, notes=notes)
+
+
+def _about(sweep: Sweep) -> tuple[tuple[str, str], ...]:
+    """How the points of a sweep were chosen."""
+    search = {"grid": "every combination"}.get(type(sweep.plan.search).__name__.lower(), repr(sweep.plan.search))
+    return (("points", search),)

@@ -13,6 +13,7 @@ from sfumato.experiment.report.numbers import Column, Uneven, columns_of
 from sfumato.experiment.report.page import Page, Section, section
 from sfumato.experiment.report.plots import whiskers
 from sfumato.experiment.report.wording import with_error
+from sfumato.experiment.sweep.table import mean_over_seeds
 
 __all__ = ["arms", "dotted"]
 
@@ -33,15 +34,43 @@ def arms(page: Page) -> Section | None:
     head += ["state", "step", *(_head(column) for column in even)]
     rows = [_row(page, entry, index, even, seeds=seeds) for index, entry in enumerate(entries)]
     failed = [tag("p", tag("b", arm_name(e, entries)), f" failed: {e.error}", cls="warning") for e in entries if e.error]
-    words = aside("Whiskers are one standard error on either side; the dashed line is what real data score.")
+    words = aside("Whiskers are one standard error on either side; a dashed line is the floor, what real data or chance score.")
     return section(
         "arms",
         "Arms",
         table(head, rows, said="the arms and what was measured of them", names=len(axes) + seeds),
+        _means(page, even),
         words if even else aside("Nothing is measured yet: sfumato evaluate ARM, or --metrics with the sweep."),
         failed,
         [_apart(one, entries) for one in uneven],
     )
+
+
+def _means(page: Page, even: Sequence[Column]) -> Html | None:
+    """The mean of each point over its seeds, with the error of their scatter; nothing for one seed."""
+    entries = [shown.entry for shown in page.shown]
+    if not even or len({entry.seed for entry in entries}) < 2:
+        return None
+    points: dict[tuple[str, ...], list[int]] = {}
+    for index, entry in enumerate(entries):
+        points.setdefault(tuple(by_axes(entry, page.subject.axes)), []).append(index)
+    rows = []
+    for values, places in points.items():
+        found = [[n.value for i in places if (n := column.numbers[i]) is not None] for column in even]
+        counts = "/".join(str(k) for k in dict.fromkeys(len(each) for each in found))
+        rows.append([*values, counts, *(_mean(each) for each in found)])
+    names = axis_names(list(page.subject.axes))
+    head: list[Child] = [*(name.replace("_", " ") for name in names.values()), "seeds", *map(_head, even)]
+    said = aside("Means over seeds; the error is that of the scatter between seeds, which training itself makes.")
+    table_ = table(head, rows, said="means over seeds", names=len(names))
+    return tag("div", tag("h3", "Means over seeds"), said, table_)
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    found = mean_over_seeds(values)
+    return with_error(found.value, found.std_error or 0.0)
 
 
 def _head(column: Column) -> Html:

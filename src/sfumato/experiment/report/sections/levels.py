@@ -12,6 +12,7 @@ from sfumato.experiment.report.elements import aside
 from sfumato.experiment.report.entries import Entry
 from sfumato.experiment.report.markup import tag
 from sfumato.experiment.report.naming import arm_name
+from sfumato.experiment.report.numbers import OF_A_SEED
 from sfumato.experiment.report.page import Page, Section, section
 from sfumato.experiment.report.plots import Line, Plot, plot
 
@@ -89,12 +90,14 @@ def _of_arms(name: str, every: Iterable[tuple[Entry, Bins]], among: Sequence[Ent
     lines: list[Line] = []
     left: list[str] = []
     first: Mapping[float, Number] | None = None
+    seed: int | None = None
     for entry, bins in every:
         own = bins.get((name, "held-out"), bins.get((name, "training"), {}))
         if not own:
             continue
-        first = own if first is None else first
-        apart = [m for level, n in own.items() if level in first for m in mismatches(first[level], n)]
+        first, seed = (own, entry.seed) if first is None else (first, seed)
+        across = () if entry.seed == seed else OF_A_SEED
+        apart = [m for level, n in own.items() if level in first for m in mismatches(first[level], n, across)]
         if apart:
             left.append(f"{arm_name(entry, among)} is left out of {_title(name)}: {apart[0]}.")
             continue
