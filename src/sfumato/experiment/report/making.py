@@ -1,11 +1,11 @@
 """`report`: a run or a sweep as one HTML file that holds everything it shows and asks the network for nothing."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sfumato.errors import SfumatoError, UsageError, printable
-from sfumato.experiment.config import Overrides
+from sfumato.experiment.config import Overrides, SamplingConfig, sampling_with
 from sfumato.experiment.environment import environment
 from sfumato.experiment.report.drawing import Wish, draw_run
 from sfumato.experiment.report.entries import Entry
@@ -76,6 +76,9 @@ def _wish(
             f"{count} samples were asked for", expected=f"from 0 to {MOST} samples of each run", fix="leave out -n"
         )
     require_seed(seed, max(count, 1))
+    given = sampling if sampling is None or isinstance(sampling, Mapping) else tuple(sampling)
+    if given is not None:
+        sampling_with(SamplingConfig(), given)  # what no run can take is refused before anything is drawn
     return Wish(
         count=count,
         seed=seed,
@@ -84,7 +87,7 @@ def _wish(
         examples=4 if alone else 3,
         guesses=alone,
         real=real,
-        sampling=sampling if sampling is None or isinstance(sampling, dict) else tuple(sampling),
+        sampling=given,
         device=device,
         runs=runs,
     )

@@ -7,7 +7,6 @@ to what it was trained on, 0 for a copy. Which examples those are is said by the
 pictures are shown only where the page is asked to (`real`), since a page travels further than a data set's licence.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,7 +49,6 @@ class Neighbours:
 class DataShelf:
     """The data of the runs of a page, read once for all runs that share them."""
 
-    read: Callable[[Model], PreparedData] = data_of
     known: dict[str, PreparedData] = field(default_factory=dict)
     fresh: dict[str, Tensor] = field(default_factory=dict)
 
@@ -58,7 +56,7 @@ class DataShelf:
         """The data that a model was trained on. Raises DataError where they are gone or have changed."""
         key = _key(model)
         if key not in self.known:
-            self.known[key] = self.read(model)
+            self.known[key] = data_of(model)
         return self.known[key]
 
     def held_out(self, model: Model) -> Tensor:

@@ -40,7 +40,7 @@ def arms(page: Page) -> Section | None:
         "Arms",
         table(head, rows, said="the arms and what was measured of them", names=len(axes) + seeds),
         _means(page, even),
-        words if even else aside("Nothing is measured yet: sfumato evaluate ARM, or --metrics with the sweep."),
+        words if even or uneven else aside("Nothing is measured yet: sfumato evaluate ARM, or --metrics with the sweep."),
         failed,
         [_apart(one, entries) for one in uneven],
     )
