@@ -30,6 +30,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("recipe", metavar="RECIPE|FILE|SWEEP", help="what is varied, or a sweep that goes on")
     parser.add_argument("--axis", action="append", default=[], metavar="KEY=V1,V2", help="a setting and its values")
     parser.add_argument("--seeds", type=whole, default=1, metavar="K", help="repeats, each of another seed (default: 1)")
+    parser.add_argument("--seed", type=whole, metavar="S", help="of the first repeat (default: the recipe's)")
     parser.add_argument("--search", default="grid", metavar="|".join(SEARCHES), help="how points are chosen")
     parser.add_argument("--trials", type=whole, metavar="N", help="points that a search draws (default: 20)")
     parser.add_argument("--search-seed", type=whole, default=0, metavar="K", help="what a search follows from")
@@ -68,19 +69,24 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
 
     if args.device is not None:
         settings = [*settings, ("training.device", args.device)]
+    if args.seed is not None:
+        settings = [*settings, ("seed", str(args.seed))]
     wish, way = _wish(args, settings), _way(args)
+    stopped: Interrupted | None = None
     with in_words_of_flags():
         opened = open_sweep(wish, note)
         if args.dry_run:
             return _dry_run(opened, foresee(opened, way))
         try:
             with _reporting() as reporter:
-                done = carry_out(opened, way, reporter)
+                carry_out(opened, way, reporter)
         except Interrupted as error:
-            document = _finished(load_sweep(opened.folder))
-            raise Stopped(error.what, expected=error.expected, fix=error.fix, document=document) from None
-    document = _finished(done)
-    _require_none_failed(done, document)
+            stopped = error
+    sweep = load_sweep(opened.folder)
+    document = _finished(sweep)
+    if stopped is not None:
+        raise Stopped(stopped.what, expected=stopped.expected, fix=stopped.fix, document=document)
+    _require_none_failed(sweep, document)
     return document
 
 

@@ -8,7 +8,7 @@ the budget is spent, no arm is started any more and those that run are asked to 
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sfumato.errors import ResourceError, SfumatoError
 from sfumato.experiment.records import newest_checkpoint
@@ -27,15 +27,10 @@ Ask = Callable[[Sweep, Sequence[Arm]], "Sweep | None"]  # the sweep with one poi
 
 @dataclass(slots=True)
 class Ending:
-    """How the loop ended. `why`: what stopped it before its end (`SIGTERM`, `budget`); None when nothing did.
-
-    elsewhere: arms that other processes train; unfinished: arms that somebody stopped alone.
-    """
+    """How the loop ended. `why`: what stopped it before its end (`SIGTERM`, `budget`); None when nothing did."""
 
     sweep: Sweep
     why: str | None = None
-    elsewhere: list[str] = field(default_factory=list)
-    unfinished: list[str] = field(default_factory=list)
 
 
 def in_order(sweep: Sweep, *, retry: bool) -> tuple[Arm, ...]:
@@ -118,7 +113,8 @@ class Running:
         elif self.deadline is not None and time.monotonic() >= self.deadline:
             self.stopping = "budget"
         if self.stopping is not None:
-            self.reporter.note(f"stopping ({self.stopping}): {len(self.jobs)} running arms save at their next step")
+            if self.jobs:
+                self.reporter.note(f"stopping ({self.stopping}): what runs is saved at its next step")
             for job in self.jobs.values():
                 job.stop()
 
@@ -137,11 +133,10 @@ class Running:
             self.done.add(arm.name)
             self.steps[arm.name] = sweep.experiment(arm).training.steps
         elif code == BUSY:
-            self.ending.elsewhere.append(arm.name)
             self.reporter.note(f"{arm.name} is being trained by another process")
         elif code == STOPPED or (code < 0 and self.stopping is not None):
             if self.stopping is None:
-                self.ending.unfinished.append(arm.name)
+                self.reporter.note(f"{arm.name} was stopped; it is saved")
             if isinstance(self.launcher, Inline):  # the arm heard in our place that everything is to stop
                 self.stopping = "a signal"
         else:
@@ -152,7 +147,10 @@ class Running:
 
     def _fill(self) -> None:
         """Start arms while slots are free; where the search learns, ask for another point when no arm waits."""
-        while self.stopping is None and not self.stop and len(self.jobs) < self.workers:
+        while len(self.jobs) < self.workers:
+            self._heed()
+            if self.stopping is not None:
+                return
             if not self.queue and not self._asked():
                 return
             arm = self.queue.pop(0)

@@ -206,10 +206,12 @@ def _chosen(opened: Sweep, way: Way) -> tuple[Arm, ...]:
     for pattern in way.only:
         if not any(fnmatch.fnmatchcase(arm.name, pattern) for arm in opened.arms):
             opened.arm(pattern)
-    arms = in_order(opened, retry=way.retry)
-    if not way.only:
-        return arms
-    return tuple(arm for arm in arms if any(fnmatch.fnmatchcase(arm.name, pattern) for pattern in way.only))
+    return tuple(arm for arm in in_order(opened, retry=way.retry) if _is_meant(arm, way))
+
+
+def _is_meant(arm: Arm, way: Way) -> bool:
+    """Whether an arm's name is like one of the patterns, where there are some."""
+    return not way.only or any(fnmatch.fnmatchcase(arm.name, pattern) for pattern in way.only)
 
 
 def _workers(opened: Sweep, arms: Sequence[Arm], way: Way) -> int:
@@ -246,24 +248,21 @@ def _announce(outlook: Outlook, way: Way, reporter: SweepReporter) -> None:
 
 
 def _require_whole(ending: Ending, way: Way) -> None:
-    """Raise Interrupted where arms are left that did not fail."""
+    """Raise Interrupted where arms are left that did not fail, of those that were to be trained."""
     sweep = ending.sweep
-    if ending.why is None and not ending.elsewhere and not ending.unfinished:
+    states = [sweep.state(arm) for arm in sweep.arms if _is_meant(arm, way)]
+    left = [state for state in states if state not in ("done", "failed")]
+    coming = sweep.plan.search.learns and len(sweep.plan.asked) < sweep.plan.search.count(())
+    if not left and not (coming and ending.why is not None):
         return
-    states = [sweep.state(arm) for arm in sweep.arms]
-    if all(state in ("done", "failed") for state in states) and not (
-        sweep.plan.search.learns and len(sweep.plan.asked) < sweep.plan.search.count(())
-    ):
-        return  # it was asked to stop when all was done
-    why = "stopped" if ending.why is None else f"stopped by {ending.why}"
+    why = "not all is done" if ending.why is None else f"stopped by {ending.why}"
     if ending.why == "budget":
         assert way.budget is not None
         why = f"the budget of {duration(way.budget)} is spent"
-    begun = states.count("half-done")
+    counts = {"begun and saved": "half-done", "failed": "failed", "trained by another process": "running"}
+    told = [f"{states.count(state)} {words}" for words, state in counts.items() if state in states]
     raise Interrupted(
-        f"{why}: {states.count('done')} of {len(states)} arms done, {begun} begun and saved"
-        + (f", {states.count('failed')} failed" if "failed" in states else "")
-        + (f"; {len(ending.elsewhere)} are trained by another process" if ending.elsewhere else ""),
+        f"{why}: " + ", ".join([f"{states.count('done')} of {len(states)} arms done", *told]),
         expected="nothing is lost: the sweep goes on where it stopped",
         fix=f"sfumato sweep {shlex.quote(printable(sweep.folder))}",
     )
