@@ -165,7 +165,7 @@ def page(digits: Path, read: Callable[[Path], Node], tmp_path_factory: pytest.Te
     return read(sfumato.report(digits, tmp_path_factory.mktemp("page") / "page.html", n=6, seed=3))
 
 
-# ---------------------------------------------------------------------------------------------------------------- sweeps
+# ------------------------------------------------------------------------------------------------------------ sweeps
 
 AXES = (Axis("objective.distance", ("mse", "mae")), Axis("schedule", ("CosineAngle", "VpSde")))
 
@@ -196,7 +196,9 @@ def measure() -> Callable[..., None]:
     """Stores an evaluation beside a run, as `sfumato evaluate` would."""
 
     def store(folder: Path, metrics: Mapping[str, tuple[float, float, int]], **facts: object) -> None:
-        steps = json.loads(sorted((folder / "checkpoints").glob("step-*"))[-1].joinpath("state.json").read_text())["step"]
+        steps = json.loads(sorted((folder / "checkpoints").glob("step-*"))[-1].joinpath("state.json").read_text())[
+            "step"
+        ]
         shared = {"run": "digits", "steps_trained": steps, "weights": "ema", "part": "held-out", "seed": 0, **facts}
         document = {
             "metrics": {

@@ -157,7 +157,8 @@ def test_without_scripts_the_film_is_a_strip(browser: Browser, page: Path) -> No
         assert browser.ask("[...document.querySelectorAll('.moment')].every(m => m.offsetWidth > 0)")
         closed = browser.ask("[...document.querySelectorAll('details')].filter(d => !d.open).length")
         assert closed > 0
-        assert browser.ask("(d => { d.querySelector('summary').click(); return d.open; })(document.querySelector('details:not([open])'))")
+        unfolding = "(d => { d.querySelector('summary').click(); return d.open; })"
+        assert browser.ask(f"{unfolding}(document.querySelector('details:not([open])'))")
     finally:
         browser("Emulation.setScriptExecutionDisabled", value=False)
 
@@ -182,7 +183,9 @@ def test_on_paper_everything_is_unfolded_on_white(browser: Browser, page: Path) 
     assert browser.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.ask("document.querySelector('.controls').offsetHeight") == 0
     assert browser.ask("[...document.querySelectorAll('.moment.key-moment')].every(m => m.offsetWidth > 0)")
-    hidden = "[...document.querySelectorAll('details > :not(summary)')].filter(e => e.getClientRects().length == 0).length"
+    hidden = (
+        "[...document.querySelectorAll('details > :not(summary)')].filter(e => e.getClientRects().length == 0).length"
+    )
     assert browser.ask(hidden) == 0
     content = base64.b64decode(browser("Page.printToPDF", preferCSSPageSize=True)["data"])
     assert content.startswith(b"%PDF")

@@ -28,7 +28,7 @@ def model_of(folder: Path) -> Any:
     return model, replace(model.experiment.sampling, micro_batch=COUNT)
 
 
-# -------------------------------------------------------------------------------------------------- what is shown is true
+# ---------------------------------------------------------------------------------------------- what is shown is true
 
 
 def test_samples_are_those_that_the_model_draws(page: Any, digits: Path, pixels: Callable[[Any], Any]) -> None:
@@ -55,7 +55,9 @@ def test_the_film_is_the_way_of_the_sampler(page: Any, digits: Path, pixels: Cal
         assert said.startswith(f"step {index} of {STEPS}, t = {path.times[index]:.3f}")
         if index < STEPS:
             level = float(model.denoiser.schedule.log_snr(model_time(path.times[index])))
-            assert float(said.rpartition("log SNR ")[2].replace("−", "-")) == pytest.approx(level, abs=0.051)  # 1 decimal
+            assert float(said.rpartition("log SNR ")[2].replace("−", "-")) == pytest.approx(
+                level, abs=0.051
+            )  # 1 decimal
     assert "now" in shown[-1].attrs["class"].split()
     controls = page.section("film").one("div", "controls")
     assert "hidden" in controls.attrs  # until a script is there to move it
@@ -171,7 +173,7 @@ def test_points_stand_before_the_data_that_were_made_for_them(points: Path, tmp_
     assert len(found.section("film").all("figure", "moment")) > 5
 
 
-# ----------------------------------------------------------------------------------------------------------- self-contained
+# ------------------------------------------------------------------------------------------------------- self-contained
 
 REACHING = {"src", "href", "srcset", "action", "formaction", "poster", "background", "cite", "ping", "xlink:href"}
 
@@ -188,7 +190,9 @@ def test_nothing_is_asked_of_anybody(page: Any) -> None:
     style, script = page.one("style").text, page.one("script").text
     for text in (style, script):
         assert not re.search(r"url\(|@import|https?:|//\w+\.\w|fetch|XMLHttp|import\(|WebSocket|sendBeacon", text)
-    policy = next(m.attrs["content"] for m in page.all("meta") if m.attrs.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        m.attrs["content"] for m in page.all("meta") if m.attrs.get("http-equiv") == "Content-Security-Policy"
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in policy
     assert policy.startswith("default-src 'none'; img-src data:;")
@@ -246,7 +250,9 @@ def test_what_a_run_says_of_itself_stays_text(digits: Path, tmp_path: Path, read
     environment["command"], environment["platform"] = ["sfumato", bad], bad
     (run / "environment.json").write_text(json.dumps(environment))
     config = (run / "config.yaml").read_text("utf-8")
-    (run / "config.yaml").write_text(re.sub(r"(?m)^description:.*$", f"description: {json.dumps(bad)}", config), "utf-8")
+    (run / "config.yaml").write_text(
+        re.sub(r"(?m)^description:.*$", lambda found: f"description: {json.dumps(bad)}", config), "utf-8"
+    )
     found = read(sfumato.report(run, n=0))
     assert len(found.all("script")) == 1
     assert not [node for node in found.all("img") if "http" in node.attrs["src"]]
@@ -254,7 +260,7 @@ def test_what_a_run_says_of_itself_stays_text(digits: Path, tmp_path: Path, read
     assert bad.replace("\u202e", "\\u202e") in found.one("p", "lead").text
 
 
-# ------------------------------------------------------------------------------------------------------ whatever there is
+# -------------------------------------------------------------------------------------------------- whatever there is
 
 
 def test_the_same_run_makes_the_same_bytes(digits: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """An axis: numbers to places, linearly or by their logarithm, and the round numbers that are written along it.
 
-    place = start + (stop - start) (f(value) - f(low))/(f(high) - f(low)),        f = log or the identity
+place = start + (stop - start) (f(value) - f(low))/(f(high) - f(low)),        f = log or the identity
 """
 
 import math
@@ -36,7 +36,9 @@ class Axis:
         return log_ticks(self.low, self.high, most) if self.log else linear_ticks(self.low, self.high, most)
 
 
-def axis_for(values: Iterable[float], start: float, stop: float, *, log: bool | None = None, room: float = 0.04) -> Axis:
+def axis_for(
+    values: Iterable[float], start: float, stop: float, *, log: bool | None = None, room: float = 0.04
+) -> Axis:
     """An axis that holds all finite values with a little room; logarithmic where `log` is None and they spread far."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:

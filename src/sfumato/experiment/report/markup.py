@@ -29,7 +29,7 @@ class Html:
         return self.text
 
 
-Child: TypeAlias = "Html | str | int | None | Iterable[Child]"
+Child: TypeAlias = "Html | str | int | Iterable[Child] | None"
 
 
 def text(value: str) -> Html:
@@ -42,7 +42,7 @@ def join(*children: Child) -> Html:
     return Html("".join(_pieces(children)))
 
 
-def tag(name: str, *children: Child, **attributes: str | int | float | bool | None) -> Html:
+def tag(name: str, /, *children: Child, **attributes: str | int | float | bool | None) -> Html:
     """An element. An attribute that is None or False is left out, one that is True stands without a value."""
     start = "".join([name, *(_attribute(key, value) for key, value in attributes.items())])
     if name in VOID:

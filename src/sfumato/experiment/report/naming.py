@@ -32,7 +32,8 @@ def _said(axis: str, value: str) -> str:
     plain = value.strip("\"'")
     if plain[:1].isalpha() and plain.lower() not in ("true", "false", "null", "none", "auto", "on", "off"):
         return plain
-    return f"{axis.split('+')[0].rpartition('.')[2].replace('_', ' ')} {plain.replace('-', MINUS) if plain[:1] == '-' else plain}"
+    setting = axis.split("+")[0].rpartition(".")[2].replace("_", " ")
+    return f"{setting} {plain.replace('-', MINUS, 1) if plain[:1] == '-' else plain}"
 
 
 def metric_name(metric: str) -> Child:

@@ -17,7 +17,7 @@ from sfumato.experiment.report.entries import Entry
 __all__ = ["OF_A_SEED", "Column", "Uneven", "columns_of", "floor_of", "headline", "number_of"]
 
 BY_BIN = "_by_log_snr["
-# What another seed of the same arm changes: which examples are held out, and with them the standard deviation of the data.
+# What another seed of the same arm changes: which examples are held out, and with them the deviation of the data.
 OF_A_SEED = ("split", "reference", "reference_digest", "measured_as")
 MOST_TRIED = 24  # ways of measuring a metric, of which the most common is found
 # What a page tells first, by the family of the metric: how good samples are, then how well the data are known.
@@ -80,8 +80,15 @@ def alike(entries: Sequence[Entry], metric: str) -> tuple[Number | None, ...]:
     every = [candidates(entry, metric) for entry in entries]
     models = [number for found in every for number in found]
     models = models[:: math.ceil(len(models) / MOST_TRIED)]
-    best = max(models, key=lambda one: (sum(any(not mismatches(one, n, OF_A_SEED) for n in found) for found in every), one.n))
-    return tuple(next((n for n in found if not mismatches(best, n, OF_A_SEED)), found[0] if found else None) for found in every)
+
+    def liked(one: Number) -> tuple[int, int]:
+        return sum(any(not mismatches(one, n, OF_A_SEED) for n in each) for each in every), one.n
+
+    best = max(models, key=liked)
+    fitting = (next((n for n in each if not mismatches(best, n, OF_A_SEED)), None) for each in every)
+    return tuple(
+        fit if fit is not None else each[0] if each else None for fit, each in zip(fitting, every, strict=True)
+    )
 
 
 def _apart(entries: Sequence[Entry], found: Sequence[Number | None]) -> list[list[Mismatch]]:

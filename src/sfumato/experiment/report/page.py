@@ -1,8 +1,8 @@
 """The page: what it is about, its sections, and the one HTML file that holds them all.
 
 Nothing is fetched: the style sheet, the icon, pictures and the one script (for the slider) lie in the file, and its
-Content-Security-Policy forbids the browser to ask anybody for anything, whatever a name in a run may contain. The script
-is allowed by its digest alone. Without scripts the film lies there as a strip.
+Content-Security-Policy forbids the browser to ask anybody for anything, whatever a name in a run may contain. The
+script is allowed by its digest alone. Without scripts the film lies there as a strip.
 """
 
 import base64

@@ -36,7 +36,7 @@ def kind_of(values: NDArray[np.generic]) -> str:
     return "curves" if values.ndim == 3 and values.shape[2] >= LEAST_LENGTH else "points"
 
 
-# ------------------------------------------------------------------------------------------------------------ pictures
+# -------------------------------------------------------------------------------------------------------- pictures
 
 
 def displayed(height: int, width: int) -> tuple[int, int]:
@@ -90,7 +90,7 @@ def picture(pixels: NDArray[np.uint8], *, said: str, scale: float = 1.0) -> Html
     )
 
 
-# ----------------------------------------------------------------------------------------------------- points and curves
+# ------------------------------------------------------------------------------------------------- points and curves
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,20 +30,28 @@ def arms(page: Page) -> Section | None:
     axes = page.subject.axes
     seeds = len({entry.seed for entry in entries}) > 1
     names = axis_names(list(axes))
-    head: list[Child] = [names[axis].replace("_", " ") for axis in axes] + (["seed"] if seeds else [])
+    head: list[Child] = [*(names[axis].replace("_", " ") for axis in axes), *(["seed"] if seeds else [])]
     head += ["state", "step", *(_head(column) for column in even)]
     rows = [_row(page, entry, index, even, seeds=seeds) for index, entry in enumerate(entries)]
-    failed = [tag("p", tag("b", arm_name(e, entries)), f" failed: {e.error}", cls="warning") for e in entries if e.error]
-    words = aside("Whiskers are one standard error on either side; a dashed line is the floor, what real data or chance score.")
+    failed = [_failed(arm_name(e, entries), e.error) for e in entries if e.error]
+    words = (
+        "Whiskers are one standard error on either side; a dashed line is the floor, what real data or chance score."
+    )
+    if not even:
+        words = "" if uneven else "Nothing is measured yet: sfumato evaluate ARM, or --metrics with the sweep."
     return section(
         "arms",
         "Arms",
         table(head, rows, said="the arms and what was measured of them", names=len(axes) + seeds),
         _means(page, even),
-        words if even or uneven else aside("Nothing is measured yet: sfumato evaluate ARM, or --metrics with the sweep."),
+        aside(words) if words else None,
         failed,
         [_apart(one, entries) for one in uneven],
     )
+
+
+def _failed(name: str, error: str) -> Html:
+    return tag("p", tag("b", name), f" failed: {error}", cls="warning")
 
 
 def _means(page: Page, even: Sequence[Column]) -> Html | None:

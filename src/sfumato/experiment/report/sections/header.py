@@ -89,8 +89,7 @@ def _cards_of_sweep(page: Page) -> Iterator[tuple[str, Child]]:
     yield "seeds", f"{len(seeds):,}"
     evaluated = sum(bool(s.entry.current) for s in page.shown)
     yield "measured", [f"{evaluated:,}", tag("small", "arms with an evaluation")]
-    for name, value in page.subject.about:
-        yield name, value
+    yield from page.subject.about
 
 
 def _smoke(page: Page) -> Html | None:

@@ -31,8 +31,8 @@ def measured(page: Page) -> Section | None:
     if not now:
         body.append(aside("These weights are not measured yet; what follows is of earlier ones."))
     older = [_one(m, main=False) for m in before]
-    words = aside("A number with one standard error, over n examples or samples. A floor is what real data or chance score.")
-    return section("metrics", "Metrics", words, body, folded("Other weights of this run", older) if older else None)
+    said = aside("A number with one standard error, over n examples or samples. A floor is what data or chance score.")
+    return section("metrics", "Metrics", said, body, folded("Other weights of this run", older) if older else None)
 
 
 def _one(found: Measurement, *, main: bool) -> Html:
@@ -69,7 +69,8 @@ def _row(name: str, found: Number) -> list[Child]:
     better = direction(name) if not is_reference(name) else None
     unit = found.provenance.get("unit")
     words = {"lower": "lower is better", "higher": "higher is better"}
-    note = words[better] if better is not None else "what real data or chance score" if name.endswith(("[floor]", "[real]")) else ""
+    floor = "what real data or chance score" if name.endswith(("[floor]", "[real]")) else ""
+    note = floor if better is None else words[better]
     return [name, with_error(found.value, found.std_error), "" if unit is None else str(unit), f"{found.n:,}", note]
 
 

@@ -35,9 +35,7 @@ def near(page: Page) -> Section | None:
     if page.alone:
         body += [_pairs(p, n, page, len(n.chosen)) for _, p, n in found]
     else:
-        body += [
-            tag("div", tag("h3", arm_name(e, every)), _pairs(p, n, page, SHOWN_OF_AN_ARM)) for e, p, n in found
-        ]
+        body += [tag("div", tag("h3", arm_name(e, every)), _pairs(p, n, page, SHOWN_OF_AN_ARM)) for e, p, n in found]
     if stored:
         head = ["run" if page.alone else "arm", "metric", "value", "95 % interval", "n"]
         body.append(table(head, stored, said="memorisation, as it was measured", names=2))
@@ -76,10 +74,19 @@ def _pairs(drawn: Picture, found: Neighbours, page: Page, most: int) -> Html:
         if found.originals is not None and found.unseen is not None:
             tiles += [_tile(found.originals, k, drawn.side, f"training example {found.training[k]}")]
             tiles += [_tile(found.unseen, k, drawn.side, f"held-out example {found.held_out[k]}")]
-        caption = [f"ratio {number(found.ratio[k], 2)}", tag("br"), f"seed {seed}", tag("br"), f"tr. {found.training[k]:,}"]
+        place = f"tr. {found.training[k]:,}"
+        caption: list[Child] = [f"ratio {number(found.ratio[k], 2)}", tag("br"), f"seed {seed}", tag("br"), place]
         columns.append(tag("figure", tag("div", tiles, cls="stack"), tag("figcaption", caption), cls="pair"))
-    rows = "top to bottom: sample, nearest training example, nearest held-out example" if found.originals is not None else None
-    note = aside(f"{rows}; {_sides(found)}" if rows else f"tr.: place of the nearest training example in the data; {_sides(found)}")
+    rows = (
+        "top to bottom: sample, nearest training example, nearest held-out example"
+        if found.originals is not None
+        else None
+    )
+    note = aside(
+        f"{rows}; {_sides(found)}"
+        if rows
+        else f"tr.: place of the nearest training example in the data; {_sides(found)}"
+    )
     return tag("div", tag("div", columns, cls="tiles"), note)
 
 

@@ -97,4 +97,3 @@ def _files(entry: Entry) -> Iterator[tuple[str, Child]]:
 
 def _digest(value: str | None) -> Child:
     return None if value is None else tag("code", value[:SHORT], title=value)
-

@@ -48,7 +48,9 @@ def _alone(page: Page, drawn: Picture) -> list[Html]:
     assert values is not None
     first, last = page.wish.seed, page.wish.seed + len(values) - 1
     kind = kind_of(values)
-    shown = "" if drawn.side == 0 or max(values.shape[1:3]) <= drawn.side else f" Pictures are averaged to {drawn.side}."
+    shown = (
+        "" if drawn.side == 0 or max(values.shape[1:3]) <= drawn.side else f" Pictures are averaged to {drawn.side}."
+    )
     words = f"The seeds {first} to {last}, nothing chosen: {how_drawn(drawn)}.{shown}"
     if kind == "points":
         frame = frame_of([values] if drawn.behind is None else [values, drawn.behind])

@@ -30,16 +30,22 @@ def schedules(page: Page) -> Section | None:
             Line(curve.name, curve.t, getattr(curve, field), colour=index, dash=index)
             for index, curve in enumerate(found[:MOST])
         ]
-        plots.append(plot(Plot(name, "time t", tuple(lines), log=None if field == "sigma" else False, x_range=(0.0, 1.0))))
+        plots.append(
+            plot(Plot(name, "time t", tuple(lines), log=None if field == "sigma" else False, x_range=(0.0, 1.0)))
+        )
     names = found[0].name if len(found) == 1 else f"{len(found)} schedules"
     words = f"{names}: x at time t is α x₀ + σ ε, and log SNR is log(α²/σ²); t = 1 is all noise.{left}"
-    return section("schedule", "Schedule" if len(found) == 1 else "Schedules", aside(words), tag("div", plots, cls="plots"))
+    return section(
+        "schedule", "Schedule" if len(found) == 1 else "Schedules", aside(words), tag("div", plots, cls="plots")
+    )
 
 
 def _told_apart(curves: list[ScheduleCurve]) -> list[ScheduleCurve]:
     """Names that say which is which: learned schedules of one kind are counted."""
     names = [curve.name for curve in curves]
     return [
-        curve if names.count(curve.name) == 1 else replace(curve, name=f"{curve.name} {names[: i + 1].count(curve.name)}")
+        curve
+        if names.count(curve.name) == 1
+        else replace(curve, name=f"{curve.name} {names[: i + 1].count(curve.name)}")
         for i, curve in enumerate(curves)
     ]

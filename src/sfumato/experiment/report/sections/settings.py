@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from sfumato.experiment.report.elements import aside, folded, table
 from sfumato.experiment.report.entries import Entry
-from sfumato.experiment.report.markup import Html, tag
+from sfumato.experiment.report.markup import Child, Html, tag
 from sfumato.experiment.report.page import Page, Section, section
 from sfumato.experiment.report.wording import title
 
@@ -53,6 +53,6 @@ def _group(name: str, found: Mapping[str, object], usual: Mapping[str, object]) 
         own = key not in usual or title(usual[key]) != said
         rows.append([key, tag("b", said) if own else said])
     count = sum(key not in usual or title(usual[key]) != title(value) for key, value in found.items())
-    heading = [name, tag("span", f" · {len(found)} settings, {count} of their own", cls="aside")]
+    heading: list[Child] = [name, tag("span", f" · {len(found)} settings, {count} of their own", cls="aside")]
     inner = table(["setting", "value"], rows, said=f"settings of {name}", cls="texts")
     return folded(heading, inner, open_=False)
