@@ -136,7 +136,12 @@ def pixels() -> Callable[[Node], Any]:
     def decoded(img: Node) -> Any:
         kind, _, content = img.attrs["src"].partition(",")
         assert kind == "data:image/png;base64"
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(content, validate=True))))
+        found = np.asarray(Image.open(io.BytesIO(base64.b64decode(content, validate=True))))
+        if "pixels" not in img.attrs.get("class", ""):
+            return found
+        block = found.shape[0] // 8  # pictures of 8 x 8 are enlarged in blocks of one value
+        np.testing.assert_array_equal(found, found[::block, ::block].repeat(block, 0).repeat(block, 1))
+        return found[::block, ::block]
 
     return decoded
 

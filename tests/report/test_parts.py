@@ -100,7 +100,7 @@ def test_the_worst_pictures_fit(shape: tuple[int, int, int], runs: int) -> None:
     each = len(str(picture(averaged(noise, room.side)[0], said="sample of seed 12")))
     assert each * room.count * runs <= SAMPLES * 1.05
     film = film_room(shape, runs, frames=24, examples=4, rows=2)
-    each = len(str(picture(averaged(noise, film.side)[0], said="seed 12, what the sampler holds, x_t")))
+    each = len(str(picture(averaged(noise, film.side)[0], said="seed 12, what the sampler holds, xₜ")))
     assert each * film.frames * film.examples * 2 * runs <= FILM * 1.05
     if runs <= 8 and max(shape) <= 64:
         assert room.count == wanted

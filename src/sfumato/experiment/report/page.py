@@ -85,7 +85,8 @@ def render(page: Page, header: Html, sections: Sequence[Section], version: str) 
     style, script = _resource("page.css"), _resource("slider.js")
     contents = tag("ol", [tag("li", tag("a", s.title, href=f"#{s.id}")) for s in sections])
     main = [tag("section", tag("h2", s.title), s.body, id=s.id) for s in sections]
-    footer = tag("footer", f"Made by sfumato {version} in one file. It asks the network for nothing.")
+    made = "sfumato" if version == "unknown" else f"sfumato {version}"
+    footer = tag("footer", f"Made by {made}: one file, which asks the network for nothing.")
     body = tag(
         "body",
         tag("a", "Skip to the content", href="#content", cls="skip"),

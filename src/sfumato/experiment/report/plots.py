@@ -1,7 +1,7 @@
 """Curves as inline SVG: drawn with the page's own colours, so that they turn dark with it, and small.
 
-A plot is 400 by 240 units. Each `Line` has a colour of the page's palette and a dash of its own, so that lines can be
-told apart without colour; its errors are whiskers of one standard error on either side.
+A plot is 400 by 240 units, a wide one 720 by 270. Each `Line` has a colour of the page's palette and a dash of its
+own, so that lines can be told apart without colour; its errors are whiskers of one standard error on either side.
 """
 
 import math
@@ -15,6 +15,7 @@ from sfumato.experiment.report.wording import number
 __all__ = ["COLOURS", "Line", "Plot", "Whiskers", "plot", "thinned", "whiskers"]
 
 WIDTH, HEIGHT = 400.0, 240.0
+WIDE, HIGH = 720.0, 270.0  # of a plot across the page: letters stay as large
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 12.0, 10.0, 30.0
 COLOURS, DASHES = 7, 4  # in the style sheet
 MOST_POINTS = 400  # of a line
@@ -42,15 +43,25 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Curves over one pair of axes. log: of y, decided by the numbers where it is None. caption: below the title."""
+    """Curves over one pair of axes.
+
+    log: of y, decided by the numbers where it is None. holds: numbers that the y axis has to reach. caption: below the
+    title.
+    """
 
     title: str
     x_label: str
     lines: tuple[Line, ...]
     log: bool | None = None
     x_range: tuple[float, float] | None = None
+    holds: tuple[float, ...] = ()
     caption: str = ""
     wide: bool = False
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height in units."""
+        return (WIDE, HIGH) if self.wide else (WIDTH, HEIGHT)
 
 
 def plot(drawn: Plot) -> Html:
@@ -67,15 +78,16 @@ def plot(drawn: Plot) -> Html:
 
 def _svg(drawn: Plot) -> Html:
     x_values = [v for line in drawn.lines for v in line.x] if drawn.x_range is None else list(drawn.x_range)
-    x = axis_for(x_values, LEFT, WIDTH - RIGHT, log=False, room=0.0)
-    reach = [end for line in drawn.lines for end in _ends(line)]
-    y = axis_for(reach, HEIGHT - BOTTOM, TOP, log=drawn.log)
+    width, height = drawn.size
+    x = axis_for(x_values, LEFT, width - RIGHT, log=False, room=0.0)
+    reach = [*drawn.holds, *(end for line in drawn.lines for end in _ends(line))]
+    y = axis_for(reach, height - BOTTOM, TOP, log=drawn.log)
     curves = (_curve(thinned(line, MOST_POINTS), x, y) for line in drawn.lines)
     return tag(
         "svg",
         _frame(x, y, drawn.x_label),
         curves,
-        viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
+        viewBox=f"0 0 {width:g} {height:g}",
         role="img",
         aria_label=_said(drawn),
     )
@@ -93,15 +105,18 @@ def _frame(x: Axis, y: Axis, x_label: str) -> Html:
     """Lines across at round numbers, and what the axes say."""
     across = [
         (
-            tag("path", d=f"M{LEFT:g} {y.at(v):.1f}H{WIDTH - RIGHT:g}", cls="grid"),
+            tag("path", d=f"M{LEFT:g} {y.at(v):.1f}H{x.stop:g}", cls="grid"),
             tag("text", number(v), x=f"{LEFT - 6:g}", y=f"{y.at(v) + 3.5:.1f}", cls="tick end"),
         )
         for v in y.ticks(4)
     ]
-    base = HEIGHT - BOTTOM
-    along = [tag("text", number(v), x=f"{x.at(v):.1f}", y=f"{base + 13:g}", cls="tick mid") for v in x.ticks(4)]
-    label = tag("text", x_label, x=f"{WIDTH - RIGHT:g}", y=f"{HEIGHT - 3:g}", cls="label end")
-    return tag("g", across, tag("path", d=f"M{LEFT:g} {base:g}H{WIDTH - RIGHT:g}", cls="axis"), along, label)
+    base = y.start
+    along = [
+        tag("text", number(v), x=f"{x.at(v):.1f}", y=f"{base + 13:g}", cls="tick mid")
+        for v in x.ticks(round((x.stop - x.start) / 85))
+    ]
+    label = tag("text", x_label, x=f"{x.stop:g}", y=f"{base + BOTTOM - 3:g}", cls="label end")
+    return tag("g", across, tag("path", d=f"M{LEFT:g} {base:g}H{x.stop:g}", cls="axis"), along, label)
 
 
 def _curve(line: Line, x: Axis, y: Axis) -> Html:

@@ -4,8 +4,8 @@
     float (n, C, L), L >= 8   curves: the first channel over its index
     float (n, *)              points: the first two coordinates, all n in one panel; a single one over its index
 
-A picture is a PNG of its own pixels, which the browser enlarges in blocks; nothing smooths it. One that is larger than
-`side` is averaged down to it.
+A picture is a PNG of its own pixels, which the browser enlarges in blocks. On paper it would smooth them, so that very
+small pictures are enlarged in the file. One that is larger than `side` is averaged down to it.
 """
 
 import base64
@@ -24,6 +24,7 @@ from sfumato.experiment.report.markup import Html, tag
 __all__ = ["Frame", "averaged", "data_uri", "displayed", "frame_of", "kind_of", "picture", "png", "scatter", "wave"]
 
 TILE = 72  # pixels of the page that a picture's longer side is near
+TINY = 20  # pixels of the longer side below which a picture is enlarged in the file: it costs next to nothing
 LEAST_LENGTH = 8  # of a curve
 COLOURS = 7  # in the style sheet
 PANEL = 100.0  # units of a panel's side
@@ -79,6 +80,8 @@ def picture(pixels: NDArray[np.uint8], *, said: str, scale: float = 1.0) -> Html
     """An <img> of one picture (H, W, C)."""
     height, width, channels = pixels.shape
     high, wide = displayed(height, width * (1 if channels in (1, 3) else channels))
+    block = high // height if max(height, width) < TINY else 1
+    pixels = pixels.repeat(block, axis=0).repeat(block, axis=1)
     return tag(
         "img",
         src=data_uri(png(pixels)),

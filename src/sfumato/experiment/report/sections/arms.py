@@ -42,7 +42,7 @@ def arms(page: Page) -> Section | None:
     return section(
         "arms",
         "Arms",
-        table(head, rows, said="the arms and what was measured of them", names=len(axes) + seeds),
+        table(head, rows, said="the arms and what was measured of them", left=range(len(axes) + seeds + 1)),
         _means(page, even),
         aside(words) if words else None,
         failed,
@@ -70,7 +70,7 @@ def _means(page: Page, even: Sequence[Column]) -> Html | None:
     names = axis_names(list(page.subject.axes))
     head: list[Child] = [*(name.replace("_", " ") for name in names.values()), "seeds", *map(_head, even)]
     said = aside("Means over seeds; the error is that of the scatter between seeds, which training itself makes.")
-    table_ = table(head, rows, said="means over seeds", names=len(names))
+    table_ = table(head, rows, said="means over seeds", left=range(len(names)))
     return tag("div", tag("h3", "Means over seeds"), said, table_)
 
 

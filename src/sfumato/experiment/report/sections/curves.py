@@ -80,12 +80,15 @@ def _of_run(entry: Entry) -> Iterator[Plot]:
     for key, name in (("grad_norm", "gradient norm"), ("learning_rate", "learning rate")):
         x, y, _ = series(entry.log, key)
         if len(set(y)) > 1:
-            yield Plot(name, STEP, (Line(name, x, y, look="line"),), x_range=(0.0, max(x)))
+            log = False if key == "learning_rate" else None
+            yield Plot(name, STEP, (Line(name, x, y),), log=log, x_range=(0.0, max(x)))
     copies, shares, _ = series(entry.log, "copies")
     if copies:
         floor = series(entry.log, "copies_floor")
         both = (Line("copies", copies, shares, look="dots"), Line("by chance", floor[0], floor[1], colour=1, dash=3))
-        yield Plot("share of samples that are copies", STEP, both, log=False, x_range=(0.0, max(copies)))
+        yield Plot(
+            "share of samples that are copies", STEP, both, log=False, x_range=(0.0, max(copies)), holds=(0.0, 0.02)
+        )
 
 
 def _levels(log: Sequence[Mapping[str, Any]]) -> Plot | None:

@@ -20,7 +20,7 @@ __all__ = ["film"]
 ON_PAPER = 8  # moments
 LARGER = 2  # than a sample, where the slider shows one moment alone
 MOST_ARMS = 16
-HELD, EXPECTED = "what the sampler holds, x_t", "what the model expects, x_0"
+HELD, EXPECTED = "what the sampler holds, xₜ", "what the model expects it to become, x₀"
 
 
 def film(page: Page) -> Section | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from sfumato.experiment.report.elements import facts, notes
+from sfumato.experiment.report.elements import facts, measure, notes
 from sfumato.experiment.report.markup import Child, Html, tag
 from sfumato.experiment.report.naming import arm_name, state_mark
 from sfumato.experiment.report.numbers import floor_of, headline, number_of
@@ -13,6 +13,17 @@ from sfumato.experiment.report.wording import number, title, with_error
 __all__ = ["header"]
 
 SMOKE = 9  # moments of the strip across the page
+CHOICES = {
+    "data.path": "data",
+    "data.source": "data",
+    "network": "network",
+    "schedule": "schedule",
+    "parameterization": "target",
+    "objective.distance": "distance",
+    "objective.weighting": "weighting",
+    "times": "times",
+    "sampling.sampler": "sampler",
+}
 
 
 def header(page: Page) -> Html:
@@ -30,6 +41,7 @@ def header(page: Page) -> Html:
         lead,
         _smoke(page),
         facts(_cards_of_run(first) if page.alone else _cards_of_sweep(page), cls="cards"),
+        _choices(page),
         tag("div", notes(seen), cls="after-cards") if seen else None,
         cls="top",
     )
@@ -60,20 +72,27 @@ def _cards_of_run(shown: Shown) -> Iterator[tuple[str, Child]]:
         yield "training steps", f"{picture_.steps_trained:,}"
     loss, error = entry.last("held_out_loss"), entry.last("held_out_std_error")
     if loss is not None:
-        yield "held-out loss", [with_error(loss, error or 0.0), tag("small", "its own objective, averaged weights")]
+        yield (
+            "held-out loss",
+            [measure(with_error(loss, error or 0.0)), tag("small", "its own objective, averaged weights")],
+        )
     for metric in headline(entry):
         found = number_of(entry, metric)
         if found is not None:
             floor = floor_of([entry], metric, found)
             beside = f"n = {found.n:,}" + ("" if floor is None else f", floor {number(floor.value)}")
-            yield metric.replace("_", " "), [with_error(found.value, found.std_error), tag("small", beside)]
+            name = metric.replace("_", " ").replace("[", " · ").replace("]", "")
+            yield name, [measure(with_error(found.value, found.std_error)), tag("small", beside)]
+    if picture_ is not None:
+        data = picture_.record
+        shape = " × ".join(map(str, data.shape))
+        yield "examples", [f"{data.count:,}", tag("small", f"{shape}, {data.held_out_count:,} held out")]
     parameters = None if record is None else record.parameters
     parameters = picture_.parameters if parameters is None and picture_ is not None else parameters
     if parameters is not None:
-        yield "parameters", f"{parameters:,}"
-    seen = entry.last("images_seen")
-    if seen is not None:
-        yield "examples seen", f"{int(seen):,}"
+        seen = entry.last("images_seen")
+        so_far = None if seen is None else tag("small", f"{int(seen):,} examples seen")
+        yield "parameters", [f"{parameters:,}", so_far]
 
 
 def _cards_of_sweep(page: Page) -> Iterator[tuple[str, Child]]:
@@ -90,6 +109,18 @@ def _cards_of_sweep(page: Page) -> Iterator[tuple[str, Child]]:
     evaluated = sum(bool(s.entry.current) for s in page.shown)
     yield "measured", [f"{evaluated:,}", tag("small", "arms with an evaluation")]
     yield from page.subject.about
+
+
+def _choices(page: Page) -> Html | None:
+    """What was chosen of the parts that make a model, where all runs agree."""
+    entries = [shown.entry for shown in page.shown if shown.entry.settings]
+    chosen: dict[str, str] = {}
+    for key, name in CHOICES.items() if entries else ():
+        values = {str(entry.setting(key)) for entry in entries}
+        if len(values) == 1 and entries[0].setting(key) is not None:
+            chosen.setdefault(name, title(entries[0].setting(key)))
+    said = [tag("span", tag("b", name), " ", value) for name, value in chosen.items()]
+    return tag("p", said, cls="choices") if said else None
 
 
 def _smoke(page: Page) -> Html | None:

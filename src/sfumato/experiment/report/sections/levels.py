@@ -19,6 +19,7 @@ from sfumato.experiment.report.plots import Line, Plot, plot
 __all__ = ["bins_of", "levels"]
 
 _BIN = re.compile(r"(\w+)_by_log_snr\[(-?[\d.]+)\.\.(-?[\d.]+)\]\[([\w-]+)\]")
+LEAST = 1e-3  # of the largest error: what one of next to nothing is drawn at
 PARTS = ("held-out", "training", "attainable")
 NAMES = {"held-out": "held out", "attainable": "known by heart"}
 UNITS = {"loss": "noise error |ε̂ − ε|²", "noise_error": "noise error", "image_error": "image error"}
@@ -70,16 +71,20 @@ def _title(name: str) -> str:
     return UNITS.get(name, name.replace("_", " "))
 
 
-def _line(name: str, bins: Mapping[float, Number], index: int) -> Line:
+def _line(name: str, bins: Mapping[float, Number], index: int, least: float = 0.0) -> Line:
+    """A curve over the bins; values below `least` are drawn there."""
     errors = [number.std_error for number in bins.values()]
-    look = "line" if all(error == 0 for error in errors) else "dots"
-    return Line(name, list(bins), [n.value for n in bins.values()], errors, colour=index, dash=index, look=look)
+    look = "line" if name == NAMES["attainable"] else "dots"
+    return Line(
+        name, list(bins), [max(n.value, least) for n in bins.values()], errors, colour=index, dash=index, look=look
+    )
 
 
 def _of_run(name: str, bins: Bins) -> Plot:
     """The parts of one kind of error."""
+    least = LEAST * max(n.value for (own, _), each in bins.items() if own == name for n in each.values())
     lines = [
-        _line(NAMES.get(part, part), bins[name, part], index)
+        _line(NAMES.get(part, part), bins[name, part], index, least if part == "attainable" else 0.0)
         for index, part in enumerate(part for part in PARTS if (name, part) in bins)
     ]
     return Plot(_title(name), "log SNR (nats)", tuple(lines), wide=True)

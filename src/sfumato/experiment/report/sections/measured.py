@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sfumato.experiment.comparability import direction, is_reference
 from sfumato.experiment.evaluations import Fact, Number
-from sfumato.experiment.report.elements import aside, facts, folded, notes, table
+from sfumato.experiment.report.elements import aside, facts, folded, measure, notes, table
 from sfumato.experiment.report.entries import Entry, Measurement
 from sfumato.experiment.report.markup import Child, Html, tag
-from sfumato.experiment.report.naming import arm_name
+from sfumato.experiment.report.naming import arm_name, metric_name
 from sfumato.experiment.report.numbers import BY_BIN
 from sfumato.experiment.report.page import Page, Section, section
 from sfumato.experiment.report.wording import title, with_error
@@ -37,9 +37,11 @@ def measured(page: Page) -> Section | None:
 
 def _one(found: Measurement, *, main: bool) -> Html:
     """One evaluation: its numbers, its notes, and the provenance of each number."""
-    shared = _shared(found.numbers.values())
-    rows = [_row(name, number) for name, number in found.numbers.items() if BY_BIN not in name]
-    head = ["metric", "value", "unit", "n", ""]
+    shared = _shared(_of_the_model(found))
+    shown = [name for name in found.numbers if BY_BIN not in name]
+    rows = [_row(name, found.numbers[name]) for name in shown]
+    lesser = [index for index, name in enumerate(shown) if is_reference(name)]
+    head = ["metric", "value", "n", ""]
     about = facts((key.replace("_", " "), title(value)) for key, value in shared.items())
     each = [
         tag("div", tag("h3", name), facts((k.replace("_", " "), title(v)) for k, v in _own(number, shared).items()))
@@ -49,15 +51,17 @@ def _one(found: Measurement, *, main: bool) -> Html:
     return tag(
         "div",
         tag("h3", _heading(found)),
-        table(head, rows, said=f"numbers of {_heading(found)}") if rows else aside("By noise level: below."),
+        table(head, rows, said=f"numbers of {_heading(found)}", left=(0, 3), lesser=lesser)
+        if rows
+        else aside("By noise level: below."),
         folded("How to read them", notes(found.notes), open_=main) if found.notes else None,
-        folded("How each was measured", about, each),
+        folded("How each was measured", about, each, on_paper=False),
     )
 
 
 def _heading(found: Measurement) -> str:
     """Which weights were measured, on what."""
-    facts_ = _shared(found.numbers.values())
+    facts_ = _shared(_of_the_model(found))
     step = facts_.get("steps_trained")
     weights = {"ema": "averaged weights", "live": "live weights"}.get(str(facts_.get("weights")), "the weights")
     after = f" after step {step:,}" if isinstance(step, int) else ""
@@ -71,7 +75,15 @@ def _row(name: str, found: Number) -> list[Child]:
     words = {"lower": "lower is better", "higher": "higher is better"}
     floor = "what real data or chance score" if name.endswith(("[floor]", "[real]")) else ""
     note = floor if better is None else words[better]
-    return [name, with_error(found.value, found.std_error), "" if unit is None else str(unit), f"{found.n:,}", note]
+    value: Child = measure(with_error(found.value, found.std_error))
+    said = value if unit is None else [value, tag("small", str(unit))]
+    return [metric_name(name), said, f"{found.n:,}", tag("span", note, cls="aside")]
+
+
+def _of_the_model(found: Measurement) -> list[Number]:
+    """The numbers that tell of the weights; of others, such as floors, where there are no such."""
+    every = [number for name, number in found.numbers.items() if not is_reference(name)]
+    return every if every else list(found.numbers.values())
 
 
 def _shared(numbers: Iterable[Number]) -> Mapping[str, Fact]:

@@ -12,7 +12,7 @@ from sfumato.experiment.report.drawing import Picture
 from sfumato.experiment.report.elements import aside, table
 from sfumato.experiment.report.entries import Entry
 from sfumato.experiment.report.markup import Child, Html, tag
-from sfumato.experiment.report.naming import arm_name
+from sfumato.experiment.report.naming import arm_name, metric_name
 from sfumato.experiment.report.neighbours import Neighbours
 from sfumato.experiment.report.page import Page, Section, section
 from sfumato.experiment.report.tiles import averaged, picture
@@ -37,8 +37,8 @@ def near(page: Page) -> Section | None:
     else:
         body += [tag("div", tag("h3", arm_name(e, every)), _pairs(p, n, page, SHOWN_OF_AN_ARM)) for e, p, n in found]
     if stored:
-        head = ["run" if page.alone else "arm", "metric", "value", "95 % interval", "n"]
-        body.append(table(head, stored, said="memorisation, as it was measured", names=2))
+        head = [*([] if page.alone else ["arm"]), "metric", "value", "95 % interval", "n"]
+        body.append(table(head, stored, said="memorisation, as it was measured", left=(0,)))
     return section("neighbours", "Nearest neighbours", body)
 
 
@@ -54,7 +54,8 @@ def _words(page: Page, found: Sequence[Neighbours]) -> Html:
         copies = sum(ratio < COPY for one in found for ratio in one.ratio)
         count = sum(one.count for one in found)
         words += f" Of the {count:,} samples of this page the smallest is {number(lowest, 2)}; "
-        words += f"{copies} {'lies' if copies == 1 else 'lie'} below {number(COPY)}."
+        below = f"{copies} lie" if copies > 1 else "one lies" if copies else "none lies"
+        words += f"{below} below {number(COPY)}."
         if not page.wish.real:
             words += (
                 " Pictures of the data set are not part of this page; sfumato report … --real puts them in, where you "
@@ -106,7 +107,9 @@ def _stored(entry: Entry, page: Page) -> list[list[Child]]:
             if not name.startswith("memorisation["):
                 continue
             low, high = one.provenance.get("interval_low"), one.provenance.get("interval_high")
-            sure = f"{low:.2%} to {high:.2%}" if isinstance(low, float) and isinstance(high, float) else ""
-            who = arm_name(entry, [s.entry for s in page.shown])
-            rows.append([who, name, with_error(one.value, one.std_error), sure, f"{one.n:,}"])
+            if not (isinstance(low, float) and isinstance(high, float)):
+                continue
+            sure = f"{low:.2%} to {high:.2%}"
+            who: list[Child] = [] if page.alone else [arm_name(entry, [s.entry for s in page.shown])]
+            rows.append([*who, metric_name(name), with_error(one.value, one.std_error), sure, f"{one.n:,}"])
     return rows

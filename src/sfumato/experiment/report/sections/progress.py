@@ -28,7 +28,7 @@ def progress(page: Page) -> Section | None:
         if 4 * sum(path.stat().st_size for _, path in chosen) // 3 <= MOST_BYTES:
             figures = [figure for step, path in chosen if (figure := _figure(step, path)) is not None]
             words = "Samples from one fixed noise while the run was trained, by the averaged weights of that step."
-            return section("progress", "As it learned", aside(words), tag("div", figures, cls="panels"))
+            return section("progress", "As it learned", aside(words), tag("div", figures, cls="sheets"))
     return None
 
 

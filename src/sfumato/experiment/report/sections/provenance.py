@@ -30,11 +30,11 @@ def _of_run(shown: Shown) -> list[Html]:
     entry = shown.entry
     return [
         tag("h3", "Environment"),
-        facts(_environment(entry)),
+        facts(_environment(entry), cls="facts small"),
         tag("h3", "Weights and data"),
-        facts(_weights(shown)),
+        facts(_weights(shown), cls="facts small"),
         tag("h3", "Files"),
-        facts(_files(entry)),
+        facts(_files(entry), cls="facts small"),
     ]
 
 
@@ -44,7 +44,7 @@ def _environment(entry: Entry) -> Iterator[tuple[str, Child]]:
     versions = found.get("versions")
     if isinstance(versions, Mapping):
         for name, version in versions.items():
-            yield str(name), title(version)
+            yield str(name), None if version is None else str(version)
     for key, name in (("platform", "platform"), ("processor", "processor"), ("threads", "threads")):
         if key in found:
             yield name, title(found[key])

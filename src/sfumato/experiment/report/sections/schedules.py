@@ -30,9 +30,8 @@ def schedules(page: Page) -> Section | None:
             Line(curve.name, curve.t, getattr(curve, field), colour=index, dash=index)
             for index, curve in enumerate(found[:MOST])
         ]
-        plots.append(
-            plot(Plot(name, "time t", tuple(lines), log=None if field == "sigma" else False, x_range=(0.0, 1.0)))
-        )
+        explodes = field == "sigma" and max(max(line.y) for line in lines) > 2
+        plots.append(plot(Plot(name, "time t", tuple(lines), log=explodes, x_range=(0.0, 1.0))))
     names = found[0].name if len(found) == 1 else f"{len(found)} schedules"
     words = f"{names}: x at time t is α x₀ + σ ε, and log SNR is log(α²/σ²); t = 1 is all noise.{left}"
     return section(

@@ -1,10 +1,10 @@
-"""Every setting: those of the run, or those that all arms share, by section; what was chosen stands out."""
+"""Every setting: those of the run, or those that all arms share, by section; what was chosen comes first."""
 
 from collections.abc import Mapping, Sequence
 
-from sfumato.experiment.report.elements import aside, folded, table
+from sfumato.experiment.report.elements import aside, facts, folded, table
 from sfumato.experiment.report.entries import Entry
-from sfumato.experiment.report.markup import Child, Html, tag
+from sfumato.experiment.report.markup import Html, tag
 from sfumato.experiment.report.page import Page, Section, section
 from sfumato.experiment.report.wording import title
 
@@ -24,10 +24,14 @@ def settings(page: Page) -> Section | None:
     for key, value in shared.items():
         head, dot, _ = key.partition(".")
         groups.setdefault(head if dot or head in OPEN else "run", {})[key] = value
+    chosen = [(key, title(value)) for key, value in shared.items() if _is_chosen(key, value, usual)]
     body = [_group(name, found, usual) for name, found in groups.items()]
-    words = "Bold: other than the usual value. A settings file of these lines trains the same again."
-    words = words if page.alone else f"What all {len(entries):,} arms share; the table of arms has the rest. {words}"
-    return section("settings", "Settings", aside(words), body)
+    words = (
+        "These differ from their usual values; all others fold out below. A file of these lines trains the same again."
+    )
+    words = words if page.alone else f"What all {len(entries):,} arms share. {words}"
+    every = folded(f"All {len(shared):,} settings", body)
+    return section("settings", "Settings", aside(words), facts(chosen, cls="facts small"), every)
 
 
 def shared_settings(entries: Sequence[Entry]) -> dict[str, object]:
@@ -46,13 +50,15 @@ def _usual() -> Mapping[str, object]:
 
 
 def _group(name: str, found: Mapping[str, object], usual: Mapping[str, object]) -> Html:
-    """The settings of one section, folded away where they seldom matter."""
+    """The settings of one section; bold where they are other than usual."""
     rows = []
     for key, value in found.items():
         said = title(value)
-        own = key not in usual or title(usual[key]) != said
-        rows.append([key, tag("b", said) if own else said])
-    count = sum(key not in usual or title(usual[key]) != title(value) for key, value in found.items())
-    heading: list[Child] = [name, tag("span", f" · {len(found)} settings, {count} of their own", cls="aside")]
-    inner = table(["setting", "value"], rows, said=f"settings of {name}", cls="texts")
-    return folded(heading, inner, open_=False)
+        rows.append([key, tag("b", said) if _is_chosen(key, value, usual) else said])
+    inner = table(["setting", "value"], rows, said=f"settings of {name}", left=(0, 1), cls="texts")
+    return tag("div", tag("h3", name), inner, cls="group")
+
+
+def _is_chosen(key: str, value: object, usual: Mapping[str, object]) -> bool:
+    """Whether a setting is other than usual."""
+    return key not in usual or title(usual[key]) != title(value)
