@@ -1,5 +1,6 @@
 """The page of a sweep: all arms in the order of their table, from the same noise; nothing is ranked unduly."""
 
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 import sfumato
-from sfumato.experiment.sweep import Plan, Sweep
+from sfumato.experiment.config import load_experiment
+from sfumato.experiment.sweep import Plan, Sweep, axes_of
 from sfumato.experiment.sweep.stored import store_plan
 
 
@@ -158,3 +160,17 @@ def test_seeds_of_a_point_have_a_mean_and_the_error_of_its_scatter(
 
 def test_a_sweep_is_found_by_its_name(sweep: Any) -> None:
     assert sfumato.report("grid", runs=sweep.folder.parent, n=0) == sweep.folder / "report.html"
+
+
+def test_the_command_means_the_same_arms(report: Callable[..., Any], sweep: Any) -> None:
+    """The axes and the settings file of the command make a plan of the same experiments."""
+    line = next(n.text for n in report().section("commands").all("code") if "--axis" in n.text)
+    words = shlex.split(line)
+    axes = axes_of([words[i + 1] for i, word in enumerate(words) if word == "--axis"])
+    again = Sweep.of(Plan("again", load_experiment(words[2]), axes), sweep.folder.parent / "again")
+    assert [arm.name for arm in again.arms] == [arm.name for arm in sweep.arms]
+    mine, theirs = ([s.experiment(arm) for arm in s.arms] for s in (sweep, again))
+    for one, other in zip(mine, theirs, strict=True):
+        assert one.objective == other.objective
+        assert one.schedule == other.schedule
+        assert one.training.steps == other.training.steps

@@ -7,11 +7,11 @@ from pathlib import Path
 from sfumato.errors import SfumatoError, UsageError, printable
 from sfumato.experiment.config import Overrides, SamplingConfig, sampling_with
 from sfumato.experiment.environment import environment
+from sfumato.experiment.report import sections as parts
 from sfumato.experiment.report.drawing import Wish, draw_run
 from sfumato.experiment.report.entries import Entry
 from sfumato.experiment.report.neighbours import DataShelf
 from sfumato.experiment.report.page import GENERATOR, Page, Section, Shown, Subject, render
-from sfumato.experiment.report.sections import SECTIONS, header
 from sfumato.experiment.report.subjects import subject_of
 from sfumato.experiment.report.wording import sized
 from sfumato.experiment.samples import require_seed
@@ -19,6 +19,20 @@ from sfumato.training.storage import LocalStorage, explained, make_folders, repl
 
 __all__ = ["page_of", "report", "written"]
 
+SECTIONS = (  # in the order in which they are read
+    parts.arms,
+    parts.samples,
+    parts.film,
+    parts.progress,
+    parts.measured,
+    parts.levels,
+    parts.curves,
+    parts.schedules,
+    parts.near,
+    parts.settings,
+    parts.commands,
+    parts.provenance,
+)
 USUAL, USUAL_OF_AN_ARM, MOST = 36, 8, 400
 LARGE = 10_000_000  # bytes that many mail servers refuse
 Note = Callable[[str], None]
@@ -118,7 +132,7 @@ def written(page: Page, target: Path, note: Note) -> Path:
     """Write a page, whole or not at all. Raises ResourceError."""
     version = environment()["versions"]["sfumato"] or "unknown"
     sections: list[Section] = [found for make in SECTIONS if (found := make(page)) is not None]
-    content = render(page, header(page), sections, version).encode("utf-8", "backslashreplace")
+    content = render(page, parts.header(page), sections, version).encode("utf-8", "backslashreplace")
     storage = LocalStorage()
     try:
         make_folders(target.parent, storage)

@@ -31,7 +31,7 @@ class Subject:
     """What a page is about.
 
     kind: "run", "sweep" or "file". entries: the run, or the arms. axes: what the arms differ in, key and values.
-    about: more facts of a sweep. target: where the page lies unless it is said.
+    about: more facts of a sweep. again: the command that makes such a sweep. target: where the page lies unless said.
     """
 
     title: str
@@ -41,6 +41,7 @@ class Subject:
     axes: Mapping[str, Sequence[str]]
     about: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    again: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,5 +1,6 @@
 """What a report can be about: a run or one of its checkpoints, a sweep with its arms, an exported file."""
 
+import shlex
 from pathlib import Path
 
 from sfumato.errors import CheckpointError, SfumatoError
@@ -7,9 +8,9 @@ from sfumato.experiment.records import SWEEP
 from sfumato.experiment.report.entries import Entry, read_entry
 from sfumato.experiment.report.page import Subject
 from sfumato.experiment.schema import flatten, to_plain
-from sfumato.experiment.sweep import Arm, Sweep
+from sfumato.experiment.sweep import Arm, Optuna, Random, Sweep
 
-__all__ = ["subject_of"]
+__all__ = ["again", "subject_of"]
 
 REPORT = "report.html"
 
@@ -50,7 +51,9 @@ def _sweep(sweep: Sweep) -> Subject:
         )
     entries = tuple(_arm(sweep, arm) for arm in sweep.arms)
     axes = {axis.key: tuple(axis.values) for axis in sweep.plan.axes}
-    return Subject(sweep.plan.name, "sweep", entries, sweep.folder / REPORT, axes, _about(sweep), sweep.notes)
+    return Subject(
+        sweep.plan.name, "sweep", entries, sweep.folder / REPORT, axes, _about(sweep), sweep.notes, again(sweep)
+    )
 
 
 def _arm(sweep: Sweep, arm: Arm) -> Entry:
@@ -63,7 +66,22 @@ def _arm(sweep: Sweep, arm: Arm) -> Entry:
         return Entry(arm.name, None, state=state, axes=axes, seed=arm.seed, error=error, notes=notes)
 
 
+def again(sweep: Sweep) -> str:
+    """The command that makes a sweep of the same arms from what the first of them was trained with."""
+    plan, search = sweep.plan, sweep.plan.search
+    words = ["sfumato", "sweep", str(sweep.arms[0].folder / "config.yaml")]
+    for axis in plan.axes:
+        words += ["--axis", f"{axis.key}={','.join(axis.values)}"]
+    words += ["--seeds", str(plan.seeds)] if plan.seeds > 1 else []
+    words += ["--seed", str(plan.base.seed)] if plan.base.seed else []
+    if isinstance(search, Random | Optuna):
+        words += ["--search", type(search).__name__.lower(), "--trials", str(search.trials)]
+        words += ["--search-seed", str(search.seed)] if search.seed else []
+    words += ["--metrics", ",".join(plan.measures.metrics)] if plan.measures.metrics else []
+    return shlex.join(words)
+
+
 def _about(sweep: Sweep) -> tuple[tuple[str, str], ...]:
     """How the points of a sweep were chosen."""
     search = {"grid": "every combination"}.get(type(sweep.plan.search).__name__.lower(), repr(sweep.plan.search))
-    return (("points", search),)
+    return (("search", search),)

@@ -1,4 +1,4 @@
-"""The sections of the page, in the order in which they are read."""
+"""The sections of the page; each is made of a `Page`, or is nothing where there is nothing to show."""
 
 from sfumato.experiment.report.sections.arms import arms
 from sfumato.experiment.report.sections.commands import commands
@@ -14,19 +14,18 @@ from sfumato.experiment.report.sections.samples import samples
 from sfumato.experiment.report.sections.schedules import schedules
 from sfumato.experiment.report.sections.settings import settings
 
-__all__ = ["SECTIONS", "header"]
-
-SECTIONS = (
-    arms,
-    samples,
-    film,
-    progress,
-    measured,
-    levels,
-    curves,
-    schedules,
-    near,
-    settings,
-    commands,
-    provenance,
-)
+__all__ = [
+    "arms",
+    "commands",
+    "curves",
+    "film",
+    "header",
+    "levels",
+    "measured",
+    "near",
+    "progress",
+    "provenance",
+    "samples",
+    "schedules",
+    "settings",
+]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from sfumato.experiment.report.elements import aside, command, folded
 from sfumato.experiment.report.entries import Entry
-from sfumato.experiment.report.markup import Html
+from sfumato.experiment.report.markup import Html, tag
 from sfumato.experiment.report.naming import arm_name
 from sfumato.experiment.report.page import Page, Section, section
 
@@ -19,17 +19,24 @@ def commands(page: Page) -> Section | None:
     if page.alone:
         body += [command(what, line) for what, line in _of_run(page, first.entry)]
     else:
-        made = dict.fromkeys(line for s in page.shown if (line := made_by(s.entry)) is not None)
-        if len(made) == 1:
-            body.append(command("The arms were trained by", next(iter(made))))
-        body += [
-            folded(arm_name(s.entry, [x.entry for x in page.shown]), [command(w, x) for w, x in _of_run(page, s.entry)])
-            for s in page.shown
-            if s.entry.folder is not None
+        body += [command(what, line) for what, line in _of_sweep(page)]
+        every = [s.entry for s in page.shown]
+        arms = [
+            tag("div", tag("h3", arm_name(entry, every)), [command(what, line) for what, line in _of_run(page, entry)])
+            for entry in every
+            if entry.folder is not None
         ]
+        body += [folded("Commands for each arm", arms, on_paper=False)] if arms else []
     body.append(command("This page was made by", page.command))
     words = aside("From the folder where the run was trained. Every command takes --help, and --json for programs.")
     return section("commands", "Commands", words, body)
+
+
+def _of_sweep(page: Page) -> Iterator[tuple[str, str]]:
+    """What makes a sweep of these axes, and goes on with this one."""
+    place = shlex.quote(str(page.subject.target.parent))
+    yield "The same arms, as a sweep of their own", page.subject.again
+    yield "This sweep goes on, and prints its table, with", f"sfumato sweep {place}"
 
 
 def made_by(entry: Entry) -> str | None:

@@ -18,7 +18,7 @@ from sfumato.experiment.report.wording import number
 __all__ = ["film"]
 
 ON_PAPER = 8  # moments
-LARGER = 2  # than a sample, where the slider shows one moment alone
+LARGER = 2  # than a sample, where the slider shows one moment of one run
 MOST_ARMS = 16
 HELD, EXPECTED = "what the sampler holds, xₜ", "what the model expects it to become, x₀"
 
@@ -38,7 +38,8 @@ def film(page: Page) -> Section | None:
     words += f" The first {MOST_ARMS} arms; {left} more are left out." if left > 0 else ""
     longest = max((f for _, _, f in shown), key=lambda f: len(f.steps))
     rows = [_strip(entry, p, f, page, every) for entry, p, f in shown]
-    return section("film", "From noise to data", aside(words), tag("div", _controls(longest), rows, cls="film"))
+    reel = tag("div", rows, cls="reel" if page.alone else "reel many")
+    return section("film", "From noise to data", aside(words), tag("div", _controls(longest), reel, cls="film"))
 
 
 def _controls(longest: Film) -> Html:
@@ -90,16 +91,20 @@ def _moment(film_: Film, drawn: Picture, index: int, frame: Frame | None, *, on_
     rows: list[Html] = []
     for name, values in ((HELD, film_.states), (EXPECTED, film_.guesses)):
         if values:
-            rows += [tag("p", name, cls="caption") if film_.guesses else tag("p", said, cls="caption")]
-            rows += [_stack(values[index], drawn, frame, said=f"{name}, {said}", seed=seed)]
+            rows += [tag("p", name, cls="caption")] if film_.guesses else []
+            rows += [_stack(values[index], drawn, frame, said=f"{name}, {said}", seed=seed, alone=bool(film_.guesses))]
     level = film_.log_snr[index]
     below = "sample" if math.isinf(level) else number(round(level, 1))
+    short = "the sample" if math.isinf(level) else f"log SNR {below}"
+    rows += [] if film_.guesses else [tag("p", short, cls="caption")]
     last = index == len(film_.steps) - 1
     classes = " ".join(["moment", *(["now"] if last else []), *(["key-moment"] if on_paper else [])])
     return tag("figure", rows, tag("figcaption", below, title=said), cls=classes, data_said=said)
 
 
-def _stack(values: NDArray[np.generic], drawn: Picture, frame: Frame | None, *, said: str, seed: int) -> Html:
+def _stack(
+    values: NDArray[np.generic], drawn: Picture, frame: Frame | None, *, said: str, seed: int, alone: bool
+) -> Html:
     if frame is not None:
         return tag("div", scatter(values, frame, said=said, labels=drawn.labels), cls="stack", style="--n:1;--w:26rem")
     if kind_of(values) == "curves":
@@ -108,5 +113,5 @@ def _stack(values: NDArray[np.generic], drawn: Picture, frame: Frame | None, *, 
         return tag("div", tiles, cls="stack", style="--n:4;--w:12rem")
     pixels = values.astype(np.uint8)
     tiles = [picture(v, said=f"seed {seed + i}, {said}") for i, v in enumerate(pixels)]
-    wide = LARGER * displayed(*pixels.shape[1:3])[1]
+    wide = (LARGER if alone else 1) * displayed(*pixels.shape[1:3])[1]
     return tag("div", tiles, cls="stack", style=f"--n:{len(tiles)};--w:{wide}px")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sfumato.experiment.report.elements import facts, measure, notes
 from sfumato.experiment.report.markup import Child, Html, tag
-from sfumato.experiment.report.naming import arm_name, state_mark
+from sfumato.experiment.report.naming import arm_name, axis_names, state_mark
 from sfumato.experiment.report.numbers import floor_of, headline, number_of
 from sfumato.experiment.report.page import Page, Shown
 from sfumato.experiment.report.tiles import frame_of, kind_of, picture, scatter
@@ -57,7 +57,8 @@ def _arms_lead(page: Page) -> Html | None:
     axes = page.subject.axes
     if page.alone or not axes:
         return None
-    words = [f"{len(values)} × {key.replace('_', ' ')}" if values else key for key, values in axes.items()]
+    names = axis_names(list(axes))
+    words = [f"{names[key].replace('_', ' ')} ({', '.join(values[:6])})" for key, values in axes.items()]
     return tag("p", f"What differs between the arms: {', '.join(words)}.", cls="lead")
 
 

@@ -81,8 +81,8 @@ def _row(name: str, found: Number) -> list[Child]:
 
 
 def _of_the_model(found: Measurement) -> list[Number]:
-    """The numbers that tell of the weights; of others, such as floors, where there are no such."""
-    every = [number for name, number in found.numbers.items() if not is_reference(name)]
+    """The numbers that tell of the weights; of others, such as floors and differences, where there are no such."""
+    every = [number for number in found.numbers.values() if "weights" in number.provenance]
     return every if every else list(found.numbers.values())
 
 

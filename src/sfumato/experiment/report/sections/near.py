@@ -35,7 +35,8 @@ def near(page: Page) -> Section | None:
     if page.alone:
         body += [_pairs(p, n, page, len(n.chosen)) for _, p, n in found]
     else:
-        body += [tag("div", tag("h3", arm_name(e, every)), _pairs(p, n, page, SHOWN_OF_AN_ARM)) for e, p, n in found]
+        cards = [tag("div", tag("h3", arm_name(e, every)), _pairs(p, n, page, SHOWN_OF_AN_ARM)) for e, p, n in found]
+        body.append(tag("div", cards, cls="many-near"))
     if stored:
         head = [*([] if page.alone else ["arm"]), "metric", "value", "95 % interval", "n"]
         body.append(table(head, stored, said="memorisation, as it was measured", left=(0,)))
@@ -56,11 +57,13 @@ def _words(page: Page, found: Sequence[Neighbours]) -> Html:
         words += f" Of the {count:,} samples of this page the smallest is {number(lowest, 2)}; "
         below = f"{copies} lie" if copies > 1 else "one lies" if copies else "none lies"
         words += f"{below} below {number(COPY)}."
-        if not page.wish.real:
-            words += (
-                " Pictures of the data set are not part of this page; sfumato report … --real puts them in, where you "
-                "may pass them on."
-            )
+        words += (
+            " From top to bottom: sample, nearest training example, nearest held-out example; tr. says where in the "
+            "data the former lies."
+            if page.wish.real
+            else " tr. says where in the data the nearest training example lies. Pictures of the data set are not part "
+            "of this page; --real puts them in, where you may pass them on."
+        )
     return aside(words)
 
 
@@ -78,21 +81,8 @@ def _pairs(drawn: Picture, found: Neighbours, page: Page, most: int) -> Html:
         place = f"tr. {found.training[k]:,}"
         caption: list[Child] = [f"ratio {number(found.ratio[k], 2)}", tag("br"), f"seed {seed}", tag("br"), place]
         columns.append(tag("figure", tag("div", tiles, cls="stack"), tag("figcaption", caption), cls="pair"))
-    rows = (
-        "top to bottom: sample, nearest training example, nearest held-out example"
-        if found.originals is not None
-        else None
-    )
-    note = aside(
-        f"{rows}; {_sides(found)}"
-        if rows
-        else f"tr.: place of the nearest training example in the data; {_sides(found)}"
-    )
-    return tag("div", tag("div", columns, cls="tiles"), note)
-
-
-def _sides(found: Neighbours) -> str:
-    return f"{found.size:,} examples a side, the median ratio of {found.count:,} samples is {number(found.median, 2)}."
+    note = f"Median ratio of {found.count:,} samples {number(found.median, 2)}, {found.size:,} examples a side."
+    return tag("div", tag("div", columns, cls="tiles"), aside(note))
 
 
 def _tile(pixels: NDArray[np.generic], index: int, side: int, said: str) -> Html:

@@ -21,7 +21,7 @@ def provenance(page: Page) -> Section | None:
     if page.alone:
         body: Child = _of_run(page.shown[0])
     else:
-        body = [folded(arm_name(shown.entry, among), _of_run(shown)) for shown in page.shown]
+        body = [folded(arm_name(shown.entry, among), _of_run(shown), on_paper=False) for shown in page.shown]
     words = "Versions and machine are those of the training. Digests are SHA-256, their first letters; hover for all."
     return section("provenance", "Environment and provenance", aside(words), body)
 
