@@ -1,7 +1,8 @@
 """Curves as inline SVG: drawn with the page's own colours, so that they turn dark with it, and small.
 
-A plot is 400 by 240 units, a wide one 720 by 270. Each `Line` has a colour of the page's palette and a dash of its
-own, so that lines can be told apart without colour; its errors are whiskers of one standard error on either side.
+A plot is 400 by 240 units, a wide one 720 by 270, and 400 by 240 on a narrow screen, so that letters stay legible. Each
+`Line` has a colour of the page's palette and a dash of its own, which tells lines apart without colour; its errors are
+whiskers of one standard error on either side.
 """
 
 import math
@@ -73,10 +74,12 @@ def plot(drawn: Plot) -> Html:
         legend = tag("ul", keys, cls="legend")
     caption = tag("span", drawn.caption, cls="aside") if drawn.caption else None
     figure = "plot wide" if drawn.wide else "plot"
-    return tag("figure", tag("figcaption", tag("b", drawn.title), " ", caption), _svg(drawn), legend, cls=figure)
+    both = [_svg(drawn, "broad"), _svg(replace(drawn, wide=False), "narrow")] if drawn.wide else _svg(drawn, None)
+    return tag("figure", tag("figcaption", tag("b", drawn.title), " ", caption), both, legend, cls=figure)
 
 
-def _svg(drawn: Plot) -> Html:
+def _svg(drawn: Plot, screen: str | None) -> Html:
+    """The drawing; `screen` says on which screens it is shown."""
     x_values = [v for line in drawn.lines for v in line.x] if drawn.x_range is None else list(drawn.x_range)
     width, height = drawn.size
     x = axis_for(x_values, LEFT, width - RIGHT, log=False, room=0.0)
@@ -88,6 +91,7 @@ def _svg(drawn: Plot) -> Html:
         _frame(x, y, drawn.x_label),
         curves,
         viewBox=f"0 0 {width:g} {height:g}",
+        cls=screen,
         role="img",
         aria_label=_said(drawn),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from sfumato.data.wording import counted
 from sfumato.experiment.comparability import direction, is_reference
 from sfumato.experiment.evaluations import Fact, Number
 from sfumato.experiment.report.elements import aside, facts, folded, measure, notes, table
@@ -103,6 +104,7 @@ def _of_arms(entries: Sequence[Entry]) -> Section | None:
     files = [(entry, m) for entry in entries for m in entry.current]
     if not files:
         return None
-    body = [folded(f"{arm_name(entry, entries)}: {m.file}", _one(m, main=False)) for entry, m in files]
-    words = aside("Every number of the table above, with its provenance.")
-    return section("metrics", "How it was measured", words, body)
+    every = [tag("div", tag("h3", arm_name(entry, entries)), aside(m.file), _one(m, main=False)) for entry, m in files]
+    words = aside("Every number of the table above: how to read it, and how it was measured.")
+    inside = folded(counted(len(files), "evaluation"), every, on_paper=False)
+    return section("metrics", "How it was measured", words, inside)
