@@ -18,6 +18,7 @@ import sfumato
 from sfumato.errors import UsageError
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.load import read_run_config
+from sfumato.guidance import LowResolution
 
 COUNT, SEED, STEPS = 6, 3, 5
 
@@ -359,3 +360,43 @@ def test_the_schedule_is_drawn_to_its_formula(page: Any) -> None:
         curves.append([value(float(place)) for place in re.findall(r"[ML][\d.]+ ([\d.]+)", line)])
     for alpha, sigma in zip(*curves, strict=True):
         assert math.hypot(alpha, sigma) == pytest.approx(1, abs=2e-3)  # places have one decimal of 200 units
+
+
+# ------------------------------------------------------------------------------------------------- models that are told
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Callable[..., Path]:
+    """Trains a tiny run of digits with other settings."""
+
+    def train(name: str, **settings: object) -> Path:
+        small = {"training.steps": 2, "training.preview_every": 1, "training.checkpoint_every": 2}
+        changed = {**small, **{key.replace("__", "."): value for key, value in settings.items()}}
+        runs = tmp_path_factory.mktemp("told")
+        return sfumato.train(digits / "config.yaml", changed, runs=runs, name=name).folder
+
+    return train
+
+
+def test_classes_take_turns_and_are_named(told: Any, tmp_path: Path, read: Any, pixels: Any) -> None:
+    run = told("classes", condition__labels=True)
+    found = read(sfumato.report(run, n=4))
+    figures = found.section("samples").all("figure")
+    model = sfumato.load(run)
+    assert [figure.one("figcaption").text for figure in figures] == [model.record.called(k) for k in range(4)]
+    config = replace(model.experiment.sampling, micro_batch=4)
+    expected = model.sample(4, labels="all", config=config).images[..., 0]
+    np.testing.assert_array_equal([pixels(figure.one("img")) for figure in figures], expected)
+    commands = " ".join(node.text for node in found.section("commands").all("code"))
+    assert "-n 4 --seed 0 --label all --micro_batch 4" in commands
+
+
+def test_a_model_that_goes_by_pictures_shows_them_only_when_asked(told: Any, tmp_path: Path, read: Any) -> None:
+    """What it draws is made of real pictures, and so are the previews of its training."""
+    run = told("upscaled", condition__image=LowResolution(2), evaluation__count=4)
+    found = read(sfumato.report(run))
+    assert not found.all("img")
+    assert "not shown unasked" in found.one("header").text
+    assert {"training", "settings"} <= set(found.sections)
+    real = read(sfumato.report(run, tmp_path / "real.html", n=3, real=True))
+    assert len(real.section("samples").all("img")) == 3

@@ -99,13 +99,13 @@ def _levels(log: Sequence[Mapping[str, Any]]) -> Plot | None:
     levels = lines[-1]["held_out_by_level"].get("log_snr", [])
     same = [line for line in lines if line["held_out_by_level"].get("log_snr") == levels]
     steps = [float(line["step"]) for line in same]
-    drawn = []
+    drawn, look = [], "dots" if len(steps) < 3 else "line"
     for index, level in enumerate(levels):
         values = [line["held_out_by_level"]["loss"][index] for line in same]
         y = [float(v) if _finite(v) else math.nan for v in values]
         shade = index / max(len(levels) - 1, 1)
         rank = sorted(levels).index(level) / max(len(levels) - 1, 1) if _finite(level) else shade
-        drawn.append(Line(f"log SNR {number(float(level), 2)}", steps, y, shade=rank))
+        drawn.append(Line(f"log SNR {number(float(level), 2)}", steps, y, shade=rank, look=look))
     return Plot("held-out loss by noise level", STEP, tuple(drawn), x_range=(0.0, max(steps)))
 
 

@@ -86,7 +86,7 @@ def _cards_of_run(shown: Shown) -> Iterator[tuple[str, Child]]:
             yield name, [measure(with_error(found.value, found.std_error)), tag("small", beside)]
     if picture_ is not None:
         data = picture_.record
-        shape = " × ".join(map(str, data.shape))
+        shape = " × ".join(map(str, data.shape)) if len(data.shape) > 1 else f"{data.shape[0]:,} values each"
         yield "examples", [f"{data.count:,}", tag("small", f"{shape}, {data.held_out_count:,} held out")]
     parameters = None if record is None else record.parameters
     parameters = picture_.parameters if parameters is None and picture_ is not None else parameters
