@@ -11,6 +11,12 @@ import pytest
 
 import sfumato
 from sfumato.experiment.config import load_experiment
+from sfumato.experiment.report.drawing import Film, draw_run
+from sfumato.experiment.report.making import _wish, written
+from sfumato.experiment.report.neighbours import DataShelf, Neighbours
+from sfumato.experiment.report.page import Page, Shown
+from sfumato.experiment.report.room import film_room, samples_room
+from sfumato.experiment.report.subjects import subject_of
 from sfumato.experiment.sweep import Plan, Sweep, axes_of
 from sfumato.experiment.sweep.stored import store_plan
 
@@ -174,3 +180,33 @@ def test_the_command_means_the_same_arms(report: Callable[..., Any], sweep: Any)
         assert one.objective == other.objective
         assert one.schedule == other.schedule
         assert one.training.steps == other.training.steps
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_eight_arms_of_the_worst_pictures_weigh_less_than_10_mb(sweep: Any, tmp_path: Any, real: bool) -> None:
+    """Pure noise of 3 x 64 x 64, which nothing compresses, in every place of the page where a picture can stand."""
+    subject = subject_of(sweep, tmp_path)
+    wish = _wish(subject, n=None, seed=0, real=real, sampling=None, device="cpu", runs=tmp_path)
+    wish = replace(wish, runs_drawn=8)
+    drawn = draw_run(str(sweep.arms[0].folder), replace(wish, count=2), DataShelf(), print)
+    rng = np.random.default_rng(0)
+
+    def noise(count: int, side: int = 64) -> Any:
+        return rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+    room = samples_room((3, 64, 64), 8, wish.count)
+    film = film_room((3, 64, 64), 8, frames=wish.frames, examples=wish.examples, rows=1)
+    states = tuple(noise(film.examples, film.side) for _ in range(film.frames))
+    levels = tuple(range(film.frames))
+    near = Neighbours(*[(0,) * 8] * 4, 9, 1.0, 8, *([noise(8), noise(8)] if real else [None, None]))
+    picture = replace(
+        drawn,
+        values=noise(room.count),
+        side=room.side,
+        film=Film(levels, tuple(map(float, levels)), tuple(map(float, levels)), states),
+        neighbours=near,
+    )
+    shown = tuple(Shown(subject.entries[0], picture) for _ in range(8))
+    target = written(Page(subject, shown, wish, "sfumato report"), tmp_path / "worst.html", print)
+    assert (room.count, room.side >= 64) == (8, True)  # nothing has to be made smaller
+    assert 4_000_000 < target.stat().st_size < 10_000_000
