@@ -3,8 +3,8 @@
     python benchmarks/sweep.py [--arms 4] [--steps 3000] [--pairs 3]
 
 Both sweeps are carried out as `sfumato sweep` does it, each arm a process of its own with one thread, in turn: one
-worker, two workers, and again. The time is that of the whole command, processes starting included. On a machine with one
-core nothing is to be gained, and it says so.
+worker, two workers, and again. The time is that of the whole command, processes starting included. On a machine with
+one core nothing is to be gained, and it says so.
 """
 
 import argparse
@@ -62,7 +62,8 @@ def main() -> None:
                 seconds(Path(name), arms=options.arms, steps=options.steps, workers=workers) for workers in (1, 2)
             )
         ratios.append(one / two)
-        print(f"{options.arms} arms of {options.steps:,} steps: one worker {one:.1f} s, two {two:.1f} s, ratio {one / two:.2f}")
+        what = f"{options.arms} arms of {options.steps:,} steps"
+        print(f"{what}: one worker {one:.1f} s, two {two:.1f} s, ratio {one / two:.2f}")
     print(f"two workers: {statistics.median(ratios):.2f} times as fast (median of {len(ratios)}); wanted 1.6 or more")
 
 

@@ -4,14 +4,12 @@ Threads are set through the environment before torch is imported, so that the pr
 and so that tests which need no torch do not pay for importing it.
 """
 
-import ipaddress
+import importlib
 import os
 import random
-import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,49 +21,50 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-
-class NetworkUsed(RuntimeError):
-    """A test tried to leave this machine. Not an OSError: code that treats those as "offline" must not swallow it."""
-
-
-def is_local(address: Any) -> bool:
-    """Whether a socket address stays on this machine: a Unix path, a loopback address, the local host's name."""
-    if not isinstance(address, tuple):
-        return True  # AF_UNIX and its like
-    host = address[0]
-    if host in (None, "", b"", "localhost", b"localhost", socket.gethostname()):
-        return True
-    try:
-        return ipaddress.ip_address(host.decode() if isinstance(host, bytes) else host).is_loopback
-    except ValueError:
-        return False
+# Connections are refused from here on, and in the processes that tests start: tests/offline/no_network.py.
+_GUARD = str(Path(__file__).parent / "offline")
+if _GUARD not in (_inherited := os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+    os.environ["PYTHONPATH"] = os.pathsep.join([_GUARD, *filter(None, _inherited)])
+if _GUARD not in sys.path:
+    sys.path.insert(0, _GUARD)
+no_network = importlib.import_module("no_network")
+no_network.install()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_network() -> Iterator[None]:
-    """Refuse every connection and every look-up of a name except loopback, for the whole session."""
-
-    def guarded(real: Any, position: int) -> Any:
-        def call(self: socket.socket, *args: Any) -> Any:
-            if not is_local(args[position]):
-                raise NetworkUsed(f"a test tried to reach {args[position]!r}; sfumato works with no network at all")
-            return real(self, *args)
-
-        return call
-
-    resolve = socket.getaddrinfo
-
-    def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
-        if not is_local((host,)):
-            raise NetworkUsed(f"a test looked up the name {host!r}; sfumato works with no network at all")
-        return resolve(host, *args, **options)
-
+@pytest.fixture(scope="session")
+def _network_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file that refused attempts are written to, by this process and by those that tests start."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket.socket, "connect", guarded(socket.socket.connect, 0))
-        patch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex, 0))
-        patch.setattr(socket.socket, "sendto", guarded(socket.socket.sendto, -1))
-        patch.setattr(socket, "getaddrinfo", getaddrinfo)
-        yield
+        log = tmp_path_factory.mktemp("network") / "attempts"
+        patch.setenv(no_network.LOG, str(log))
+        yield log
+
+
+@pytest.fixture
+def attempts(_network_log: Path) -> Callable[[], list[str]]:
+    """What was refused since it was last called. An attempt that no test asks for in this way fails it."""
+
+    def taken() -> list[str]:
+        if not _network_log.exists():
+            return []
+        lines = _network_log.read_text().splitlines()
+        _network_log.unlink()
+        return lines
+
+    return taken
+
+
+@pytest.fixture(autouse=True)
+def _no_network(attempts: Callable[[], list[str]]) -> Iterator[None]:
+    """All connections and look-ups of names but loopback are refused; it does not help to swallow the refusal."""
+    yield
+    assert attempts() == [], "the test tried to leave this machine"
+
+
+@pytest.fixture
+def no_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even this machine is reached, by this process and by those that the test starts."""
+    monkeypatch.setenv(no_network.MODE, "none")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -137,7 +137,8 @@ def test_packed_data_train_as_their_source_does(photos: Path, capsys: pytest.Cap
     made = run(capsys, "data", "pack", "photos", *common, "--out", "photos.safetensors")
     assert (made["count"], made["shape"], made["num_classes"]) == (13, [3, 16, 16], 2)
     assert made["bytes"] == Path("photos.safetensors").stat().st_size
-    assert made["report"] == ["left out rose/text.jpg: not a JPEG, PNG, WEBP, BMP, GIF or TIFF picture"]
+    left_out = "left out rose/text.jpg: not a JPEG, PNG, WEBP, BMP, GIF or TIFF picture"
+    assert made["report"] == ["1 of 14 pictures cannot be used", left_out]
     losses = []
     for name, path in (("a", "photos"), ("b", "photos.safetensors")):
         words = [
@@ -187,6 +188,7 @@ def test_packing_says_what_it_did(here: Path, capsys: pytest.CaptureFixture[str]
         (["inspect", "digits", "--write", "taken.yaml"], 2, "exists already", "--force"),
         (["inspect", "digits", "--sise", "4"], 2, "--sise: unknown key", ""),
         (["inspect", "digits", "-n", "0"], 2, "-n is 0", "-n 100"),
+        (["inspect", "moons", "-n", "40"], 2, "-n was given without --sheet", "--data.count"),
         (["inspect", "bad.npy"], 3, "holds pickled Python objects", "np.savez"),
         (["inspect", "model.safetensors"], 3, "not a data set", "sfumato data pack"),
     ],
@@ -214,3 +216,29 @@ def test_completion_knows_the_actions_and_the_settings(capsys: pytest.CaptureFix
     assert 'data) words="inspect pack"' in script
     line = next(line for line in script.splitlines() if line.strip().startswith('data) words="--'))
     assert {"--sheet", "--out", "--data.size", "--schedule"} <= set(line.split('"')[1].split())
+
+
+def test_files_are_written_before_the_report_is_read(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`… | head -3` closes the pipe after three lines: the sheet and the settings must be there all the same."""
+
+    def closed(text: str = "") -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("sfumato.cli.data.say", closed)
+    assert cli.main(["data", "inspect", "photos", "--sheet", "my sheet.png", "--write", "mine.yaml"]) == 0
+    assert Path("my sheet.png").is_file()
+    assert Path("mine.yaml").is_file()
+
+
+def test_paths_are_said_as_a_shell_takes_them(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "pack", "digits", "--limit", "20", "--out", "my digits.safetensors"]) == 0
+    assert "train with --data.path 'my digits.safetensors'" in capsys.readouterr().out
+
+
+def test_a_sheet_says_which_pairs_are_mirrored(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    smooth = np.random.default_rng(2).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8).repeat(4, 1).repeat(4, 2)
+    np.savez(here / "x.npz", images=np.concatenate([smooth, smooth[:, :, ::-1]]))
+    assert cli.main(["data", "inspect", "x.npz", "--flip", "--sheet", "x.png"]) == 0
+    assert "copies        0 exact, 3 near pairs (3 of them mirrored) among 6 pictures" in capsys.readouterr().out

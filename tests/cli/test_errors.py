@@ -104,8 +104,8 @@ def test_golden_message(capsys: pytest.CaptureFixture[str], tmp_path: Path, monk
         "error[CONFIG]: mine.yaml:4: training.learnign_rate: unknown key 'learnign_rate'\n"
         "expected: a field of training (Training): steps, batch_size, accumulate, learning_rate, weight_decay, "
         "warmup_steps, decay, clip_norm, ema_decay, power_ema, power_ema_every, power_ema_disk, checkpoint_every, "
-        "keep_checkpoints, keep_best, log_every, evaluate_every, preview_every, preview_count, device, precision, "
-        "compile, threads, init_from, on_disk_full\n"
+        "keep_checkpoints, keep_best, log_every, evaluate_every, preview_every, preview_count, copies_every, device, "
+        "precision, compile, threads, initial_weights, init_from, on_disk_full\n"
         "fix: did you mean training.learning_rate?\n"
     )
     assert sorted(os.listdir()) == ["mine.yaml"]

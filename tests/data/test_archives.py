@@ -235,8 +235,8 @@ def test_windows_archives_have_class_folders(tmp_path: Path) -> None:
 def test_an_archive_is_listed_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tar_of(tmp_path / "x.tar", {"0.png": picture(1)})
     opened: list[Path] = []
-    really = archives._opened
-    monkeypatch.setattr(archives, "_opened", lambda path: opened.append(path) or really(path))
+    really = archives.open_archive
+    monkeypatch.setattr(archives, "open_archive", lambda path: opened.append(path) or really(path))
     assert (levels(load(path)), levels(load(path)), len(opened)) == ([1], [1], 1)
     tar_of(path, {"0.png": picture(2)})
     os.utime(path, ns=(1, 1))
@@ -310,7 +310,7 @@ def test_what_announces_too_much_is_not_unpacked(tmp_path: Path) -> None:
         archive.writestr("0.png", picture(0))
         archive.writestr("1.png", bytes(60 << 20))
     error = refusal(tmp_path / "bomb.zip", max_pixels=1_000_000)
-    assert "1.png: announces 62,914,560 bytes, more than data.max_pixels can need" in error.what
+    assert "1.png: announces 62,914,560 bytes, more than the 24,777,216 that it can need" in error.what
     assert levels(load(tmp_path / "bomb.zip", max_pixels=1_000_000, bad_files="skip")) == [0]
 
 

@@ -64,6 +64,7 @@ def test_a_file_that_is_no_array_file_is_not_called_a_pickle(tmp_path: Path) -> 
 
 
 def test_a_stated_range_is_used_for_any_type(save: Callable[..., Path]) -> None:
+    """D16."""
     path = save(images=np.array([[[0, 8], [16, 4]]], np.uint8))
     assert load(path).values.flatten().tolist() == [0, 8, 16, 4]
     assert load(path, value_range=(0, 16)).values.flatten().tolist() == [0, 128, 255, 64]
@@ -78,6 +79,7 @@ def test_a_range_that_cannot_be_known_is_asked_for(save: Callable[..., Path]) ->
 
 
 def test_bad_numbers_are_refused_with_index_and_count(save: Callable[..., Path], untouched: Callable) -> None:
+    """D16."""
     images = np.zeros((3, 4, 4), np.float32)
     images[1, 2, 3], images[2, 0, 0] = np.nan, np.inf
     path = save(images=images)
@@ -177,6 +179,7 @@ def test_string_labels_name_their_classes_in_natural_order(save: Callable[..., P
     ],
 )
 def test_wrong_labels_are_named(save: Callable[..., Path], untouched: Callable, labels: list, said: str) -> None:
+    """D17."""
     path = save(images=RAMP, labels=np.array(labels), class_names=np.array(["a", "b", "c"]))
     untouched()
     with pytest.raises(DataError, match=said):
@@ -197,6 +200,7 @@ def test_the_test_part_is_held_out_and_never_trained_on(save: Callable[..., Path
 
 
 def test_pickles_are_never_loaded(tmp_path: Path, untouched: Callable) -> None:
+    """D16."""
     canary = tmp_path / "canary"
 
     class Payload:
@@ -228,3 +232,31 @@ def test_unknown_keys_and_damage_are_named(save: Callable[..., Path], tmp_path: 
 def test_padding_must_fit(save: Callable[..., Path]) -> None:
     assert load(save(images=RAMP), pad=(8, 12)).shape == (1, 8, 12)
     assert "data.pad is 6x6, smaller than the 8x8" in refusal(save(images=RAMP), pad=6).what
+
+
+def test_byte_labels_and_endless_numbers_are_names(save: Callable[..., Path]) -> None:
+    """Bytes need not be UTF-8, and Python refuses to read a number of more than 4,300 digits."""
+    packed = load(save(images=np.zeros((3, 4, 4), np.uint8), labels=np.array([b"\xff\xfe", b"a", b"a"])))
+    assert packed.class_names == ("a", "\ufffd\ufffd")
+    long, longer = "9" * 5000, "1" + "0" * 5000
+    packed = load(save(images=np.zeros((3, 4, 4), np.uint8), labels=np.array([longer, long, "x2"])))
+    assert packed.class_names == (long, longer, "x2")
+
+
+def test_as_many_labels_as_examples_are_mapped_in_time(save: Callable[..., Path]) -> None:
+    """Each its own name: the work must not grow with the square of their number."""
+    names = np.array([f"picture {i}" for i in range(20_000)])[::-1]
+    packed = load(save(images=np.zeros((20_000, 1, 1), np.uint8), labels=names))
+    assert packed.labels is not None
+    assert packed.labels[:3].tolist() == [19_999, 19_998, 19_997]
+
+
+def test_an_endless_header_and_a_missing_training_part_are_named(save: Callable[..., Path], tmp_path: Path) -> None:
+    """What NumPy says of such a header is advice to trust the file: not a word of pickles."""
+    head = b"{'descr': '|u1', 'fortran_order': False, 'shape': (" + b"1," * 30_000 + b"), }\n"
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x02\x00" + len(head).to_bytes(4, "little") + head)
+    with pytest.raises(DataError, match="its header is longer than that of any array"):
+        load(tmp_path / "x.npy")
+    images = np.zeros((3, 4, 4), np.uint8)
+    with pytest.raises(DataError, match="x_train is empty beside x_test"):
+        load(save(x_train=images[:0], x_test=images))

@@ -202,3 +202,44 @@ def test_photographs_of_flowers(real_data: Path) -> None:
     assert all(second - first == 300 for first, second in found.pairs.tolist())
     assert len(found.pairs) >= 297
     assert len(find_copies(pack(torch.from_numpy(images))).pairs) == 6
+
+
+def test_mirrored_pairs_are_found_and_no_others(sprites: Pixels) -> None:
+    """Against every pair, by the definitions, of a picture and the mirrored other; a pair counts with the smaller d."""
+    changed = np.stack([CHANGES["brighter"](p)[:, ::-1] for p in sprites[:150]])
+    values = np.unique(np.concatenate([sprites[:150], changed, sprites[:20, :, ::-1]]), axis=0)
+    found = find_copies(pack(torch.from_numpy(values)), mirrored=True)
+    flipped = np.ascontiguousarray(values[:, :, ::-1])
+    thumbs, turned = brute_thumbnails(values), brute_thumbnails(flipped)
+    bits, turned_bits = brute_hash(values), brute_hash(flipped)
+    power = (thumbs**2).sum(axis=1)
+    varied = (power >= 256)[:, None] & (power >= 256)[None]
+    scale = np.sqrt(np.maximum(power[:, None] * power[None], 1e-12))
+    direct, mirror = 1 - thumbs @ thumbs.T / scale, 1 - thumbs @ turned.T / scale
+    near = (bits[:, None] != bits[None]).sum(axis=2) <= MOST_BITS
+    across = (bits[:, None] != turned_bits[None]).sum(axis=2) <= MOST_BITS
+    smallest = np.minimum(np.where(near, direct, 9), np.where(across | across.T, mirror, 9))
+    wanted = np.triu((smallest <= NEAR) & varied, k=1)
+    got = np.zeros_like(wanted)
+    got[found.pairs[:, 0], found.pairs[:, 1]] = True
+    sure = np.abs(smallest - NEAR) > 1e-5  # float32 sums of 768 terms
+    assert np.array_equal(got[sure], wanted[sure])
+    np.testing.assert_allclose(found.distances, smallest[found.pairs[:, 0], found.pairs[:, 1]], atol=1e-6)  # float32
+    assert np.all(np.diff(found.distances) >= 0)
+    assert found.mirrored is not None
+    first, second = found.pairs[found.mirrored].T
+    assert (mirror[first, second] <= direct[first, second] + 1e-6).all() or not near[first, second].all()
+    assert found.num_mirrored is not None
+    assert found.num_mirrored > 100
+    assert find_copies(pack(torch.from_numpy(values))).num_mirrored is None
+
+
+def test_blocks_do_not_matter_for_mirrored_pairs(sprites: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.concatenate([sprites[:120], np.stack([jpeg(p, 90) for p in sprites[:60, :, ::-1]])])
+    packed = pack(torch.from_numpy(values))
+    whole = find_copies(packed, mirrored=True)
+    monkeypatch.setattr(module, "BLOCK", 3)
+    pieces = find_copies(packed, mirrored=True)
+    assert np.array_equal(whole.pairs, pieces.pairs)
+    assert whole.num_mirrored == pieces.num_mirrored
+    assert len(whole.pairs) > 10

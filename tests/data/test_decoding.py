@@ -32,6 +32,7 @@ def stored_as(upright: np.ndarray, orientation: int) -> np.ndarray:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
 def test_all_orientations_are_one_picture(tmp_path: Path, kind: str, orientation: int) -> None:
+    """D8."""
     upright = np.zeros((32, 48, 3), np.uint8)
     upright[:16, :24], upright[:16, 24:], upright[16:, :24] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     exif = Image.Exif()
@@ -46,6 +47,7 @@ def test_all_orientations_are_one_picture(tmp_path: Path, kind: str, orientation
 
 
 def test_red_in_cmyk_and_in_adobe_ycck_is_red(tmp_path: Path) -> None:
+    """D5."""
     Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "red.jpg", quality=100)
     pixels = decode(tmp_path / "red.jpg", PLAIN).pixels
     assert np.abs(pixels.astype(int) - (255, 0, 0)).max() <= 2  # JPEG at quality 100
@@ -54,6 +56,7 @@ def test_red_in_cmyk_and_in_adobe_ycck_is_red(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["<u2", ">u2"])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bit_grey_keeps_its_256_levels(tmp_path: Path, kind: str, dtype: str) -> None:
+    """D6."""
     ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
     image = Image.frombytes("I;16" if dtype == "<u2" else "I;16B", (16, 16), ramp.astype(dtype).tobytes())
     image.save(tmp_path / "ramp", kind)
@@ -61,7 +64,7 @@ def test_sixteen_bit_grey_keeps_its_256_levels(tmp_path: Path, kind: str, dtype:
 
 
 def test_sixteen_bit_colour_keeps_its_levels(tmp_path: Path) -> None:
-    """Written by hand, because Pillow writes no 16-bit RGB."""
+    """D6: written by hand, because Pillow writes no 16-bit RGB."""
     ramp = np.repeat((np.arange(256, dtype=">u2") * 257)[:, None], 3, axis=1)
     rows = b"\0" + ramp.tobytes()
     path = tmp_path / "rgb16.png"
@@ -70,6 +73,7 @@ def test_sixteen_bit_colour_keeps_its_levels(tmp_path: Path) -> None:
 
 
 def test_float_tiff_needs_its_range(tmp_path: Path) -> None:
+    """D6."""
     path = tmp_path / "float.tiff"
     Image.fromarray(np.array([[0.0, 0.5], [0.75, 1.0]], np.float32)).save(path)
     with pytest.raises(BadPicture, match=r"data\.value_range"):
@@ -82,7 +86,7 @@ def test_float_tiff_needs_its_range(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_hidden_colours_do_not_appear(tmp_path: Path, mode: str) -> None:
-    """Fully transparent pixels show the background, half transparent ones the mean, whatever colour lies below."""
+    """D7: fully transparent pixels show the background, half transparent ones the mean, whatever colour lies below."""
     grey = mode == "LA"
     colours = [(200, 0), (200, 128), (200, 255)] if grey else [(200, 10, 10, 0), (200, 10, 10, 128), (200, 10, 10, 255)]
     image = Image.new("LA" if grey else "RGBA", (3, 1))
@@ -101,6 +105,7 @@ def test_hidden_colours_do_not_appear(tmp_path: Path, mode: str) -> None:
 
 
 def test_modes_of_one_bit_palette_and_key_colour(tmp_path: Path) -> None:
+    """D7."""
     Image.new("1", (2, 2), 1).save(tmp_path / "bit.png")
     assert decode(tmp_path / "bit.png", PLAIN).pixels.tolist() == [[[255], [255]], [[255], [255]]]
     Image.new("RGB", (1, 1), (9, 9, 9)).save(tmp_path / "key.png", transparency=(9, 9, 9))
@@ -148,6 +153,7 @@ def test_the_crop_is_the_centre_square_with_offsets_rounded_down(height: int, wi
 
 @pytest.mark.parametrize("shape", [(1, 10_000), (10_000, 1), (1, 1)])
 def test_extreme_aspects_are_cropped_and_enlarged(shape: tuple[int, int]) -> None:
+    """D12."""
     picture = prepare_pixels(np.full(shape, 77, np.uint8), Preparation(size=(8, 16)))
     assert picture.upscaled
     assert (picture.pixels == 77).all()
@@ -163,6 +169,7 @@ def test_channels_are_converted_when_asked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_the_first_of_several_frames_is_taken(tmp_path: Path, kind: str) -> None:
+    """D13."""
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     frames[0].save(tmp_path / "moving", kind, save_all=True, append_images=frames[1:], **options)
@@ -181,13 +188,14 @@ def png(width: int, height: int, *, depth: int = 8, colour: int = 2, data: bytes
 
 @pytest.mark.parametrize("side", [60_000, 7_100], ids=["beyond-pillow", "beyond-ours"])
 def test_a_bomb_is_refused_from_its_header(tmp_path: Path, side: int) -> None:
-    """The file ends after the header: a decoder that began would report something else."""
+    """D11: the file ends after the header: a decoder that began would report something else."""
     (tmp_path / "bomb.png").write_bytes(png(side, side))
     with pytest.raises(BadPicture, match=r"header announces .*50,000,000"):
         decode(tmp_path / "bomb.png", PLAIN)
 
 
 def test_every_kind_of_wrong_file_gets_its_reason(tmp_path: Path) -> None:
+    """D4."""
     good = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(good, "JPEG")
     (tmp_path / "cut.jpg").write_bytes(good.getvalue()[:1500])

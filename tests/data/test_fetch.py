@@ -213,3 +213,25 @@ def test_progress_overwrites_itself_on_a_terminal(file: Published, tmp_path: Pat
     assert told.getvalue().startswith("\rx.bin  ")
     assert told.getvalue().count("\n") == 1
     assert told.getvalue().endswith("0.7 MB of 0.7 MB\n")
+
+
+def test_who_waited_for_one_that_failed_fetches_it_anew(server: Server, file: Published, tmp_path: Path) -> None:
+    """The one before gave up and took its empty part away: what is received now must not go with it."""
+    server.faults = [("hang", 0)]
+    failed: list[DataError] = []
+
+    def first() -> None:
+        with pytest.raises(DataError) as caught:
+            fetch(file, tmp_path, patience=Patience(timeout=1.0, attempts=1, pause=0), told=io.StringIO())
+        failed.append(caught.value)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    while not server.requests:
+        pass
+    told = io.StringIO()
+    assert fetch(file, tmp_path, patience=QUICK, told=told).read_bytes() == CONTENT
+    thread.join(20)
+    assert len(failed) == 1
+    assert "another process is fetching it; waiting" in told.getvalue()
+    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]

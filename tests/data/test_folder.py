@@ -52,6 +52,7 @@ def test_flat_folders_have_no_labels_and_mixed_ones_say_so(tmp_path: Path, save_
 
 
 def test_missing_empty_and_pictureless_folders_are_told_apart(tmp_path: Path, untouched: Callable) -> None:
+    """D1."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
     for name in ("a.txt", "b.txt", "c.eps", "LICENSE"):
@@ -70,6 +71,7 @@ def test_missing_empty_and_pictureless_folders_are_told_apart(tmp_path: Path, un
 
 
 def test_all_bad_files_are_found_before_failing(tmp_path: Path, save_png: Save, untouched: Callable) -> None:
+    """D4."""
     for i in range(3):
         save_png(tmp_path / f"good{i}.png", i)
     for i in range(12):
@@ -84,6 +86,7 @@ def test_all_bad_files_are_found_before_failing(tmp_path: Path, save_png: Save, 
 
 
 def test_bad_files_are_quarantined_when_asked(tmp_path: Path, save_png: Save, untouched: Callable) -> None:
+    """D4."""
     save_png(tmp_path / "a" / "good.png", 7)
     (tmp_path / "a" / "empty.png").touch()
     (tmp_path / "b").mkdir()
@@ -103,6 +106,7 @@ def test_bad_files_are_quarantined_when_asked(tmp_path: Path, save_png: Save, un
 
 
 def test_a_folder_with_one_picture_is_a_data_set(tmp_path: Path, save_png: Save) -> None:
+    """D2."""
     save_png(tmp_path / "only.png", 3)
     packed = load(tmp_path)
     parts = split(packed, 0.1, seed=0)
@@ -110,11 +114,12 @@ def test_a_folder_with_one_picture_is_a_data_set(tmp_path: Path, save_png: Save)
 
 
 def test_unequal_sizes_need_a_size(tmp_path: Path, save_png: Save) -> None:
+    """D9, D10."""
     save_png(tmp_path / "a.png", 5, (4, 6, 3))
     save_png(tmp_path / "b.png", 6, (4, 6, 3))
     save_png(tmp_path / "c.png", 7, (8, 8, 3))
     error = refusal(tmp_path)
-    assert "2 different sizes (2 of 6x4, 1 of 8x8)" in error.what
+    assert "2 different sizes, height x width (2 of 4x6, 1 of 8x8)" in error.what
     assert "--data.size" in error.fix
     packed = load(tmp_path, size=6)
     assert packed.shape == (3, 6, 6)
@@ -124,6 +129,7 @@ def test_unequal_sizes_need_a_size(tmp_path: Path, save_png: Save) -> None:
 
 
 def test_grey_and_colour_do_not_mix_unless_asked(tmp_path: Path, save_png: Save) -> None:
+    """D9."""
     save_png(tmp_path / "grey.png", 5, (4, 4))
     palette = Image.new("P", (4, 4))
     palette.putpalette([9, 9, 9])
@@ -143,6 +149,7 @@ def test_grey_and_colour_do_not_mix_unless_asked(tmp_path: Path, save_png: Save)
 
 
 def test_links_stay_inside_and_loops_end(tmp_path: Path, save_png: Save) -> None:
+    """D15."""
     root = tmp_path / "root"
     save_png(root / "a" / "x.png", 1)
     save_png(tmp_path / "elsewhere" / "secret.png", 99)
@@ -162,11 +169,13 @@ def test_links_stay_inside_and_loops_end(tmp_path: Path, save_png: Save) -> None
 
 
 def test_strange_names_work_and_are_printed_escaped(tmp_path: Path, save_png: Save) -> None:
+    """D15."""
     names = ["-rf.png", "%s%n.png", "new\nline.png", "ünï/日本.png", "x" * 251 + ".png", ".hidden.png"]
     for i, name in enumerate(names):
         save_png(tmp_path / name, i)
-    os.rename(tmp_path / "-rf.png", os.fsencode(tmp_path) + b"/\xff\xfe.png")
-    assert sorted(first_values(load(tmp_path))) == [0, 1, 2, 3, 4]
+    save_png(tmp_path / "raw.png", 9)
+    os.rename(tmp_path / "raw.png", os.fsencode(tmp_path) + b"/\xff\xfe.png")  # no UTF-8
+    assert sorted(first_values(load(tmp_path))) == [0, 1, 2, 3, 4, 9]
     (tmp_path / "new\nline.png").write_text("text")
     assert r"new\nline.png: not a JPEG" in refusal(tmp_path).what
 
@@ -177,6 +186,7 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
 
 
 def test_animations_count_once(tmp_path: Path) -> None:
+    """D13."""
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     packed = load(tmp_path, channels=3)
@@ -185,6 +195,7 @@ def test_animations_count_once(tmp_path: Path) -> None:
 
 
 def test_formats_off_the_list_are_ignored_and_listed(tmp_path: Path, save_png: Save) -> None:
+    """D14."""
     save_png(tmp_path / "a.png", 1)
     (tmp_path / "b.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0")
     (tmp_path / "c.svg").write_text("<svg/>")
@@ -209,3 +220,22 @@ def test_the_result_does_not_depend_on_where_the_folder_lies(tmp_path: Path) -> 
             Image.fromarray(pixels).save(path)
     assert load(tmp_path / "one").fingerprint == load(tmp_path / "two").fingerprint
     assert load(tmp_path / "one").fingerprint != load(tmp_path / "two", size=8).fingerprint
+
+
+def test_links_to_themselves_are_broken_links(tmp_path: Path, save_png: Save) -> None:
+    save_png(tmp_path / "a.png", 1)
+    for name in ("b.png", "c"):
+        (tmp_path / name).symlink_to(name)
+    (tmp_path / "d").symlink_to("e")
+    (tmp_path / "e").symlink_to("d")
+    assert "1 of 2 pictures cannot be used: b.png: a broken link" in refusal(tmp_path).what
+    packed = load(tmp_path, bad_files="skip")
+    assert first_values(packed) == [1]
+    assert "ignored files that are not pictures: 3 no suffix" in packed.report
+
+
+def test_a_setting_of_tables_is_refused_with_a_warm_cache_too(tmp_path: Path, save_png: Save) -> None:
+    save_png(tmp_path / "a" / "a.png", 1)
+    load(tmp_path)
+    for settings in ({"label": "breed"}, {"columns": ("angle",)}):
+        assert "holds no table" in refusal(tmp_path, **settings).what

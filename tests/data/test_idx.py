@@ -1,6 +1,7 @@
 """IDX files: what the header says is what is read, and nothing that is not one whole array is."""
 
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,12 @@ def test_the_real_digits(real_data: Path) -> None:
     labels = np.concatenate([arrays["y_train"][:10_000], arrays["y_test"]])
     assert np.array_equal(packed.labels.numpy(), labels)
     assert len(packed.report) == 4
+
+
+def test_files_in_folders_of_their_own_names(publisher: Any, laid_out: LaidOut) -> None:
+    """As some programs unpack them, each into a folder of its own name; a pipe of that name is no file at all."""
+    files = {name.removesuffix(".gz"): gzip.decompress(content) for name, content in publisher.mnist().items()}
+    folder = laid_out({f"{name}/{name}": content for name, content in files.items()})
+    assert len(load_data(DataConfig(source="mnist", path=str(folder)), seed=0)) == 42
+    os.mkfifo(folder / "train-images-idx3-ubyte.gz")
+    assert len(load_data(DataConfig(source="mnist", path=str(folder)), seed=0)) == 42

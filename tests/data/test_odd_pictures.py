@@ -30,7 +30,7 @@ def test_the_corpus_is_large() -> None:
 
 @pytest.mark.parametrize("odd", CORPUS, ids=lambda odd: odd.name)
 def test_an_odd_picture_decodes_to_what_it_holds(odd: Any, tmp_path: Path) -> None:
-    """Exactly, but for lossy formats and for one rounding of alpha: the corpus states the bound of each."""
+    """D5 to D8, D13: exactly, but for lossy formats and one rounding of alpha: the corpus states the bound of each."""
     with quiet():
         pixels = decode_bytes(odd.content, odd.preparation).pixels
         (tmp_path / "wrongly-named.webp").write_bytes(odd.content)
@@ -64,7 +64,7 @@ def test_the_corpus_is_a_folder_and_an_equal_one_under_other_names(tmp_path: Pat
 
 
 def test_formats_off_the_list_are_never_opened(tmp_path: Path) -> None:
-    """EPS, FITS, PSD, PDF and the like under names of pictures: refused by their first bytes."""
+    """D14: EPS, FITS, PSD, PDF and the like under names of pictures: refused by their first bytes."""
     for name, content in odd_pictures.refused().items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(BadPicture, match="not a JPEG, PNG, WEBP, BMP, GIF or TIFF"):
@@ -79,6 +79,7 @@ def test_a_few_hundred_damaged_files_are_pictures_or_refused() -> None:
 
 
 def test_a_folder_of_damaged_files_never_ends_in_a_traceback(tmp_path: Path) -> None:
+    """D4."""
     rng = np.random.default_rng(2)
     contents = [odd.content for odd in CORPUS]
     for i in range(150):

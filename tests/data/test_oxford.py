@@ -11,7 +11,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from sfumato.data import DataConfig, Packed, catalogue, load_data, split
+from sfumato.data import DataConfig, Packed, load_data, split
+from sfumato.data import pictures as sources
 from sfumato.data.oxford import FLOWERS
 from sfumato.errors import ConfigError, DataError
 
@@ -184,13 +185,13 @@ def test_lists_of_pets_with_faults(publisher: Any, laid_out: LaidOut, line: str,
 def test_the_second_time_nothing_is_decoded(publisher: Any, laid_out: LaidOut, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not for another choice of classes or parts either; a change of the archive or of the size decodes anew."""
     decoded: list[int] = []
-    decode = catalogue.decode_bytes
+    decode = sources.decode_bytes
 
     def counting(content: bytes, preparation: Any) -> Any:
         decoded.append(1)
         return decode(content, preparation)
 
-    monkeypatch.setattr(catalogue, "decode_bytes", counting)
+    monkeypatch.setattr(sources, "decode_bytes", counting)
     folder = laid_out(publisher.pets())
     first = load("oxford-pets", folder)
     assert load("oxford-pets", folder).fingerprint == first.fingerprint

@@ -217,3 +217,13 @@ def test_settings_that_come_too_late_are_refused(tmp_path: Path) -> None:
         load(path, pad=3)
     with pytest.raises(ConfigError, match=r"data\.size is set"):
         load(written(points(), tmp_path / "points.safetensors"), size=8)
+
+
+def test_facts_that_are_nested_without_end_are_damage(tmp_path: Path) -> None:
+    """Also in the cache, which must then be made anew and not stop anybody."""
+    from safetensors.numpy import save_file
+
+    facts = {"format": "sfumato-packed-1", "packed": "[" * 100_000}
+    save_file({"values": np.zeros((1, 1), np.float32)}, tmp_path / "x.safetensors", metadata=facts)
+    with pytest.raises(DataError, match=r"is damaged \(RecursionError"):
+        load_data(DataConfig(path=str(tmp_path / "x.safetensors")), seed=0)

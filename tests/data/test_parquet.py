@@ -107,6 +107,7 @@ def test_plain_bytes_are_pictures_and_bad_ones_are_named(tmp_path: Path, save: C
 def test_labels_beyond_the_names_are_refused(
     tmp_path: Path, save: Callable[..., Path], labels: list[int | None], said: str, expected: str
 ) -> None:
+    """D17."""
     columns = {"image": [picture(n) for n in range(3)], "label": labels}
     path = save(tmp_path / "x.parquet", columns, {"label": {"names": ["a", "b"], "_type": "ClassLabel"}})
     error = refusal(path)
@@ -261,7 +262,7 @@ def test_without_datasets_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_no_path_of_the_data_opens_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without data.download no socket is made at all, not even to this machine."""
+    """F8: without data.download no socket is made at all, not even to this machine."""
 
     def refused(*_: object, **__: object) -> None:
         raise AssertionError("a socket was opened")
@@ -299,3 +300,27 @@ def test_the_library_datasets_itself_keeps_its_promises(
     packed = load("hf:someone/else:test")
     assert levels(packed) == [0, 1]
     assert (packed.class_names, packed.absent_classes) == (("a", "c"), ("b",))
+
+
+@pytest.mark.parametrize("name", ["hf:a--b/c", "hf:a/b--c", "hf:a/b:c--d"])
+def test_names_that_would_share_a_file_are_refused(hub: Any, name: str) -> None:
+    """Of `a/b`, configuration `c` and of `a--b/c` the file would be the same; the hub allows no such names."""
+    assert isinstance(refusal(name), ConfigError)
+    assert hub.asked == []
+
+
+def test_a_set_of_the_hub_is_packed_from_the_cache(
+    hub: Any, private_cache: Path, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Without a folder for decoded pictures, but with the one that fetched files lie in."""
+    hub.answer = lambda path: save(path, {"image": [picture(n) for n in range(3)], "label": [0, 1, 1]})
+    config = DataConfig(path="hf:someone/pictures", download=True)
+    first = load_data(config, seed=0, remember=False)
+    assert load_data(DataConfig(path="hf:someone/pictures"), seed=0, remember=False).fingerprint == first.fingerprint
+    assert len(hub.asked) == 1
+    assert not (private_cache / "sfumato" / "packed").exists()
+
+
+def test_the_hub_replaces_a_named_set_when_fetched(hub: Any, private_cache: Path, save: Callable[..., Path]) -> None:
+    hub.answer = lambda path: save(path, {"image": [picture(n) for n in range(3)]})
+    assert len(load("hf:someone/pictures", source="mnist", download=True)) == 3

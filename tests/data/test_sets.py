@@ -121,7 +121,7 @@ def test_without_asking_nothing_is_fetched(
     folder = str(private_cache / "sfumato" / "sets" / source)
     assert folder in caught.value.what
     assert f"into {given or folder} yourself, from {named.page}" in caught.value.fix
-    assert ("--data.download (with train or resume) fetches" in caught.value.fix) == (source != "celeba")
+    assert ("--data.download (with train, resume or data) fetches" in caught.value.fix) == (source != "celeba")
     assert not list(private_cache.iterdir())
 
 

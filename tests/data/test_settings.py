@@ -40,7 +40,6 @@ from sfumato.errors import ConfigError
         ("min_size", 0),
         ("max_pixels", 10**9),
         ("cache", "\0"),
-        ("download", "yes"),
         ("label", " "),
         ("columns", "age"),
         ("columns", ("age", "age")),

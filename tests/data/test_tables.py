@@ -201,6 +201,7 @@ CSV_FAULTS = {  # lines after the header `file,label,x`, the first bad one being
 
 @pytest.mark.parametrize("fault", CSV_FAULTS)
 def test_a_fault_is_named_with_its_line(pictures: Path, fault: str, untouched: Callable) -> None:
+    """D17."""
     lines, said, expected = CSV_FAULTS[fault]
     (pictures / "labels.csv").write_text("\n".join(["file,label,x", *lines]))
     untouched()
@@ -233,6 +234,7 @@ JSON_FAULTS = {  # the second line, after a good first one, and what is said of 
 
 @pytest.mark.parametrize("fault", JSON_FAULTS)
 def test_a_bad_line_of_json_is_named(pictures: Path, fault: str) -> None:
+    """D17."""
     line, said = JSON_FAULTS[fault]
     good = '{"file": "%d.png", "label": 0, "v": [0, 1]}'
     (pictures / "metadata.jsonl").write_text("\n".join([good % 0, line, good % 2, good % 3, good % 4, good % 5]))

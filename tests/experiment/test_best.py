@@ -8,6 +8,7 @@ import pytest
 
 import sfumato
 from sfumato.errors import CheckpointError, ConfigError
+from sfumato.experiment.evaluation import evaluating
 from sfumato.experiment.places import best_of
 from sfumato.training.best import Best
 from sfumato.training.checkpoint import CheckpointStore
@@ -177,3 +178,16 @@ def test_what_cannot_decide_is_refused_before_training(
     with pytest.raises(ConfigError, match=words):
         sfumato.train(recipe, settings, runs=tmp_path / "runs")
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_one_of_several_processes_measures_by_itself(
+    points: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others go on with training and never answer: whoever asked them would wait for ever."""
+
+    def together() -> None:
+        raise AssertionError("asked the other processes")
+
+    monkeypatch.setattr(evaluating, "gathered_team", together)
+    run = train(points, tmp_path, **QUICK, **{"training.keep_best": "energy_distance", "training.evaluate_every": 6})
+    assert run.best is not None

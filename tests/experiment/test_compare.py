@@ -143,6 +143,8 @@ def test_without_pairs_the_error_is_the_largest_there_can_be() -> None:
         ("kid[judge]", 1.0, "worse"),
         ("precision[judge]", 1.0, "better"),
         ("label_agreement", -1.0, "worse"),
+        ("label_agreement[corrected]", -1.0, "worse"),
+        ("class_balance[corrected]", -1.0, "better"),
         ("loss[training]", -1.0, "lower"),  # learned by heart, perhaps
         ("something_new", 1.0, "higher"),
         ("loss[held-out]", 0.0, "no difference seen"),
@@ -246,7 +248,7 @@ def test_the_best_of_what_is_stored_is_taken() -> None:
 def test_numbers_of_the_data_are_left_out() -> None:
     one, other = pair(17)
     names = ["loss", "loss[attainable]", "loss[law]", "nll[true]", "kid[judge][floor]", "label_agreement[real]"]
-    names += ["kid[judge][subsets]"]
+    names += ["kid[judge][subsets]", "class_balance[corrected][floor]"]
     found = compare_sides([side(label, dict.fromkeys(names, n)) for label, n in (("a", one), ("b", other))])
     assert [d.metric for d in found.differences] == ["loss"]
     assert is_reference("nll[bound-true]")
@@ -334,3 +336,16 @@ def test_damaged_files_hide_no_others(text: str, tmp_path: Path) -> None:
     assert len(notes) == 2
     with pytest.raises(DataError, match=r"a\.json"):
         read_evaluation(tmp_path / "evaluations" / "a.json")
+
+
+def test_the_extractor_that_a_name_asks_for_is_measured() -> None:
+    """`compare --measure --metrics kid[judge]` means the judge's features, not the usual ones."""
+    from sfumato.experiment.compare import Wanted
+    from sfumato.experiment.measuring import extractor_named
+
+    assert extractor_named(["kid[judge]", "loss[held-out]"]) == "judge"
+    assert extractor_named(["kid", "loss[held-out]"]) is None
+    assert extractor_named(["kid[judge]", "fid[pixels]"]) is None
+    numbers = {f"kid[{e}]": Number(0.1, 0.01, 9, {"extractor": e}) for e in ("judge", "pixels")}
+    stored = StoredEvaluation("a", {**numbers, "loss[held-out]": Number(0.1, 0.01, 9, {})})
+    assert set(Wanted("ema", extractor="judge").of(stored, None).metrics) == {"kid[judge]", "loss[held-out]"}

@@ -31,13 +31,12 @@ from sfumato.data.laws import law_of
 from sfumato.errors import DataError, NumericsError, UsageError
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.config import Experiment, SamplingConfig
-from sfumato.experiment.evaluation import METRICS, Evaluation, evaluate
+from sfumato.experiment.evaluation import METRICS, Evaluation, evaluate, samples
 from sfumato.experiment.evaluation.conventions import convention_of, raw_values
-from sfumato.experiment.evaluation.denoising import ERROR_METRICS
 from sfumato.experiment.evaluation.files import write_evaluation
 from sfumato.experiment.evaluation.likelihoods import Chain, require_likelihood
 from sfumato.experiment.evaluation.metrics import WHEN_NAMED
-from sfumato.experiment.evaluation.subject import Timed, forecast
+from sfumato.experiment.evaluation.subject import Timed, forecast, subject_of
 from sfumato.experiment.model import Model
 from sfumato.nn import FourierMlpConfig
 from sfumato.objectives import DenoisingLoss, Huber, NoiseError, VariationalBound, attainable_loss
@@ -445,3 +444,21 @@ def test_a_flow_of_pictures_is_clipped_as_samples_are(digits_run: Path) -> None:
     found = evaluate(runaway(digits_run, clip=True), "bits_per_dim", n=3)
     assert found.metrics["bits_per_dim[flow]"].value < 100
     assert any("sampling.clip" in note for note in found.notes)
+
+
+def test_the_reference_of_sorted_points_is_of_all_kinds(
+    points: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two clusters, one after the other in the file: what 40 samples are compared with, and floors, are of both."""
+    values = np.repeat(np.array([[-5.0, 0.0], [5.0, 0.0]]), 200, axis=0)
+    np.save(tmp_path / "sorted.npy", (values + np.random.default_rng(0).standard_normal((400, 2))).astype(np.float32))
+    own = {"data.source": "folder", "data.path": str(tmp_path / "sorted.npy"), "data.held_out": 0.5}
+    run = sfumato.train("swiss-roll", {**points, **own, "training.steps": 1}, runs=tmp_path).folder
+    monkeypatch.setattr(samples, "samples_of", lambda subject, count: torch.zeros(count, 2, dtype=torch.float64))
+    for part in ("held-out", "training"):
+        subject = subject_of(sfumato.load(run), weights="ema", part=part, n=None, seed=0, report=print)  # type: ignore[arg-type]
+        found = samples.compared_of(subject, 40)
+        assert found.reference == f"the {part} part"
+        assert len(found.pairs) >= 2
+        for piece in (found.real, *(piece for pair in found.pairs for piece in pair)):
+            assert 12 <= int((piece[:, 0] > 0).sum()) <= 28  # of 40; all or none, were they taken as they come

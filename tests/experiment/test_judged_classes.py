@@ -20,12 +20,14 @@ from sfumato.condition import Condition
 from sfumato.core import Denoiser, Image, LogSnrInput, LogSnrLinear
 from sfumato.data import DataConfig, pack
 from sfumato.errors import DataError, UsageError
+from sfumato.experiment import judging as judging_of_data
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.config import Experiment, SamplingConfig
 from sfumato.experiment.evaluation import METRICS, evaluate
 from sfumato.experiment.judging import judge_of, judge_place
 from sfumato.experiment.model import Model
 from sfumato.experiment.sections import ConditionConfig
+from sfumato.metrics import class_shares, total_variation
 from sfumato.metrics import judge as judging
 from sfumato.nn import ResidualUNetConfig
 
@@ -35,12 +37,16 @@ DATA = DataConfig(source="digits", limit=600, held_out=0.1)
 class Recall(nn.Module):
     """E[x_0 | x_t, k] where x_0 is one of the training pictures of class `of(k)`, or any of those that are `kept`."""
 
+    kept: Tensor
+
     def __init__(
         self, x0: Tensor, labels: Tensor, of: Callable[[Tensor], Tensor], kept: Tensor, data_std: float
     ) -> None:
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(1))
-        self.x0, self.labels, self.of, self.kept, self.data_std = x0, labels, of, kept, data_std
+        self.x0, self.labels, self.of, self.data_std = x0, labels, of, data_std
+        self.register_buffer("kept", kept)  # what samples depend on: kept ones are known by the weights
+        self.register_buffer("drawn", of(torch.arange(10)))
 
     def forward(self, x: Tensor, time: Tensor, cond: Condition | None = None) -> Tensor:
         log_snr = -8 * time[:, None]
@@ -105,12 +111,19 @@ def test_what_is_drawn_as_asked_is_judged_so() -> None:
     assert facts["guidance"] == "1.0"
     assert facts["steps"] == 12
     assert facts["asked"] == "classes in equal shares"
+    corrected = found.metrics["label_agreement[corrected]"]
+    assert abs(corrected.value - 1) < 3 * corrected.std_error
+    assert corrected.std_error > agreement.std_error
+    assert corrected.provenance["judge_confusion_n"] == 60
+    assert all(corrected.provenance[fact] == facts[fact] for fact in facts if fact not in ("method", "std_error"))
 
 
 def test_what_is_drawn_in_place_of_what_was_asked_is_told() -> None:
     """Asked for k, drawn k + 1: nothing agrees, and the notes say what was judged instead."""
     found = evaluate(recalling(lambda k: (k + 1) % 10), "label_agreement", n=100)
     assert found.metrics["label_agreement"].value < 0.03
+    corrected = found.metrics["label_agreement[corrected]"]
+    assert abs(corrected.value) < max(0.03, 3 * corrected.std_error)
     mistakes = [note for note in found.notes if note.startswith("asked for ")]
     assert len(mistakes) >= 10
     assert sum(f"asked for {k}, judged {(k + 1) % 10}:" in note for k in range(10) for note in mistakes) >= 9
@@ -125,6 +138,9 @@ def test_the_balance_of_a_perfect_model_is_its_floor() -> None:
     balance, floor = found["class_balance"], found["class_balance[floor]"]
     assert balance.value < floor.value + 4 * float(floor.provenance["spread"]) + 0.02  # type: ignore[arg-type]
     assert float(balance.provenance["p_value"]) > 1e-3  # type: ignore[arg-type]
+    corrected, its_floor = found["class_balance[corrected]"], found["class_balance[corrected][floor]"]
+    assert corrected.value < its_floor.value + 4 * float(its_floor.provenance["spread"])  # type: ignore[arg-type]
+    assert its_floor.value > floor.value
     assert floor.value == pytest.approx(0.5 * 10 * 0.8 * (0.1 * 0.9 / 300) ** 0.5, rel=0.05)  # normal counts
 
 
@@ -134,6 +150,61 @@ def test_missing_classes_are_seen() -> None:
     assert found.metrics["class_balance"].value == pytest.approx(0.3, abs=0.05)
     assert found.metrics["class_balance"].provenance["p_value"] < 1e-6  # type: ignore[operator]
     assert any("0.0% of the samples" in note for note in found.notes)
+
+
+class Counted:
+    """Hears how many samples are drawn."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.drawn = 0
+        sample = Model.sample
+
+        def counting(model: Model, n: int, **settings: Any) -> Any:
+            self.drawn += n
+            return sample(model, n, **settings)
+
+        patch.setattr(Model, "sample", counting)
+
+
+def test_samples_of_which_nothing_is_asked_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is told nothing draws the same samples for kid and class_balance; kept, they are drawn once."""
+    counted, model = Counted(monkeypatch), recalling(classes=8, told=False)
+    both = evaluate(model, "kid,class_balance", n=30, seed=77).metrics
+    assert counted.drawn == 30
+    again = evaluate(model, "class_balance", n=30, seed=77).metrics
+    assert counted.drawn == 30
+    assert again["class_balance"] == both["class_balance"]
+    by_hand = torch.from_numpy(model.sample(30, seed=77).images)
+    data = prepare_data(model.experiment)
+    judge = judge_of(data.packed, DATA, report=lambda text: None)
+    counts = torch.bincount(judge.judged(by_hand), minlength=10)
+    shares = class_shares(data.packed.labels[data.parts.train], 10)  # type: ignore[index]
+    assert again["class_balance"].value == total_variation(counts, shares).value
+
+
+def test_samples_that_are_asked_for_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those asked for by class, and of a model with classes those of which nothing is asked: not one for the other."""
+    counted, model = Counted(monkeypatch), recalling(lambda k: (k + 3) % 10, classes=5)
+    names = "label_agreement,class_balance"
+    first = evaluate(model, names, n=40, seed=78).metrics
+    assert counted.drawn == 80
+    assert evaluate(model, names, n=40, seed=78).metrics == first
+    assert counted.drawn == 80
+    assert first["label_agreement"].value < 0.1  # what was asked for was not drawn
+    assert first["class_balance"].value == pytest.approx(0.5, abs=0.1)  # and of nothing half of the classes
+    by_hand = torch.from_numpy(model.sample(40, seed=78, labels="all").images)  # all classes in turn
+    data = prepare_data(model.experiment)
+    judged = judge_of(data.packed, DATA, report=lambda text: None).judged(by_hand)
+    assert first["label_agreement"].value == float((judged == torch.arange(40) % 10).double().mean())
+
+
+def test_a_judge_that_was_measured_on_too_few_is_not_corrected_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain numbers stay, and a note says why there is no other."""
+    monkeypatch.setattr(judging_of_data, "HELD_OUT", 0.01)
+    found = evaluate(replaced_data(recalling(told=False), cache="off"), "class_balance", n=20)
+    assert set(found.metrics) == {"class_balance", "class_balance[floor]"}
+    why = "no class_balance[corrected]: the judge was measured on fewer than two real pictures of "
+    assert any(note.startswith(why) for note in found.notes)
 
 
 def test_guidance_does_not_touch_what_is_not_asked_for() -> None:
@@ -190,6 +261,11 @@ def replaced(model: Model, **changes: Any) -> Model:
     return replace(model, record=replace(model.record, **changes))
 
 
+def replaced_data(model: Model, **changes: Any) -> Model:
+    experiment = model.experiment
+    return replace(model, experiment=replace(experiment, data=replace(experiment.data, **changes)))
+
+
 def test_a_model_that_always_had_a_label_cannot_leave_it_out() -> None:
     model = recalling()
     told = ConditionConfig(labels=True, dropout=0.0)
@@ -211,7 +287,9 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     words = ["evaluate", "told", "--runs", str(tmp_path), "--metrics", "label_agreement,class_balance", "-n", "20"]
     assert cli.main([*words, "--guidance", "2", "--steps", "2", "--json"]) == 0
     metrics = json.loads(capsys.readouterr().out)["metrics"]
-    assert set(metrics) == {"label_agreement", "label_agreement[real]", "class_balance", "class_balance[floor]"}
+    plain = {"label_agreement", "label_agreement[real]", "class_balance", "class_balance[floor]"}
+    corrected = {"label_agreement[corrected]", "class_balance[corrected]", "class_balance[corrected][floor]"}
+    assert set(metrics) == plain | corrected
     assert metrics["label_agreement"]["provenance"]["guidance"] == "2.0"
     assert metrics["label_agreement"]["provenance"]["steps"] == 2
     assert np.isfinite(metrics["class_balance"]["value"])

@@ -17,7 +17,9 @@ def test_the_page_says_how_to_add_a_network(tmp_path: Path) -> None:
     (tmp_path / "mynet.py").write_text(module, encoding="utf-8")
     short = use.replace('"training.steps": 200', '"training.steps": 3, "training.batch_size": 4, "data.limit": 40')
     assert short != use
-    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(sys.modules['sfumato'].__path__[0]).parent}"}
+    inherited = os.environ.get("PYTHONPATH", "")
+    source = str(Path(sys.modules["sfumato"].__path__[0]).parent)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), source, inherited])}
     done = subprocess.run(
         [sys.executable, "-c", short], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False
     )

@@ -4,6 +4,7 @@ The models need no training: their network is the posterior mean over some of th
 sample is one of these.
 """
 
+import hashlib
 import json
 import os
 import socket
@@ -23,9 +24,9 @@ from sfumato.data import DataConfig
 from sfumato.errors import PlatformError, UsageError
 from sfumato.experiment.build import prepare_data
 from sfumato.experiment.config import Experiment, SamplingConfig
-from sfumato.experiment.evaluation import default_metrics, drawing, evaluate, features, pace
-from sfumato.experiment.evaluation.kept import Kept
+from sfumato.experiment.evaluation import METRICS, default_metrics, drawing, evaluate, features, kept, pace, pictures
 from sfumato.experiment.evaluation.document import Notebook
+from sfumato.experiment.evaluation.kept import Kept
 from sfumato.experiment.evaluation.pictures import scattered
 from sfumato.experiment.evaluation.subject import subject_of
 from sfumato.experiment.model import Model
@@ -259,7 +260,7 @@ def test_a_model_that_is_told_is_told_what_the_data_are(drawn: list[tuple[int, i
     """Classes in the proportions of the training part; sample i is asked for the same, however many there are."""
     model = recalling(condition=ConditionConfig(labels=True))
     subject = subject_of(model, weights="ema", part="held-out", n=2, seed=0, report=lambda text: None)
-    many, few = (drawing._told(subject, range(0, count)).labels for count in (600, 50))
+    many, few = (drawing._told(subject, range(count), None).labels for count in (600, 50))
     assert many is not None
     assert few == many[:50]
     train = subject.data.packed.labels[subject.data.parts.train]  # type: ignore[index]
@@ -400,3 +401,50 @@ def test_two_processes_measure_what_one_does(digits_run: Path, tmp_path: Path) -
     for number in (0, 1):  # each drew and kept its own part alone
         parts = list((tmp_path / f"of-2-{number}" / "sfumato" / "evaluations" / "samples").iterdir())
         assert 1 <= len(parts) <= 2
+
+
+def test_everything_that_samples_depend_on_is_told(drawn: list[tuple[int, int]]) -> None:
+    """Another grid, range or precision is another way to draw: `compare` is to see it."""
+    facts = [
+        evaluate(recalling(), "kid", n=20, extractor="pixels", sampling=changes).metrics["kid[pixels]"].provenance
+        for changes in ({}, {"grid": "Karras"}, {"clip": False}, {"precision": "bfloat16"})
+    ]
+    for other, name in zip(facts[1:], ("grid", "clip", "precision"), strict=True):
+        assert {key for key in other if other[key] != facts[0][key]} == {name}
+    assert len(drawn) == 4  # and none is taken for another
+
+
+def test_a_network_that_was_written_anew_draws_anew(
+    drawn: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People's own networks: the same weights mean other samples when the file they are written in has changed."""
+    for source in ("first", "first", "second"):
+        monkeypatch.setattr(drawing, "source_of", lambda kind, source=source: source)
+        evaluate(recalling(), "kid", n=20, extractor="pixels")
+    assert len(drawn) == 2
+    monkeypatch.setattr(drawing, "source_of", lambda kind: None)  # of a notebook nothing is known
+    for _ in range(2):
+        evaluate(recalling(), "kid", n=20, extractor="pixels")
+    assert len(drawn) == 4
+
+
+def test_the_source_of_a_class_is_its_file() -> None:
+    assert kept.source_of(Recall) == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    assert kept.source_of(type("Unknown", (), {"__module__": "nowhere"})) is None
+    assert kept.code_of("metrics") != kept.code_of("metrics", "nn")
+
+
+def test_what_an_extractor_lacks_is_said_before_anything_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after the likelihoods of all examples."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/nowhere")
+    monkeypatch.setitem(METRICS, "loss", lambda *_: pytest.fail("measured first"))
+    with pytest.raises(PlatformError, match="inception needs weights"):
+        evaluate(recalling(), "loss,kid", n=20, extractor="inception")
+
+
+def test_large_comparisons_are_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "SLOW", -1.0)
+    heard: list[str] = []
+    evaluate(recalling(), "kid,fid", n=20, extractor="pixels", report=heard.append)
+    for name in ("kid", "fid"):
+        assert any(text.startswith(f"{name}: comparing the features of 20 samples with 400 real") for text in heard)

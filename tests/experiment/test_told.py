@@ -137,15 +137,19 @@ def test_data_without_what_is_to_be_told_are_refused(tmp_path: Path) -> None:
 
 
 def test_another_number_of_classes_is_refused(data: str) -> None:
+    """D17: more classes than the settings say are a fault of the data, fewer one of the settings."""
     with pytest.raises(ConfigError, match=r"condition\.classes is 10, and the data have 3 classes") as caught:
         prepare_data(experiment(data, **{"condition.labels": True, "condition.classes": 10}))
     assert "condition.classes: 3" in caught.value.fix
     assert prepare_data(experiment(data, **{"condition.labels": True, "condition.classes": 3})).record.num_classes == 3
+    with pytest.raises(DataError, match=r"have 3 classes, and condition\.classes is 2; beyond them 9") as beyond:
+        prepare_data(experiment(data, **{"condition.labels": True, "condition.classes": 2}))
+    assert beyond.value.exit_code == 3
 
 
 @pytest.mark.parametrize("allowed", [False, True])
 def test_a_class_without_a_training_example_is_refused(allowed: bool, tmp_path: Path) -> None:
-    """Named by the file and never used, or in the test part alone; without labels to be told, nobody minds."""
+    """D18: named by the file and never used, or in the test part alone; without labels to be told, nobody minds."""
     path = write(
         tmp_path / "gaps.npz",
         x_train=np.arange(8.0).reshape(4, 2),

@@ -1,14 +1,16 @@
 """The judge learns what is there to learn, says how well, and is the same judge again."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from sfumato.data import DataConfig, load_data, split
 from sfumato.errors import CheckpointError, DataError, UsageError
-from sfumato.metrics import Judge, Labelled, train_judge
+from sfumato.metrics import Judge, Labelled, confusion, train_judge
 from sfumato.metrics.judge import FORMAT, blank_network, shifted, usual_images
 
 
@@ -45,6 +47,8 @@ def test_digits_are_told_apart(judge: Judge) -> None:
     assert judge.accuracy.n == len(held_out) == judge.record.held_out
     right = (judge.judged(held_out.images) == held_out.labels).double().mean()
     assert float(right) == judge.record.accuracy
+    assert torch.equal(judge.confusion, confusion(held_out.labels, judge.judged(held_out.images), 10))
+    assert int(judge.confusion.trace()) == round(judge.record.accuracy * len(held_out))
 
 
 def test_it_does_not_judge_by_labels_it_was_not_given() -> None:
@@ -118,6 +122,7 @@ def test_it_is_kept_with_what_it_is_worth(judge: Judge, tmp_path: Path) -> None:
     again = Judge.load(path)
     assert again.record == judge.record
     assert again.digest == judge.digest
+    assert torch.equal(again.confusion, judge.confusion)
     assert torch.equal(again.logits(held_out.images), judge.logits(held_out.images))
     assert FORMAT.encode() in path.read_bytes()[:4000]
     assert list(path.parent.iterdir()) == [path]
@@ -132,6 +137,32 @@ def test_a_damaged_judge_is_refused(judge: Judge, tmp_path: Path, place: int | s
         content[place] ^= 1
     path.write_bytes(content[: len(content) // 2] if place == "cut" else content)
     with pytest.raises(CheckpointError, match=r"one\.safetensors"):
+        Judge.load(path)
+
+
+def test_a_judge_of_many_classes_is_kept(tmp_path: Path) -> None:
+    """102 classes: more than ten thousand counts."""
+    train = Labelled(torch.arange(102 * 64).remainder(251).to(torch.uint8).view(102, 8, 8, 1), torch.arange(102))
+    judge = train_judge(train, train, classes=102, data="", images_seen=102)
+    judge.save(tmp_path / "one.safetensors")
+    again = Judge.load(tmp_path / "one.safetensors")
+    assert again.confusion.shape == (102, 102)
+    assert torch.equal(again.confusion.sum(1), torch.ones(102, dtype=torch.int64))
+    assert torch.equal(again.confusion, judge.confusion)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda c: c.double(), lambda c: c[:9], lambda c: c + torch.eye(10).long(), lambda c: c - 100 * (c == c.max())],
+    ids=["dtype", "shape", "sum", "negative"],
+)
+def test_counts_that_are_not_of_its_pictures_are_refused(
+    judge: Judge, tmp_path: Path, change: Callable[[Tensor], Tensor]
+) -> None:
+    """Written whole, but by something else."""
+    path = tmp_path / "one.safetensors"
+    replace(judge, confusion=change(judge.confusion)).save(path)
+    with pytest.raises(CheckpointError, match="confusion matrix"):
         Judge.load(path)
 
 

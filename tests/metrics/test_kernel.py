@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import DataError, UsageError
-from sfumato.metrics import Estimate, jackknife_error, kernel_mean, kid, kid_replicates, kid_subsets, share_of
+from sfumato.metrics import (
+    Estimate,
+    jackknife_error,
+    kernel,
+    kernel_mean,
+    kid,
+    kid_replicates,
+    kid_subsets,
+    share_of,
+)
 from sfumato.verify.oracles import kernel_distance, kernel_distance_1d
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "torch_fidelity.npz"
@@ -155,6 +164,17 @@ def test_a_subset_is_a_kid() -> None:
     generator = torch.Generator().manual_seed(7)
     first, second = (torch.randperm(n, generator=generator)[:10] for n in (30, 25))
     assert found.value == pytest.approx(kid(x[first], y[second]).value, rel=1e-11)
+
+
+def test_subsets_of_large_sets_are_measured_one_by_one() -> None:
+    """Where all pairs are more than those of the subsets; both ways give the same."""
+    x, y = normal(90, 4, 1), normal(70, 4, 2, mean=0.5)
+    found = kid_subsets(x, y, whole=kid(x, y), generator=torch.Generator().manual_seed(7), count=5, size=12)
+    generator = torch.Generator().manual_seed(7)
+    chosen = [kernel._indicators(len(z), 12, 5, generator) for z in (x, y)]
+    values = kernel._of_subsets(x, y, *chosen, 12)
+    assert found.value == pytest.approx(float(values.mean()), rel=1e-11)
+    assert found.provenance["std_of_subsets"] == pytest.approx(float(values.std()), rel=1e-9)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 10])

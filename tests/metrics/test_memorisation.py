@@ -23,7 +23,6 @@ from sfumato.metrics.memorisation import (
     leaning,
     wilson,
 )
-from sfumato.metrics.neighbours import nearest
 
 
 def cloud(count: int, dim: int, seed: int) -> Tensor:
@@ -34,40 +33,6 @@ def cloud(count: int, dim: int, seed: int) -> Tensor:
 def innocent(n: int, training: int, held_out: int, dim: int, seed: int = 0) -> Closeness:
     """The closeness of a model that draws from the law itself."""
     return closeness([cloud(n, dim, seed)], cloud(training, dim, seed + 1), cloud(held_out, dim, seed + 2))
-
-
-# ---------------------------------------------------------------------------------------------------------- neighbours
-
-
-@pytest.mark.parametrize("dim", [1, 7, 300])
-def test_neighbours_are_those_of_brute_force(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against all distances in float64, over several pieces of both, and some near-copies among the queries."""
-    monkeypatch.setattr("sfumato.metrics.neighbours.QUERIES", 7)
-    monkeypatch.setattr("sfumato.metrics.neighbours.REFERENCES", 11)
-    references = 100 + cloud(40, dim, 0)  # far from 0, where the expanded square loses all digits
-    queries = torch.cat([100 + cloud(20, dim, 1), references[:5] + 1e-6 * cloud(5, dim, 2)])
-    found = nearest(queries, references, k=3)
-    expected = torch.cdist(queries, references, compute_mode="donot_use_mm_for_euclid_dist").sort(dim=1, stable=True)
-    assert torch.equal(found.indices, expected.indices[:, :3])
-    torch.testing.assert_close(found.distances, expected.values[:, :3], rtol=1e-9, atol=1e-12)  # float64 sums
-    assert found.indices[20:, 0].tolist() == list(range(5))
-
-
-def test_copies_are_found_among_float32_pixels() -> None:
-    """A copy of an 8-bit picture lies at distance 0 exactly, and one that differs in one level at 1."""
-    pictures = torch.randint(0, 256, (50, 3000), generator=torch.Generator().manual_seed(0)).float()
-    queries = pictures[[7, 13]].clone()
-    queries[1, 5] += 1
-    found = nearest(queries, pictures)
-    assert found.indices[:, 0].tolist() == [7, 13]
-    assert found.distances[:, 0].tolist() == [0.0, 1.0]
-
-
-def test_neighbours_of_other_shapes_are_refused() -> None:
-    with pytest.raises(DataError, match="neighbours"):
-        nearest(cloud(3, 2, 0), cloud(3, 4, 0))
-    with pytest.raises(DataError, match="neighbours"):
-        nearest(cloud(3, 2, 0), cloud(3, 2, 0), k=4)
 
 
 # --------------------------------------------------------------------------------------------------------------- parts

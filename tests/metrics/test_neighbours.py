@@ -23,13 +23,15 @@ def normal(count: int, dim: int, seed: int = 0, *, mean: float = 0.0, std: float
 @pytest.mark.parametrize("k", [1, 3, 7])
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_nearest_is_exact(k: int, offset: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against all distances in float64, far from the origin too, and cut into pieces."""
+    """Against all distances in float64, far from the origin too, cut into pieces, with some near-copies."""
     monkeypatch.setattr(neighbours, "FLAT", 500)
-    q, r = normal(23, 12, 1) + offset, normal(40, 12, 2) + offset
+    r = normal(40, 12, 2) + offset
+    q = torch.cat([normal(23, 12, 1) + offset, r[:5] + 1e-6 * normal(5, 12, 3)])
     expected = torch.cdist(q, r, compute_mode="donot_use_mm_for_euclid_dist").sort(dim=1)
     found = nearest(q, r, k=k)
     assert torch.equal(found.indices, expected.indices[:, :k])
     torch.testing.assert_close(found.distances, expected.values[:, :k], rtol=1e-9, atol=0)
+    assert found.indices[23:, 0].tolist() == list(range(5))
 
 
 def test_copies_are_at_distance_0() -> None:

@@ -66,13 +66,32 @@ def test_slices_of_a_shift() -> None:
     assert SlicedWasserstein(order=1)(x + shift, x).value == pytest.approx(0.5 * 2 / math.pi, rel=1e-3)
 
 
+EVEN = ((1, 1, 1e-15), (2, 64, 1e-14), (5, 60, 1e-14), (128, 128, 1e-14), (3, 64, 0.02))
+
+
 def test_directions_fill_the_sphere_evenly() -> None:
-    """E u u' = I/D: exact in the plane, and to 1 % for 4,096 points of the additive sequence in 5 dimensions."""
-    for dimensions, count, tolerance in ((1, 1, 1e-15), (2, 64, 1e-14), (5, 4096, 0.01)):
+    """E u u' = I/D: exact in the plane and for whole bases, nearly for a base that is cut."""
+    for dimensions, count, tolerance in EVEN:
         u = directions(dimensions, count)
-        assert torch.allclose(u.norm(dim=0), torch.ones(u.shape[1], dtype=torch.float64))
-        second = u @ u.T / u.shape[1]
+        assert u.shape == (dimensions, count)
+        assert torch.allclose(u.norm(dim=0), torch.ones(count, dtype=torch.float64))
+        second = u @ u.T / count
         assert torch.allclose(second, torch.eye(dimensions, dtype=torch.float64) / dimensions, atol=tolerance)
+
+
+def test_directions_are_fixed_and_of_no_pattern() -> None:
+    """The same at every call; neighbouring coordinates have nothing to do with each other, few directions or many."""
+    assert torch.equal(directions(100, 64), directions(100, 64))
+    u = directions(100, 64)
+    beside = (u[1:] * u[:-1]).sum(0) * 100 / 99  # 0 in the mean, scattering by 1/sqrt(D)
+    assert float(beside.mean().abs()) < 4 * 0.1 / 8
+
+
+def test_fine_and_coarse_faults_of_a_sequence_are_seen_alike() -> None:
+    """A shift of 64 values by c, all of them or every other up and down, is |c|/8 away."""
+    x = normal(50, 64)
+    for shift in (torch.ones(64), torch.tensor([1.0, -1.0]).repeat(32)):
+        assert SlicedWasserstein()(x + shift, x).value == pytest.approx(1.0, rel=1e-12)
 
 
 @pytest.mark.parametrize("sizes", [(200, 200), (150, 90)])

@@ -68,7 +68,10 @@ def test_what_a_search_is_told(whole: Sweep) -> None:
 @needs_optuna
 def test_the_next_point_is_a_function_of_what_was_told() -> None:
     told = [Told({RATES.key: f"{10.0**-k:.4g}", DISTANCES.key: "mse"}, float(k)) for k in range(1, 6)]
-    told += [Told({RATES.key: "0.05", DISTANCES.key: "mae"}, failed=True), Told({RATES.key: "0.02", DISTANCES.key: "mae"})]
+    told += [
+        Told({RATES.key: "0.05", DISTANCES.key: "mae"}, failed=True),
+        Told({RATES.key: "0.02", DISTANCES.key: "mae"}),
+    ]
     search = Optuna(30, startup=3)
     first = next_point(search, [RATES, DISTANCES], told)
     assert next_point(search, [RATES, DISTANCES], told) == first

@@ -91,7 +91,9 @@ def test_arms_that_cannot_be_trained_are_named_or_left_out() -> None:
 
 def test_a_million_points_want_a_yes_and_are_not_made_first(tmp_path: Path) -> None:
     """Row C10: refused by counting, at once."""
-    axes = axes_of([f"training.{key}={','.join(map(str, range(1, 101)))}" for key in ("steps", "batch_size", "log_every")])
+    axes = axes_of(
+        [f"training.{key}={','.join(map(str, range(1, 101)))}" for key in ("steps", "batch_size", "log_every")]
+    )
     began = time.monotonic()
     with pytest.raises(UsageError, match="1,000,000 arms are asked for") as refusal:
         open_sweep(Wish("digits", axes, runs=tmp_path), quiet)
@@ -145,7 +147,10 @@ def test_plans_grow_by_seeds_values_and_trials() -> None:
         (plan(DISTANCES, TARGETS), "axes"),
         (plan(TARGETS), "axes"),
         (plan(DISTANCES, search=Random()), "search"),
-        (replace(plan(DISTANCES), base=load_experiment("digits", {"training.steps": 5})), r"training\.steps \(3000 -> 5\)"),
+        (
+            replace(plan(DISTANCES), base=load_experiment("digits", {"training.steps": 5})),
+            r"training\.steps \(3000 -> 5\)",
+        ),
     ],
 )
 def test_another_sweep_is_never_taken_for_this_one(other: Plan, told: str) -> None:
@@ -156,13 +161,15 @@ def test_another_sweep_is_never_taken_for_this_one(other: Plan, told: str) -> No
 
 def test_the_values_of_a_search_cannot_change() -> None:
     """More values would draw other points: the arms that were trained would belong to no plan."""
-    one, other = (plan(Axis("training.batch_size", values), search=Random(3)) for values in (("8", "9"), ("8", "9", "10")))
+    one, other = (
+        plan(Axis("training.batch_size", values), search=Random(3)) for values in (("8", "9"), ("8", "9", "10"))
+    )
     with pytest.raises(ConfigError, match="axes"):
         grown(one, other)
 
 
 def test_which_sweep_a_command_means(points: dict[str, Any], tmp_path: Path) -> None:
-    """The one of the same plan, also with more seeds or values; another base or axis is a new one with the next number."""
+    """The one of the same plan, also with more seeds or values; another base or axis is a new one."""
 
     def opened(*axes: str, **more: Any) -> tuple[str, int]:
         found = open_sweep(Wish("swiss-roll", axes_of(axes), points, runs=tmp_path, **more), quiet)

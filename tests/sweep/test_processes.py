@@ -45,9 +45,8 @@ def test_the_number_of_workers_changes_nothing(
 ) -> None:
     """Bit for bit what one process computed, one arm after another."""
     axes = {"objective.distance": ["mse", "mae"], "parameterization": ["noise", "velocity"]}
-    found = sweep(
-        "swiss-roll", axes, overrides=points, runs=tmp_path, name="whole", workers=workers, forecast=False
-    )
+    found = sweep("swiss-roll", axes, overrides=points, runs=tmp_path, name="whole", workers=workers, forecast=False)
+    assert not (found.folder / "failures").exists()  # every process ended with 0
     assert remains(found) == remains(whole)
     command = json.loads((found.arms[0].folder / "environment.json").read_bytes())["command"]
     assert command == ["sfumato", "sweep", str(found.folder), "--only", found.arms[0].name]

@@ -104,7 +104,7 @@ def test_a_half_done_arm_is_resumed_and_a_waiting_one_begun(
 def test_a_signal_leaves_it_resumable(
     whole: Sweep, points: dict[str, Any], tmp_path: Path, remains: Remains, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGTERM in the second arm: it is saved at that step, no other is begun, exit code 75, and the same command goes on."""
+    """SIGTERM in the second arm: it is saved at that step, no other is begun, exit code 75, and it goes on."""
     count = 0
 
     def told(self: object, progress: Progress) -> None:
@@ -204,13 +204,15 @@ def test_what_is_measured_of_every_arm(points: dict[str, Any], tmp_path: Path) -
 
 
 def test_the_budget_starts_no_arm_after_its_end(points: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(Interrupted, match="the budget of .* is spent: 0 of 4 arms done") as stop:
+    with pytest.raises(Interrupted, match=r"the budget of .* is spent: 0 of 4 arms done") as stop:
         trained(points, tmp_path, budget=1e-3)
     assert stop.value.exit_code == 75
     assert not list((tmp_path / "whole" / "arms").iterdir())
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("2h", 7200), ("90min", 5400), ("1h30m", 5400), ("45 s", 45), ("1.5d", 129600)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2h", 7200), ("90min", 5400), ("1h30m", 5400), ("45 s", 45), ("1.5d", 129600)]
+)
 def test_times_with_units(text: str, seconds: float) -> None:
     assert seconds_of(text) == seconds
 
@@ -277,7 +279,9 @@ def test_an_arm_that_another_process_trains_is_left_to_it(
     assert copy.state(arm) == "half-done"
 
 
-def test_a_sweep_is_not_started_by_torchrun(points: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_is_not_started_by_torchrun(
+    points: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(UsageError, match="torchrun"):
         trained(points, tmp_path)

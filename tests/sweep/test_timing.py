@@ -14,7 +14,9 @@ from sfumato.experiment.sweep.timing import Pace, foreseen, kind_of
 
 
 def opened(points: dict[str, Any], *axes: str, **more: Any) -> Sweep:
-    return open_sweep(Wish("swiss-roll", axes_of(axes), points, runs=Path("nowhere"), name="x", **more), lambda text: None)
+    return open_sweep(
+        Wish("swiss-roll", axes_of(axes), points, runs=Path("nowhere"), name="x", **more), lambda text: None
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,9 +66,7 @@ def test_one_arm_of_each_kind_is_timed(points: dict[str, Any], monkeypatch: pyte
 
     def answer(texts: list[str], sweep: Sweep) -> list[dict[str, Any]]:
         asked.append(texts)
-        return [
-            {"seconds_per_step": 0.5, "parameters": 1, "memory_bytes": 10, "checkpoint_bytes": 7} for _ in texts
-        ]
+        return [{"seconds_per_step": 0.5, "parameters": 1, "memory_bytes": 10, "checkpoint_bytes": 7} for _ in texts]
 
     monkeypatch.setattr(timing, "_ask_process", answer)
     found = opened(points, "network.widths=[8,8],[16,16]", "objective.distance=mse,mae", seeds=2)
@@ -111,8 +111,8 @@ def test_the_answer_of_the_process_that_times(points: dict[str, Any], monkeypatc
         "checkpoint_bytes": alone.checkpoint_bytes,
     }
     assert 0 < answer["seconds_per_step"] < 10
-    lost = timing.answer_to(experiment_yaml(load_experiment("oxford-flowers", {"data.size": None})))
-    assert lost["error"]["code"] == "CONFIG"
+    nowhere = load_experiment("swiss-roll", {"data.source": "folder", "data.path": "nowhere.npz"})
+    assert timing.answer_to(experiment_yaml(nowhere))["error"]["code"] == "DATA"
 
 
 def test_standing_in_words() -> None:

@@ -28,6 +28,8 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--across", default="", metavar="A,B", help="settings of sampling that may differ: they are what is compared"
     )
+    parser.add_argument("--extractor", metavar="E", help="features of pictures; otherwise any, the same for all")
+    parser.add_argument("--extractor-weights", metavar="FILE", help="with --measure: the weights of inception")
     parser.add_argument("--device", default="auto", metavar="D", help="where to measure (default: auto)")
     parser.epilog = (
         "Numbers that `sfumato evaluate` stored are compared where they measure the same thing: the same n,\n"
@@ -35,7 +37,7 @@ def arguments(parser: Parser) -> None:
         "examples:\n"
         "  sfumato compare digits-1 digits-2\n"
         "  sfumato compare digits-1 digits-2 digits-3 --metrics loss --json\n"
-        "  sfumato compare digits-1 digits-2 --measure --metrics kid -n 2000 --steps 25\n"
+        "  sfumato compare digits-1 digits-2 --measure --metrics kid -n 2000 --steps 25 --extractor judge\n"
         "  sfumato compare a.json b.json --across sampler,steps\n"
         "With --measure settings of the sampling may follow as in `sfumato sample`: --sampler heun, --guidance 2, …\n"
         "How to read it: docs/comparing.md"
@@ -59,6 +61,8 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         measure=args.measure,
         sampling=[(key.removeprefix("sampling."), text) for key, text in settings] or None,
         device=args.device,
+        extractor=args.extractor,
+        extractor_weights=args.extractor_weights,
         report=note,
     )
     print_comparison(found)

@@ -5,6 +5,7 @@ pack        --out FILE.safetensors: everything decoded once, mapped into memory 
 """
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -86,18 +87,29 @@ def _inspect(args: argparse.Namespace, settings: Settings) -> Mapping[str, objec
     recipe = _free(args.write, force=args.force, sheet=False)
     if args.count is not None and args.count < 1:
         raise UsageError(f"-n is {args.count}", expected="1 or more examples", fix="-n 100")
+    if args.count is not None and sheet is None:
+        fix = "add --sheet FILE.png; or, for the number of points of a law, --data.count"
+        raise UsageError("-n was given without --sheet", expected="-n with --sheet, examples on the sheet", fix=fix)
     found = inspect(_examined(args, settings))
+    document = {"path": args.path, **found.document()}
+    if sheet is not None:  # files first: whoever reads the report may close the pipe early
+        document["sheet"] = _draw(found, sheet, args)
+    if recipe is not None and found.advice is not None:
+        document["written"] = _write(found, recipe)
     for line in lines(found, args.path):
         say(line)
-    document = {"path": args.path, **found.document()}
     if sheet is not None:
-        document["sheet"] = _draw(found, sheet, args)
         say(f"contact sheet: {printable(sheet)}")
     if recipe is not None:
-        document["written"] = _write(found, recipe)
+        _require_advice(found)
         say(f"settings to begin with: {printable(recipe)}")
-        say(f"what they take: sfumato train {printable(recipe)} --dry-run")
+        say(f"what they take: sfumato train {_quoted(recipe)} --dry-run")
     return document
+
+
+def _quoted(path: Path) -> str:
+    """A path as a shell takes it."""
+    return printable(shlex.quote(str(path)))
 
 
 def _free(name: str | None, *, force: bool, sheet: bool) -> Path | None:
@@ -116,15 +128,19 @@ def _draw(found: "Inspection", target: Path, args: argparse.Namespace) -> str:
     return str(save(sheet, target, force=args.force))
 
 
-def _write(found: "Inspection", target: Path) -> str:
-    from sfumato.training.storage import LocalStorage, explained, make_folders, replace_file
-
+def _require_advice(found: "Inspection") -> None:
     if found.advice is None:
         raise UsageError(
             "--write: there is nothing to recommend for these data",
             expected="data that vary, of one to three dimensions",
             fix="leave out --write",
         )
+
+
+def _write(found: "Inspection", target: Path) -> str:
+    from sfumato.training.storage import LocalStorage, explained, make_folders, replace_file
+
+    assert found.advice is not None
     storage = LocalStorage()
     try:
         make_folders(target.parent, storage)
@@ -161,7 +177,7 @@ def _pack(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     speed = len(packed) / max(made.seconds_reading, 1e-9)
     say(f"read       in {made.seconds_reading:.1f} s, {speed:,.0f} a second")
     say(f"file       {printable(out)}, {human_bytes(made.bytes)}, written in {made.seconds_writing:.1f} s")
-    say(f"train with --data.path {printable(out)}")
+    say(f"train with --data.path {_quoted(out)}")
     return {
         "out": str(out),
         "bytes": made.bytes,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.both import BOTH, both
+from sfumato.cli.keeping import keep
 from sfumato.cli.naming import width_given
 from sfumato.cli.output import is_fancy, is_first_process, note, say, table
 from sfumato.cli.sample import whole
@@ -53,6 +54,7 @@ EPILOG = (
     "  sfumato evaluate digits-1/best --metrics loss\n"
     "  sfumato evaluate flowers-1 --metrics kid,fid,precision,recall -n 2000 --extractor efficientnet-lite0\n"
     "  sfumato evaluate --samples drawn.npz --reference flowers64.npz --metrics kid,fid\n"
+    "  sfumato evaluate --samples drawn.npz --reference flowers-1 --metrics memorisation\n"
     "  sfumato evaluate mnist-1 --metrics label_agreement --guidance 2 --steps 25\n"
     "Settings of the sampling may follow as in `sfumato sample`: --sampler heun, --guidance 2, …; with\n"
     "--samples those of the data: --data.size 64, --data.bad_files skip, …\n"
@@ -68,7 +70,7 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("run", metavar="RUN", nargs="?", help="a run folder, the name of a run, or an exported file")
     parser.add_argument("--samples", metavar="PATH", help="samples to measure instead of a run: a folder, an .npz file")
-    parser.add_argument("--reference", metavar="DATA", help="what to compare them with: a path, a set by name, a run")
+    parser.add_argument("--reference", metavar="DATA", help="what to compare them with: a path, a set, a run")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
     parser.add_argument("--metrics", metavar="A,B", help="kid, bits_per_dim, nll, loss, … (default: all that fit)")
     parser.add_argument("-n", "--count", type=whole, metavar="N", help="examples, samples (default: up to 1000)")
@@ -156,6 +158,7 @@ def _of_files(args: argparse.Namespace, settings: Settings) -> Mapping[str, obje
             seed=args.seed,
             part=args.part,
             device=args.device,
+            runs=args.runs,
             data=[(key.removeprefix("data."), text) for key, text in settings],
             extractor=args.extractor,
             extractor_weights=args.extractor_weights,

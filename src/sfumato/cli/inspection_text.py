@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from sfumato.data.inspection import ClassFacts, DataFacts
 from sfumato.data.survey import Survey
-from sfumato.data.wording import counted
+from sfumato.data.wording import counted, shortened
 from sfumato.errors import printable
 from sfumato.experiment.advice import Advice
 from sfumato.experiment.inspection import Inspection
@@ -94,7 +94,7 @@ def _channels(facts: DataFacts) -> Iterator[str]:
 def _classes(classes: ClassFacts) -> Iterator[str]:
     ordered = sorted(zip(classes.counts, classes.names, strict=True), key=lambda pair: -pair[0])
     few = ordered if len(ordered) <= 2 * SOME else [*ordered[:SOME], *ordered[-SOME:]]
-    shown = ", ".join(f"{printable(name)}: {count:,}" for count, name in few)
+    shown = ", ".join(f"{shortened(printable(name))}: {count:,}" for count, name in few)
     kind = "class" if len(ordered) == 1 else "classes"
     which = "" if len(few) == len(ordered) else f", the {SOME} largest and the {SOME} smallest"
     yield f"classes       {len(ordered):,} {kind}{which}; {shown}"
@@ -102,7 +102,9 @@ def _classes(classes: ClassFacts) -> Iterator[str]:
 
 def _copies(facts: DataFacts) -> Iterator[str]:
     copies, leak = facts.copies, facts.leakage
-    near = "" if copies.compared is None else f", {len(copies.pairs):,} near pairs among {copies.compared:,} pictures"
+    turned = f" ({copies.num_mirrored:,} of them mirrored)" if copies.num_mirrored else ""
+    near = f", {counted(len(copies.pairs), 'near pair')}{turned} among {copies.compared or 0:,} pictures"
+    near = "" if copies.compared is None else near
     yield f"copies        {copies.num_exact:,} exact{near}"
     if leak.held_out:
         yield f"leakage       of {leak.held_out:,} held out {leak.exact:,} are trained on too, {leak.near:,} nearly so"

@@ -60,7 +60,7 @@ COMMANDS: dict[str, Command] = {
         "say whether one run is better than another, how surely, or why not", "compare", takes_settings=True
     ),
     "sweep": Command(
-        "train an experiment along axes and seeds, in parallel, continued by the same command", "sweep", takes_settings=True
+        "train an experiment along axes and seeds; the same command goes on", "sweep", takes_settings=True
     ),
     "classifier": Command("train the classifier of noisy data that steers a run's samples", "classifier"),
     "runs": Command("list runs and what became of them", "runs"),

@@ -29,7 +29,9 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("recipe", metavar="RECIPE|FILE|SWEEP", help="what is varied, or a sweep that goes on")
     parser.add_argument("--axis", action="append", default=[], metavar="KEY=V1,V2", help="a setting and its values")
-    parser.add_argument("--seeds", type=whole, default=1, metavar="K", help="repeats, each of another seed (default: 1)")
+    parser.add_argument(
+        "--seeds", type=whole, default=1, metavar="K", help="repeats, each of another seed (default: 1)"
+    )
     parser.add_argument("--seed", type=whole, metavar="S", help="of the first repeat (default: the recipe's)")
     parser.add_argument("--search", default="grid", metavar="|".join(SEARCHES), help="how points are chosen")
     parser.add_argument("--trials", type=whole, metavar="N", help="points that a search draws (default: 20)")
@@ -38,10 +40,26 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--metrics", default="", metavar="A,B", help="measured of every arm, as by sfumato evaluate")
     parser.add_argument("-n", "--count", type=whole, metavar="N", help="examples and samples to measure on")
     parser.add_argument("--extractor", metavar="E", help="features of pictures to measure by")
+    _arguments_of_the_way(parser)
+    parser.epilog = (
+        "examples:\n"
+        "  sfumato sweep digits --axis objective.distance=mse,mae --axis schedule=CosineAngle,VpSde --seeds 3\n"
+        "  sfumato sweep swiss-roll --axis network.widths=[32,32],[128,128] --metrics energy_distance --dry-run\n"
+        "  sfumato sweep digits --search random --trials 30 --axis training.learning_rate=1e-4..1e-2:log\n"
+        "Arms of one seed are paired: the same data order, times, noise and, where shapes allow, initial weights.\n"
+        "How to read it: docs/sweeps.md"
+    )
+    parser.settings_help = settings_help
+
+
+def _arguments_of_the_way(parser: Parser) -> None:
+    """Declare how arms are trained, which changes nothing that is computed."""
     parser.add_argument("--workers", type=whole, metavar="N", help="arms at a time (default: as cores or GPUs hold)")
     parser.add_argument("--threads", type=whole, metavar="T", help="CPU threads of each arm, decided once")
     parser.add_argument("--launcher", default="local", metavar="local|slurm|inline", help="where arms are trained")
-    parser.add_argument("--slurm", action="append", default=[], metavar="KEY=VALUE", help="for the executor of submitit")
+    parser.add_argument(
+        "--slurm", action="append", default=[], metavar="KEY=VALUE", help="for the executor of submitit"
+    )
     parser.add_argument("--budget", metavar="TIME", help="stop after 2h, 90min, …; the same command goes on")
     parser.add_argument("--dry-run", action="store_true", help="the arms and a forecast; trains nothing")
     parser.add_argument("--no-forecast", action="store_true", help="start without timing the arms")
@@ -52,15 +70,6 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
     parser.add_argument("--name", metavar="NAME", help="the sweep's name (default: the recipe's, -sweep-, a number)")
     parser.add_argument("--device", metavar="D", help="short for --training.device")
-    parser.epilog = (
-        "examples:\n"
-        "  sfumato sweep digits --axis objective.distance=mse,mae --axis schedule=CosineAngle,VpSde --seeds 3\n"
-        "  sfumato sweep swiss-roll --axis network.widths=[32,32],[128,128] --metrics energy_distance --dry-run\n"
-        "  sfumato sweep digits --search random --trials 30 --axis training.learning_rate=1e-4..1e-2:log\n"
-        "Arms of one seed are paired: the same data order, times, noise and, where shapes allow, initial weights.\n"
-        "How to read it: docs/sweeps.md"
-    )
-    parser.settings_help = settings_help
 
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:

@@ -3,7 +3,17 @@
 from sfumato.data.batches import Batch, Batches, batch_indices, order
 from sfumato.data.loading import declared_classes, declared_shape, load_data
 from sfumato.data.normalization import Normalization, data_std, measure
-from sfumato.data.packed import Description, Packed, Split, describe, fingerprint_of, pack, shared_examples, split
+from sfumato.data.packed import (
+    Description,
+    Packed,
+    Split,
+    describe,
+    evenly_from,
+    fingerprint_of,
+    pack,
+    shared_examples,
+    split,
+)
 from sfumato.data.seeding import generator
 from sfumato.data.settings import EMBEDDED_SOURCES, NORMALIZATIONS, POINT_SOURCES, SET_SOURCES, SOURCES, DataConfig
 
@@ -25,6 +35,7 @@ __all__ = [
     "declared_classes",
     "declared_shape",
     "describe",
+    "evenly_from",
     "fingerprint_of",
     "generator",
     "load_data",

@@ -83,6 +83,8 @@ def pack_arrays(file: ArrayFile, config: DataConfig) -> Packed:
     whole, file = file.labels, _limited(file, config.limit)
     if file.data.ndim < 1 or 0 in file.data.shape:
         raise _error(f"{_name(file)} has shape {file.data.shape}", "at least one example, (N, ...)", "check the file")
+    if file.test_count == len(file.data):
+        raise _error(f"{_name(file)} is empty beside x_test", "at least one training example", "check the file")
     values, notes = _images(file, config) if file.is_image else (_values(file, config), [])
     told = _conditions(file)
     classes = None
@@ -132,6 +134,8 @@ def _require_array_file(path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
+    if "max_header_size" in str(error):  # NumPy's advice would be to trust the file with everything
+        return _error(f"{path}: its header is longer than that of any array", "plain arrays", "save or copy it again")
     if "allow_pickle" in str(error) or "pickle" in type(error).__name__.lower():
         what = f"{path}: holds pickled Python objects, which are never loaded"
         return _error(what, "plain arrays", "save them with np.savez(path, images=images, labels=labels)")
@@ -323,7 +327,14 @@ def _detected(file: ArrayFile, data: NDArray[Any]) -> tuple[float, float]:
     for low, high in usual:
         if low - ROUNDING <= least and largest <= high + ROUNDING:
             return low, high
-    what = f"{_name(file)} ({data.dtype}) run from {least:g} to {largest:g}: which values are black and white?"
+    low, high = usual[0]
+    outside = (file.data < low) | (file.data > high)
+    place = ", ".join(str(int(i)) for i in np.unravel_index(int(np.argmax(outside)), outside.shape))
+    leave = "value leaves" if (count := int(outside.sum())) == 1 else "values leave"
+    what = (
+        f"{_name(file)} ({data.dtype}) run from {least:g} to {largest:g}: which values are black and white? "
+        f"{count:,} {leave} {low:g} to {high:g}, the first at [{place}]"
+    )
     raise _error(
         what, "floats in [0, 1] or [-1, 1], integers in 0..255, or data.value_range", "data.value_range: [a, b]"
     )

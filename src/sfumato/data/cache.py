@@ -30,15 +30,16 @@ def default_folder() -> Path | None:
 
 
 class Cache:
-    """Packed data sets in `folder`; with None it remembers nothing."""
+    """Packed data sets in `folder`, beside what was fetched; with None, or not `remembers`, it remembers nothing."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, *, remembers: bool = True) -> None:
         self.folder = folder
+        self.remembers = remembers
 
     def read(self, key: str) -> Packed | None:
         """What was written under `key`, or None when that is nothing or damaged."""
         path = self._path(key)
-        if path is None or not path.is_file():
+        if path is None or not os.path.isfile(path):
             return None
         with suppress(DataError):  # a damaged cache is no reason to stop: it can always be rebuilt
             return read_packed(path)
@@ -54,7 +55,7 @@ class Cache:
             _replace(path, encode(packed))
 
     def _path(self, key: str) -> Path | None:
-        return None if self.folder is None else self.folder / "packed" / f"{key}.safetensors"
+        return self.folder / "packed" / f"{key}.safetensors" if self.folder is not None and self.remembers else None
 
 
 def _replace(path: Path, pieces: Iterable[bytes | memoryview]) -> None:

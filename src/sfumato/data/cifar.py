@@ -78,7 +78,7 @@ def _load(layout: Layout, label: str, holdings: Holdings, config: DataConfig) ->
     members = open_members(path if path.suffix != ".bin" else path.parent)
     records = (*layout.train, *layout.test)
     columns = layout.columns
-    found = dict(members.read({*records, *(column.names for column in columns)}))
+    found = members.whole({*records, *(column.names for column in columns)})
     require_all(members.path, records, found)
     place = [column.name for column in columns].index(label)
     parts = [_records(layout, name, found[name], str(members.path)) for name in records]

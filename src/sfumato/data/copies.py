@@ -16,8 +16,8 @@ thumbnails u, v of 16x16 pixels in all channels, each channel's mean taken away:
     d = 1 - u·v/(|u| |v|) <= 0.01
 
 d is 0 for the same picture, brighter or of more contrast, and about 1 for two pictures that have nothing in common.
-Copies that were cropped, turned or mirrored are not found, nor are drawings with hard edges that were resized when they
-were small already. Pictures of one colour are no one's near copies.
+Copies that were cropped or turned are not found, mirrored ones only where they are asked for; nor are drawings with
+hard edges that were resized when they were small already. Pictures of one colour are no one's near copies.
 """
 
 import hashlib
@@ -53,7 +53,8 @@ class Copies:
 
     pairs int64 (P, 2): near copies i < j, of every exact group its first example only; distances float64 (P,), their d,
     ascending. compared: how many distinct pictures were looked at for near copies, None for what is no picture.
-    complete: whether no pair was left out for want of room.
+    complete: whether no pair was left out for want of room. mirrored bool (P,): which pairs are alike when one of the
+    two is mirrored, and not, or less, as they are; None where that was not looked for.
     """
 
     exact: tuple[tuple[int, ...], ...]
@@ -61,6 +62,7 @@ class Copies:
     distances: NDArray[np.float64]
     compared: int | None = None
     complete: bool = True
+    mirrored: NDArray[np.bool_] | None = None
 
     @property
     def num_exact(self) -> int:
@@ -72,6 +74,11 @@ class Copies:
         """Pictures that are in a pair of near copies."""
         return len(np.unique(self.pairs))
 
+    @property
+    def num_mirrored(self) -> int | None:
+        """Pairs that are alike when one of the two is mirrored; None where that was not looked for."""
+        return None if self.mirrored is None else int(self.mirrored.sum())
+
 
 @dataclass(frozen=True, slots=True)
 class Leakage:
@@ -82,8 +89,12 @@ class Leakage:
     near: int
 
 
-def find_copies(packed: Packed) -> Copies:
-    """Exact and near copies among all examples, in a pass over the data; the same on every call."""
+def find_copies(packed: Packed, *, mirrored: bool = False) -> Copies:
+    """Exact and near copies among all examples, in a pass over the data; the same on every call.
+
+    With `mirrored`, pictures are also near copies when one of them mirrored left to right is: for data that training
+    mirrors.
+    """
     groups: dict[bytes, list[int]] = {}
     for index, example in enumerate(packed.values.numpy()):
         digest = hashlib.blake2b(np.ascontiguousarray(example).data, digest_size=16).digest()
@@ -94,13 +105,48 @@ def find_copies(packed: Packed) -> Copies:
     firsts = [group[0] for group in groups.values()]
     chosen = torch.tensor([firsts[i] for i in evenly(len(firsts), MOST_COMPARED)])
     chosen = chosen[torch.cat([_power(_thumbnails(p)) for p in _pieces(packed.values, chosen)]) >= FLAT * SIDE**2]
-    pairs, complete = _proposed(hashes(packed.values, chosen))
-    distances = _distances(packed.values, chosen, pairs)
-    near = distances <= NEAR
-    order = np.lexsort((*pairs[near].T[::-1], distances[near]))
-    places = chosen.numpy()[pairs[near][order]]
-    complete = complete and len(firsts) <= MOST_COMPARED
-    return Copies(exact, places, distances[near][order], len(chosen), complete)
+    near = _near(packed.values, chosen, turned=False)
+    if mirrored:
+        near = _closer(near, _near(packed.values, chosen, turned=True))
+    order = np.lexsort((*near.pairs.T[::-1], near.distances))
+    return Copies(
+        exact,
+        chosen.numpy()[near.pairs[order]],
+        near.distances[order],
+        len(chosen),
+        near.complete and len(firsts) <= MOST_COMPARED,
+        near.turned[order] if mirrored else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Near:
+    """Pairs i < j of places (P, 2), their d (P,), which of them are mirrored (P,), and whether these are all."""
+
+    pairs: NDArray[np.int64]
+    distances: NDArray[np.float64]
+    turned: NDArray[np.bool_]
+    complete: bool
+
+
+def _near(values: Tensor, chosen: Tensor, *, turned: bool) -> _Near:
+    """The near copies among the chosen pictures, as they are or with one of the two mirrored."""
+    codes = hashes(values, chosen)
+    pairs, complete = _proposed(codes, hashes(values, chosen, mirrored=True) if turned else codes)
+    distances = _distances(values, chosen, pairs, turned=turned)
+    good = distances <= NEAR
+    return _Near(pairs[good], distances[good], np.full(int(good.sum()), turned), complete)
+
+
+def _closer(first: _Near, second: _Near) -> _Near:
+    """The pairs of both, each once, with the smaller d."""
+    pairs = np.concatenate([first.pairs, second.pairs])
+    distances = np.concatenate([first.distances, second.distances])
+    turned = np.concatenate([first.turned, second.turned])
+    order = np.lexsort((turned, distances))
+    _, kept = np.unique(pairs[order], axis=0, return_index=True)
+    kept = order[kept]
+    return _Near(pairs[kept], distances[kept], turned[kept], first.complete and second.complete)
 
 
 def leakage(copies: Copies, parts: Split) -> Leakage:
@@ -118,13 +164,13 @@ def leakage(copies: Copies, parts: Split) -> Leakage:
     return Leakage(len(held_out), len(exact), len(near - exact))
 
 
-def hashes(values: Tensor, chosen: Tensor) -> NDArray[np.uint8]:
+def hashes(values: Tensor, chosen: Tensor, *, mirrored: bool = False) -> NDArray[np.uint8]:
     """Perceptual hashes of the chosen pictures of `values` uint8 (N, H, W, C): 63 bits and a zero, (n, 8) bytes."""
     n = torch.arange(GREY_SIDE, dtype=torch.float32)
     waves = torch.cos(math.pi / (2 * GREY_SIDE) * (2 * n + 1) * torch.arange(FREQUENCIES)[:, None])
     pieces = [np.empty((0, FREQUENCIES), np.uint8)]
     for pictures in _pieces(values, chosen):
-        grey = _brightness(_squeezed(pictures, GREY_SIDE))
+        grey = _brightness(_squeezed(pictures.flip(2) if mirrored else pictures, GREY_SIDE))
         spectrum = (waves @ grey @ waves.T).flatten(1)[:, 1:]
         middle = spectrum.median(dim=1, keepdim=True).values
         bits = spectrum - middle > EQUAL * spectrum.norm(dim=1, keepdim=True)
@@ -150,24 +196,36 @@ def _brightness(colours: Tensor) -> Tensor:
     return torch.einsum("bchw,c->bhw", colours, torch.tensor(BRIGHTNESS))
 
 
-def _proposed(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], bool]:
-    """Pairs of rows i < j of (n, 8) bytes that differ in at most MOST_BITS bits, (P, 2); whether these are all."""
-    signs = torch.from_numpy(np.unpackbits(codes, axis=1)).float().mul_(2).sub_(1)
-    count = len(codes)
+def _proposed(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> tuple[NDArray[np.int64], bool]:
+    """Pairs i < j of rows, one of `codes` and one of `others`, (n, 8) bytes each, that differ in at most MOST_BITS
+    bits, (P, 2); whether these are all. Both may be the same array.
+    """
+    count, same = len(codes), others is codes
+    signs = _signs(codes)
+    other_signs = signs if same else _signs(others)
     found = np.empty(0, np.int64)
-    for column in codes.T:
-        order = np.argsort(column, kind="stable")
-        edges = np.flatnonzero(np.diff(column[order])) + 1
+    for column in range(codes.shape[1]):
+        rows = _buckets(codes[:, column])
         fresh = [found]
         room = MOST_PAIRS
-        for bucket in np.split(order, edges):
-            for pairs in _within(signs, bucket):
+        for left, right in zip(rows, rows if same else _buckets(others[:, column]), strict=True):
+            for pairs in _within(signs, other_signs, left, right):
                 fresh.append(pairs[:, 0] * count + pairs[:, 1])
                 room -= len(pairs)
                 if room < 0:
                     return _numbered(_distinct(np.concatenate(fresh))[:MOST_PAIRS], count), False
         found = _distinct(np.concatenate(fresh))
     return _numbered(found[:MOST_PAIRS], count), len(found) <= MOST_PAIRS
+
+
+def _signs(codes: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.unpackbits(codes, axis=1)).float().mul_(2).sub_(1)
+
+
+def _buckets(column: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """The rows of each of the 256 values, ascending."""
+    order = np.argsort(column, kind="stable")
+    return np.split(order, np.searchsorted(column[order], np.arange(1, 256)))
 
 
 def _distinct(flat: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -180,20 +238,26 @@ def _numbered(flat: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return np.stack([flat // count, flat % count], axis=1)
 
 
-def _within(signs: Tensor, bucket: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Pairs (i < j) within an ascending bucket whose rows of ±1 agree in all but MOST_BITS places, in pieces."""
+def _within(
+    signs: Tensor, other_signs: Tensor, left: NDArray[np.int64], right: NDArray[np.int64]
+) -> Iterator[NDArray[np.int64]]:
+    """Pairs i < j, one of the rows `left` of ±1 and one of the rows `right` of the others, that agree in all but
+    MOST_BITS places, in pieces; both sides are ascending, and may be the same.
+    """
     least = signs.shape[1] - 2 * MOST_BITS  # the product of two rows is 64 - 2 · differing bits
-    for start in range(0, len(bucket), BLOCK):
-        rows = bucket[start : start + BLOCK]
-        for other in range(start, len(bucket), BLOCK):
-            columns = bucket[other : other + BLOCK]
-            alike = signs[rows] @ signs[columns].T >= least
-            first, second = (alike.triu(1) if other == start else alike).nonzero(as_tuple=True)
-            yield np.stack([rows[first.numpy()], columns[second.numpy()]], axis=1)
+    same = left is right
+    for start in range(0, len(left), BLOCK):
+        rows = left[start : start + BLOCK]
+        for other in range(start if same else 0, len(right), BLOCK):
+            columns = right[other : other + BLOCK]
+            alike = signs[rows] @ other_signs[columns].T >= least
+            first, second = (alike.triu(1) if same and other == start else alike).nonzero(as_tuple=True)
+            pairs = np.stack([rows[first.numpy()], columns[second.numpy()]], axis=1)
+            yield pairs if same else np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
 
 
-def _distances(values: Tensor, chosen: Tensor, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-    """d of each pair of places in `chosen`, float64 (P,)."""
+def _distances(values: Tensor, chosen: Tensor, pairs: NDArray[np.int64], *, turned: bool) -> NDArray[np.float64]:
+    """d of each pair of places in `chosen`, float64 (P,); with `turned`, of the one and the other mirrored."""
     involved, where = np.unique(pairs, return_inverse=True)
     ends = torch.from_numpy(where.reshape(pairs.shape))
     found = np.empty(len(pairs))
@@ -202,9 +266,10 @@ def _distances(values: Tensor, chosen: Tensor, pairs: NDArray[np.int64]) -> NDAr
     wanted = chosen[torch.from_numpy(involved)]
     thumbs = torch.cat([_thumbnails(pictures) for pictures in _pieces(values, wanted)])
     thumbs = thumbs / _power(thumbs).sqrt()[:, None]
+    others = thumbs.unflatten(1, (-1, SIDE, SIDE)).flip(3).flatten(1) if turned else thumbs
     for start in range(0, len(pairs), BLOCK):
         first, second = ends[start : start + BLOCK].unbind(1)
-        found[start : start + BLOCK] = (_power(thumbs[first] - thumbs[second]) / 2).numpy()  # of unit length: d
+        found[start : start + BLOCK] = (_power(thumbs[first] - others[second]) / 2).numpy()  # of unit length: d
     return found
 
 

@@ -259,19 +259,34 @@ def _storing(folder: Path) -> Iterator[None]:
 @contextmanager
 def _received_alone(path: Path, progress: "_Progress") -> Iterator[FileIO]:
     """The part of a file, open and locked: whoever comes second waits. Where there are no locks, all go on."""
-    with _storing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    with FileIO(handle, "r+") as part:
-        with suppress(ImportError, OSError):
-            import fcntl
+    while True:
+        with _storing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with FileIO(handle, "r+") as part:
+            _lock(part, progress)
+            if _lies_at(part, path):
+                yield part
+                return
 
-            try:
-                fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                progress.say("another process is fetching it; waiting")
-                fcntl.flock(part, fcntl.LOCK_EX)
-        yield part
+
+def _lock(part: FileIO, progress: "_Progress") -> None:
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        try:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.say("another process is fetching it; waiting")
+            fcntl.flock(part, fcntl.LOCK_EX)
+
+
+def _lies_at(part: FileIO, path: Path) -> bool:
+    """Whether an open file is still the one of that name: who had it first may have renamed or removed it."""
+    try:
+        return os.path.samestat(os.fstat(part.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _discard_empty(path: Path) -> None:

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from sfumato.data.cache import Cache
+from sfumato.data.decoding import SUFFIXES
 from sfumato.data.listing import MAX_LINKED, Listing, is_hidden, listed
 from sfumato.data.packed import Packed, evenly
 from sfumato.data.pictures import Content, Pictures, settings_key
 from sfumato.data.settings import DataConfig
-from sfumato.data.tables import pack_listed
+from sfumato.data.tables import pack_listed, require_table
 from sfumato.data.wording import READABLE, counted
 from sfumato.errors import DataError, printable
 
-__all__ = ["FolderPictures", "load_folder", "scan"]
+__all__ = ["FolderPictures", "holds_picture", "load_folder", "scan"]
 
 FILE_SUFFIXES = (".npz", ".npy", ".tar", ".tgz", ".gz", ".zip", ".csv", ".tsv", ".jsonl", ".parquet", ".safetensors")
 
@@ -65,6 +66,7 @@ def scan(root: Path) -> Listing:
 def load_folder(root: Path, config: DataConfig, cache: Cache) -> Packed:
     """Decode, prepare and pack the pictures below `root`; from `cache` when nothing has changed since."""
     pictures = FolderPictures(scan(root))
+    require_table(pictures.listing, config)
     key = _key(pictures.listing, config)
     packed = cache.read(key)
     if packed is None:
@@ -90,7 +92,7 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
             if entry.is_symlink() and os.path.exists(real) and os.path.commonpath([root, real]) != root:
                 yield prefix + entry.name, "outside"
-            elif not entry.is_dir():
+            elif not _is_folder(entry):
                 yield prefix + entry.name, "file"
             elif real in chain:
                 yield prefix + entry.name, "loop"
@@ -103,11 +105,25 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
                 pending.append((real, f"{prefix}{entry.name}/", (*chain, real)))
 
 
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def holds_picture(root: Path) -> bool:
+    """Whether `scan` would find a picture below a folder. Raises `DataError` for folders that cannot be read."""
+    names = (name for name, kind in _walk(os.path.realpath(root)) if kind == "file")
+    return any(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)
+
+
 def _key(listing: Listing, config: DataConfig) -> str:
     """What `cache` knows the packed folder by: the settings, and the size and date of every file that matters."""
     digest = settings_key(config, str(listing.root.resolve()), table=bool(listing.tables))
     chosen = evenly(len(listing.files), None if listing.tables else config.limit)
     digest.update("\0".join(listing.folders).encode("utf-8", "surrogateescape"))  # they name the absent classes
+    digest.update(f"\0{listing.ignored} {listing.outside} {listing.loops}".encode("utf-8", "surrogateescape"))  # noted
     for name in [*(listing.files[i] for i in chosen), *listing.tables]:
         try:
             status = os.stat(listing.root / name)

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sfumato.data.cache import Cache
-from sfumato.data.decoding import SUFFIXES
 from sfumato.data.fetch import Published, fetch, megabytes
+from sfumato.data.folder import holds_picture
+from sfumato.data.hub import is_hub
 from sfumato.data.packed import Packed
 from sfumato.data.settings import DataConfig
 from sfumato.errors import DataError, printable
 
-__all__ = ["Holdings", "Item", "NamedSet", "find"]
+__all__ = ["Holdings", "Item", "NamedSet", "find", "is_replaced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,10 @@ class NamedSet:
         found = {}
         for item in self.items:
             paths = [place / name for name in item.names for place in places]
-            here = next((path for path in paths if os.path.exists(path)), None)
+            here = next((path for path in paths if os.path.isfile(path) or os.path.isdir(path)), None)
             if here is not None:
-                found[item.key] = here
+                inner = here / here.name  # some programs unpack a file into a folder of its own name
+                found[item.key] = inner if os.path.isfile(inner) else here
         return found
 
     def misses(self, found: Mapping[str, Path]) -> tuple[Item, ...]:
@@ -108,14 +110,12 @@ def find(named: NamedSet, config: DataConfig, kept: Path | None) -> Holdings | N
     None when data.path leads to something else: a file of another kind, or a folder of the user's own pictures. Raises
     DataError naming the files that are missing and where to put them.
     """
-    given, whole = _given(named, config)
-    if given is None and config.path is not None:
+    if is_replaced(named, config):
         return None
+    given = _given(named, config)[0]
     here = {} if given is None else named.found_in(given)
     if given is not None and not named.misses(here):
         return Holdings(named, here, _remarks(named, here))
-    if given is not None and not whole and not (here and config.download) and _holds_picture(given):
-        return None
     there = {} if kept is None else named.found_in(kept)
     if kept is not None and not here and not named.misses(there):
         notes = (
@@ -128,9 +128,20 @@ def find(named: NamedSet, config: DataConfig, kept: Path | None) -> Holdings | N
     raise _missing(named, here if given is not None else there, given, kept)
 
 
+def is_replaced(named: NamedSet, config: DataConfig) -> bool:
+    """Whether data.path leads to something else than the set: a file of another kind, or pictures of the user's own."""
+    given, whole = _given(named, config)
+    if given is None:
+        return config.path is not None
+    here = named.found_in(given)
+    if whole or not named.misses(here) or (here and config.download):
+        return False
+    return os.path.isdir(given) and holds_picture(given)
+
+
 def _given(named: NamedSet, config: DataConfig) -> tuple[Path | None, bool]:
     """The folder that data.path leads to, and whether the path names a file of the set; None: to something else."""
-    if config.path is None or config.path.startswith("hf:"):
+    if config.path is None or is_hub(config.path):
         return None, False
     path = Path(config.path).expanduser()
     if os.path.isdir(path):
@@ -140,15 +151,6 @@ def _given(named: NamedSet, config: DataConfig) -> tuple[Path | None, bool]:
         return (path.parent, True) if path.name in known else (None, False)
     to_be_made = config.download and not path.suffix and not os.path.lexists(path)
     return (path, False) if to_be_made else (None, False)
-
-
-def _holds_picture(root: Path) -> bool:
-    """Whether a picture that is not hidden lies below a folder."""
-    for _, folders, files in os.walk(root):
-        folders[:] = [folder for folder in folders if not folder.startswith(".")]
-        if any(os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".") for name in files):
-            return True
-    return False
 
 
 def _remarks(named: NamedSet, found: Mapping[str, Path]) -> tuple[str, ...]:
@@ -195,7 +197,7 @@ def _missing(named: NamedSet, found: Mapping[str, Path], given: Path | None, kep
         f"data.source is {named.name!r}, and {names} {'are' if len(items) > 1 else 'is'} not in {looked}"
         + _refused_files(named, [place for place in (given, kept) if place is not None]),
         expected=f"{listed} as published, or unpacked",
-        fix=f"--data.download (with train or resume) fetches {total}; or {put}" if fetchable else put,
+        fix=f"--data.download (with train, resume or data) fetches {total}; or {put}" if fetchable else put,
     )
 
 

@@ -22,7 +22,8 @@ __all__ = ["PREFIX", "HubName", "is_hub", "load_hub"]
 
 PREFIX = "hf:"
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
-_NAME = re.compile(rf"hf:(?P<owner>{_WORD})/(?P<name>{_WORD})(/(?P<config>{_WORD}))?(:(?P<split>{_WORD}))?")
+_PLAIN = rf"(?![^/:]*--){_WORD}"  # the hub allows no "--" in names, which keeps names of files apart
+_NAME = re.compile(rf"hf:(?P<owner>{_PLAIN})/(?P<name>{_PLAIN})(/(?P<config>{_WORD}))?(:(?P<split>{_PLAIN}))?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ class DataFacts:
             "groups": [[self.called(i) for i in group] for group in found.exact[:SHOWN]],
             "near": found.num_near,
             "near_pairs": len(found.pairs),
+            "mirrored_pairs": found.num_mirrored,
             "pairs": [{"first": self.called(i), "second": self.called(j), "distance": d} for (i, j), d in closest],
             "compared": found.compared,
             "complete": found.complete,
@@ -146,9 +147,12 @@ def _plain(facts: ChannelFacts | NumberFacts | ClassFacts | Leakage) -> dict[str
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
-def inspect_packed(packed: Packed, parts: Split) -> DataFacts:
-    """Look over all examples of a packed set and its split; nothing is drawn, nothing is changed."""
-    copies = find_copies(packed)
+def inspect_packed(packed: Packed, parts: Split, *, mirrored: bool = False) -> DataFacts:
+    """Look over all examples of a packed set and its split; nothing is drawn, nothing is changed.
+
+    `mirrored`: whether training mirrors pictures, so that mirrored copies are copies too.
+    """
+    copies = find_copies(packed, mirrored=mirrored)
     return DataFacts(
         count=len(packed),
         shape=packed.shape,

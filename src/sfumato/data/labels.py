@@ -33,9 +33,10 @@ class Classes:
 
 
 def natural(text: str) -> tuple[list[tuple[int, str]], str]:
-    """Sort key: runs of digits compare as numbers, everything else as text; the plain text breaks ties."""
+    """Sort key: runs of digits of any length compare as numbers, the rest as text; the plain text breaks ties."""
     parts = re.split(r"([0-9]+)", text)
-    return [(int(p), "") if i % 2 else (-1, p) for i, p in enumerate(parts)], text
+    digits = [p.lstrip("0") for p in parts]
+    return [(len(d), d) if i % 2 else (-1, p) for i, (p, d) in enumerate(zip(parts, digits, strict=True))], text
 
 
 def map_labels(
@@ -60,10 +61,11 @@ def map_labels(
             fix="store the labels in the order of the examples, or leave them out",
         )
     if raw.dtype.kind in "US":
-        texts = raw.astype(str)
+        texts = np.array([t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in raw.tolist()])
         found, indices = np.unique(texts, return_inverse=True)
         words = sorted((str(v) for v in found), key=natural)
-        place = np.array([words.index(str(v)) for v in found], np.int64)
+        rank = {word: k for k, word in enumerate(words)}
+        place = np.array([rank[str(v)] for v in found], np.int64)
         return Classes(torch.from_numpy(place[indices]), tuple(words), tuple(words))
     numbers = _whole_numbers(raw, where)
     found, indices = np.unique(numbers, return_inverse=True)

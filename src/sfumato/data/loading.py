@@ -18,7 +18,7 @@ from sfumato.data.packed_file import SUFFIX as PACKED_SUFFIX
 from sfumato.data.parquet import load_parquet
 from sfumato.data.points import load_points
 from sfumato.data.prepacked import load_packed_file
-from sfumato.data.sets import declared_set, load_set
+from sfumato.data.sets import declared_set, known_as, load_set
 from sfumato.data.settings import EMBEDDED_SOURCES, POINT_SOURCES, SET_SOURCES, DataConfig
 from sfumato.data.tables import TABLE_SUFFIXES, load_table
 from sfumato.data.wording import READABLE, counted
@@ -27,24 +27,26 @@ from sfumato.errors import ConfigError, DataError, printable
 __all__ = ["declared_classes", "declared_shape", "load_data"]
 
 
-def load_data(config: DataConfig, *, seed: int, cache: Path | None = None) -> Packed:
+def load_data(config: DataConfig, *, seed: int, cache: Path | None = None, remember: bool = True) -> Packed:
     """The examples that `config` describes. `seed` draws generated points; everything else does not depend on it.
 
-    `cache` overrides `config.cache` as the folder for decoded pictures. Raises `ConfigError` for settings that do not
-    fit the source, `DataError` for data that are missing or unusable.
+    `cache` overrides `config.cache` as the folder for decoded pictures and fetched files; without `remember` no decoded
+    pictures are put there or taken from there. Raises `ConfigError` for settings that do not fit the source and
+    `DataError` for data that are missing or unusable.
     """
-    packed = _load(config, seed, _cache_folder(config) if cache is None else cache)
+    folder = _cache_folder(config) if cache is None else cache
+    packed = _load(config, seed, Cache(folder, remembers=remember))
     if config.test_part or not packed.test_count:
         return packed
     note = f"{counted(packed.test_count, 'example')} of the source's own test part pooled with the rest"
     return replace(packed, test_count=0, report=(*packed.report, note))
 
 
-def _load(config: DataConfig, seed: int, cache: Path | None) -> Packed:
+def _load(config: DataConfig, seed: int, cache: Cache) -> Packed:
     if config.source in SET_SOURCES and (packed := load_set(config, cache)) is not None:
         return packed
     if config.path is not None:
-        return _load_path(config.path, config, Cache(cache))
+        return _load_path(config.path, config, cache)
     if config.source in EMBEDDED_SOURCES:
         _refuse_table_settings(config, f"data.source {config.source!r} has no columns")
         return load_embedded(config.source, config)
@@ -92,9 +94,20 @@ def _cache_folder(config: DataConfig) -> Path | None:
 
 
 def _load_path(given: str, config: DataConfig, cache: Cache) -> Packed:
-    packed = load_hub(config, cache) if is_hub(given) else _load_file(Path(given).expanduser(), config, cache)
+    packed = load_hub(config, cache) if is_hub(given) else _load_known(Path(given).expanduser(), config, cache)
     check_pad(packed.values, config.pad_hw)
     return replace(packed, pad=config.pad_hw)
+
+
+def _load_known(path: Path, config: DataConfig, cache: Cache) -> Packed:
+    """What lies at a path; where it cannot be used and goes by the names of a set, the refusal says so."""
+    try:
+        return _load_file(path, config, cache)
+    except DataError as error:
+        if not (sets := known_as(path)):
+            raise
+        fix = f"{error.fix}; if this is {' or '.join(sets)}: --data.source {sets[0]}"
+        raise DataError(error.what, expected=error.expected, fix=fix) from error
 
 
 def _load_file(path: Path, config: DataConfig, cache: Cache) -> Packed:

@@ -1,24 +1,23 @@
 """Files by their names, from a folder or from an archive that is read in one go and never unpacked.
 
-Names are base names: of `jpg/image_00001.jpg` it is `image_00001.jpg`. Links, devices and folders inside an archive are
-passed over, and nothing that a member's path says reaches the file system.
+Names are base names: of `jpg/image_00001.jpg` it is `image_00001.jpg`. Hidden files, links, devices and folders are
+passed over; where a name occurs twice in an archive the first one counts, so that it is read no further than needed.
 """
 
 import hashlib
 import os
-import posixpath
-import tarfile
-import zipfile
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
-from sfumato.data.fetch import megabytes
-from sfumato.errors import DataError, SfumatoError, printable
+from sfumato.data.decoding import BadPicture
+from sfumato.data.listing import is_hidden
+from sfumato.data.unpacking import Archive, Entry, open_archive
+from sfumato.errors import DataError, printable
 
-__all__ = ["FolderMembers", "Members", "TarMembers", "ZipMembers", "open_members"]
+__all__ = ["ArchiveMembers", "FolderMembers", "Members", "open_members", "require_all"]
 
 LARGEST = 256_000_000  # bytes of one member; the largest of the sets we know, CIFAR-100's, has 154 million
 
@@ -34,19 +33,32 @@ class Members(ABC):
         """The base names of all files."""
 
     @abstractmethod
-    def read(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """Name and contents of each wanted file that is there, once, in whatever order is quick.
+    def read(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes | BadPicture]]:
+        """Name and contents (or why there are none) of each wanted file that is there, in whatever order is quick.
 
-        Raises DataError for what is damaged or unreadable.
+        Raises DataError for an archive that is damaged.
         """
 
     @abstractmethod
     def stamp(self, wanted: Collection[str]) -> str:
         """A digest that changes when the wanted files change."""
 
+    def whole(self, wanted: Collection[str]) -> dict[str, bytes]:
+        """The wanted files that are there. Raises DataError for one that cannot be read."""
+        found = {}
+        for name, content in self.read(wanted):
+            if isinstance(content, BadPicture):
+                raise DataError(
+                    f"{printable(str(self.path / name))}: cannot be read ({content})",
+                    expected="the file as published",
+                    fix="get it again: it is damaged or not whole",
+                )
+            found[name] = content
+        return found
+
     def texts(self, wanted: Collection[str]) -> dict[str, str]:
         """The wanted files as text. Raises DataError naming those that are missing."""
-        found = {name: content.decode("utf-8", "replace") for name, content in self.read(wanted)}
+        found = {name: content.decode("utf-8", "replace") for name, content in self.whole(wanted).items()}
         require_all(self.path, wanted, found)
         return found
 
@@ -65,21 +77,23 @@ def require_all(path: Path, wanted: Collection[str], found: Collection[str]) -> 
 
 @final
 class FolderMembers(Members):
-    """The files right inside a folder; hidden ones are passed over."""
+    """The files right inside a folder."""
 
     def names(self) -> list[str]:
-        with _explained(self.path), os.scandir(self.path) as entries:
-            return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+        try:
+            with os.scandir(self.path) as entries:
+                return [entry.name for entry in entries if not is_hidden(entry.name) and os.path.isfile(entry.path)]
+        except OSError as error:
+            raise DataError(
+                f"{printable(str(self.path))}: {error.strerror or error}",
+                expected="a readable folder",
+                fix="mend its permissions",
+            ) from None
 
-    def read(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    def read(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes | BadPicture]]:
         for name in wanted:
-            path = self.path / name
-            if not os.path.isfile(path):
-                continue
-            with _explained(path):
-                _require_size(path, path.stat().st_size)
-                content = path.read_bytes()
-            yield name, content
+            if os.path.lexists(self.path / name):
+                yield name, _content(self.path / name)
 
     def stamp(self, wanted: Collection[str]) -> str:
         digest = hashlib.sha256(os.fsencode(self.path.resolve()))
@@ -92,87 +106,50 @@ class FolderMembers(Members):
         return digest.hexdigest()
 
 
-class _Archive(Members):
-    """What archives have in common."""
+def _content(path: Path) -> bytes | BadPicture:
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return BadPicture("not a regular file")
+        if status.st_size > LARGEST:
+            return BadPicture(f"has {status.st_size:,} bytes, more than the {LARGEST:,} that it can need")
+        return path.read_bytes()
+    except OSError as error:
+        return BadPicture("a broken link" if path.is_symlink() else error.strerror or str(error))
+
+
+@final
+class ArchiveMembers(Members):
+    """The files of a tar or zip archive, which is read from its beginning as far as something is wanted."""
+
+    def names(self) -> list[str]:
+        with open_archive(self.path) as archive:
+            return [name for name, _ in _files(archive)]
+
+    def read(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes | BadPicture]]:
+        left = set(wanted)
+        with open_archive(self.path) as archive:
+            for name, entry in _files(archive):
+                if name in left:
+                    left.remove(name)
+                    yield name, archive.content(entry, LARGEST)
+                    if not left:
+                        return
 
     def stamp(self, wanted: Collection[str]) -> str:
-        status = self.path.stat()
+        status = os.stat(self.path)
         text = f"{status.st_size} {status.st_mtime_ns} "
         return hashlib.sha256(text.encode() + os.fsencode(self.path.resolve())).hexdigest()
 
 
-@final
-class TarMembers(_Archive):
-    """A tar, plain or compressed with gzip, bzip2 or xz; read from its beginning as far as something is wanted."""
-
-    def names(self) -> list[str]:
-        with _explained(self.path), tarfile.open(self.path, "r|*") as archive:
-            return [posixpath.basename(member.name) for member in archive if member.isreg()]
-
-    def read(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        left = set(wanted)
-        with _explained(self.path), tarfile.open(self.path, "r|*") as archive:
-            for member in archive:
-                name = posixpath.basename(member.name)
-                if not member.isreg() or name not in left:
-                    continue
-                _require_size(self.path / member.name, member.size)
-                stream = archive.extractfile(member)
-                assert stream is not None
-                left.remove(name)
-                yield name, stream.read()
-                if not left:
-                    return
-
-
-@final
-class ZipMembers(_Archive):
-    """A zip archive; what it holds besides the wanted files is not read."""
-
-    def names(self) -> list[str]:
-        with _explained(self.path), zipfile.ZipFile(self.path) as archive:
-            return [posixpath.basename(item.filename) for item in archive.infolist() if not item.is_dir()]
-
-    def read(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        left = set(wanted)
-        with _explained(self.path), zipfile.ZipFile(self.path) as archive:
-            for item in archive.infolist():
-                name = posixpath.basename(item.filename)
-                if item.is_dir() or name not in left:
-                    continue
-                _require_size(self.path / item.filename, item.file_size)
-                left.remove(name)
-                yield name, archive.read(item)
+def _files(archive: Archive) -> Iterator[tuple[str, Entry]]:
+    """Base name and entry of every file that is not hidden, nor in a hidden folder."""
+    for entry in archive.entries():
+        parts = [part for part in entry.name.split("/") if part not in ("", ".")]
+        if entry.kind == "file" and parts and not any(map(is_hidden, parts)):
+            yield parts[-1], entry
 
 
 def open_members(path: Path) -> Members:
     """The files of a folder, a zip or a tar, told apart by what is there and not by what it is called."""
-    if path.is_dir():
-        return FolderMembers(path)
-    with _explained(path), path.open("rb") as stream:
-        return ZipMembers(path) if stream.read(2) == b"PK" else TarMembers(path)
-
-
-def _require_size(path: Path, size: int) -> None:
-    if size > LARGEST:
-        raise DataError(
-            f"{printable(str(path))} has {megabytes(size)}",
-            expected=f"files of at most {megabytes(LARGEST)}",
-            fix="check that it is the published file",
-        )
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Whatever goes wrong while a file or archive is read, as DataError naming it."""
-    try:
-        yield
-    except SfumatoError:
-        raise
-    except Exception as error:  # tarfile, zipfile and their decompressors report damage with any exception there is
-        reason = getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{printable(str(path))}: cannot be read ({reason})",
-            expected="the file as published",
-            fix="get it again: it is damaged or not whole",
-        ) from error
+    return FolderMembers(path) if os.path.isdir(path) else ArchiveMembers(path)

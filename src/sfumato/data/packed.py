@@ -22,6 +22,7 @@ __all__ = [
     "check_pad",
     "describe",
     "evenly",
+    "evenly_from",
     "fingerprint_of",
     "pack",
     "shared_examples",
@@ -126,6 +127,11 @@ def fingerprint_of(values: Tensor, labels: Tensor | None, conditions: Tensor | N
 def evenly(count: int, limit: int | None) -> list[int]:
     """Which of `count` ordered examples to use: all, or `limit` of them evenly spaced, so that all classes are met."""
     return list(range(count)) if limit is None or limit >= count else [i * count // limit for i in range(limit)]
+
+
+def evenly_from(indices: Tensor, most: int) -> Tensor:
+    """At most `most` of the indices, evenly spaced over them."""
+    return indices if most >= len(indices) else indices[torch.tensor(evenly(len(indices), most))]
 
 
 def pack(

@@ -80,7 +80,7 @@ def read_packed(path: Path) -> Packed:
         facts = json.loads(metadata["packed"])
         packed = _assembled(found, facts)
         wrong = _misfits(packed)
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise _damaged(where, f"{type(error).__name__}: {error}") from error
     if wrong:
         raise _damaged(where, f"its {', '.join(wrong)} do not fit the rest")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -25,7 +26,7 @@ from sfumato.data.settings import DataConfig
 from sfumato.data.tables import as_examples, told_of
 from sfumato.errors import DataError, PlatformError, SfumatoError, printable
 
-__all__ = ["load_parquet"]
+__all__ = ["ParquetPictures", "load_parquet", "parquet_pictures"]
 
 SHARD = re.compile(r"(?P<stem>.*)-[0-9]{5}-of-(?P<count>[0-9]{5})\.parquet")
 IMAGE_COLUMNS = ("image", "img")  # which of several columns of files holds the pictures
@@ -45,24 +46,39 @@ def load_parquet(path: Path, config: DataConfig, cache: Cache) -> Packed:
     packed = cache.read(digest.hexdigest())
     if packed is not None:
         return packed
-    try:
+    with _explained(path):
         schema = _schema(shards)
         column = _image_column(schema, path)
         table = _table(shards, schema, without=column)
         if column is None:
             return as_examples(table, config)
-        packed = _pack(path, shards, column, table, config)
+        packed = _pack(_pictures(path, shards, column), table, config)
+    cache.write(digest.hexdigest(), packed)
+    return packed
+
+
+def parquet_pictures(path: Path) -> "ParquetPictures | None":
+    """The pictures of a parquet file, None where no column holds any. Raises as `load_parquet` does."""
+    shards = _shards(path)
+    with _explained(path):
+        column = _image_column(_schema(shards), path)
+        return None if column is None else _pictures(path, shards, column)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Whatever goes wrong, as DataError: damaged files are reported with any exception there is."""
+    try:
+        yield
     except SfumatoError:
         raise
-    except Exception as error:  # damaged files are reported with any exception there is
+    except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"{printable(str(path))}: cannot be read ({printable(reason)})",
             expected="an intact .parquet file",
             fix="save or copy it again",
         ) from error
-    cache.write(digest.hexdigest(), packed)
-    return packed
 
 
 @final
@@ -83,7 +99,7 @@ class ParquetPictures(Pictures):
         """The bytes of each picture, row after row."""
         wanted, position = frozenset(names), 0
         for shard in self.shards:
-            with _parquet().ParquetFile(shard) as file:
+            with _explained(self.found.root), _parquet().ParquetFile(shard) as file:
                 for batch in file.iter_batches(batch_size=BATCH, columns=[self.column]):
                     for cell in batch.column(0).to_pylist():
                         name = self.found.files[position]
@@ -105,12 +121,20 @@ def _content(cell: object) -> bytes | BadPicture:
     return cell if isinstance(cell, bytes) else BadPicture("no picture in this row")
 
 
-def _pack(path: Path, shards: Sequence[Path], column: str, table: Table, config: DataConfig) -> Packed:
-    prefix = {shard.name: f"{shard.name} " if len(shards) > 1 else "" for shard in shards}
-    names = tuple(f"{prefix[where]}row {line}" for where, line in zip(table.wheres, table.lines, strict=True))
+def _pictures(path: Path, shards: Sequence[Path], column: str) -> ParquetPictures:
+    """The pictures of a column, called by their rows. Raises `DataError` when there is none."""
+    names: list[str] = []
+    for shard in shards:
+        prefix = f"{shard.name} " if len(shards) > 1 else ""
+        with _parquet().ParquetFile(shard) as file:
+            names += (f"{prefix}row {line}" for line in range(file.metadata.num_rows))
     if not names:
         raise DataError(f"{printable(str(path))}: holds no row", expected="a row for each example", fix="check it")
-    pictures = ParquetPictures(Listing(path, names, (), 0, 0), tuple(shards), column)
+    return ParquetPictures(Listing(path, tuple(names), (), 0, 0), tuple(shards), column)
+
+
+def _pack(pictures: ParquetPictures, table: Table, config: DataConfig) -> Packed:
+    names = pictures.listing.files
     chosen = evenly(len(names), config.limit)
     told = told_of(table, config, without=None).at(chosen)
     return pack_pictures(pictures, [names[i] for i in chosen], config, told=told, notes=told.notes)

@@ -31,7 +31,17 @@ from sfumato.data.settings import DataConfig
 from sfumato.data.wording import counted, leading_out
 from sfumato.errors import DataError, printable
 
-__all__ = ["PACKING_VERSION", "Content", "Pictures", "content_size", "decode_all", "pack_pictures", "settings_key"]
+__all__ = [
+    "PACKING_VERSION",
+    "Content",
+    "Pictures",
+    "content_size",
+    "decode_all",
+    "notes_of",
+    "pack_pictures",
+    "settings_key",
+    "unusable",
+]
 
 PACKING_VERSION = 2  # raise it when equal files and settings give other pixels, labels or conditions than before
 NAMED = 10  # how many bad files an error names
@@ -69,9 +79,9 @@ def settings_key(config: DataConfig, where: str, *, table: bool) -> "hashlib._Ha
 
 
 def decode_all(
-    pictures: Pictures, names: Sequence[str], preparation: Preparation
+    opened: Iterable[tuple[str, Content]], count: int, preparation: Preparation
 ) -> Iterator[tuple[str, Picture | BadPicture]]:
-    """Decode in threads where that helps, in the order that `pictures` opens them."""
+    """Decode up to `count` pictures by name, in threads where that helps, in the order that they are opened."""
 
     def attempt(name: str, content: Content) -> tuple[str, Picture | BadPicture]:
         try:
@@ -84,17 +94,17 @@ def decode_all(
     def attempt_each(chunk: list[tuple[str, Content]]) -> list[tuple[str, Picture | BadPicture]]:
         return [attempt(name, content) for name, content in chunk]
 
-    opened = pictures.opened(names)
-    first = list(islice(opened, AT_ONCE))
+    rest = iter(opened)
+    first = list(islice(rest, AT_ONCE))
     workers = threads_for(sum(content_size(content) for _, content in first) / max(1, len(first)))
-    every = chain(first, opened)
+    every = chain(first, rest)
     if workers == 1:
         with quiet():
             yield from (attempt(name, content) for name, content in every)
         return
     with quiet(), ThreadPoolExecutor(max_workers=workers) as pool:
         pending: deque[Future[list[tuple[str, Picture | BadPicture]]]] = deque()
-        for chunk in _chunks(every, max(1, min(AT_ONCE, len(names) // (4 * workers)))):
+        for chunk in _chunks(every, max(1, min(AT_ONCE, count // (4 * workers)))):
             pending.append(pool.submit(attempt_each, chunk))
             if len(pending) > 2 * workers:
                 yield from pending.popleft().result()
@@ -132,7 +142,7 @@ def pack_pictures(
     Labels come from the table, otherwise from the folders. Raises `DataError` naming the pictures that cannot be used,
     or leaves them out and records them, as `config.bad_files` says.
     """
-    outcomes = dict(decode_all(pictures, names, Preparation.of(config)))
+    outcomes = dict(decode_all(pictures.opened(names), len(names), Preparation.of(config)))
     listing = pictures.listing
     good: list[int] = []
     found: list[Picture] = []
@@ -145,8 +155,9 @@ def pack_pictures(
         else:
             bad.append(f"{printable(name)}: {outcome}")
     if bad and (config.bad_files == "error" or not good):
-        raise _bad_files(listing, bad, len(names))
-    report = [*_notes(pictures, found), *notes, *(f"left out {line}" for line in bad)]
+        raise unusable(listing.where, bad, len(names))
+    report = [*_notes(pictures, found), *notes]
+    report += [_how_many(bad, len(names)), *(f"left out {line}" for line in bad)] if bad else []
     kept = [names[position] for position in good]
     values = _stack(listing, kept, found)
     about = None if told is None else told.at(good)
@@ -195,9 +206,9 @@ def _stack(listing: Listing, names: Sequence[str], pictures: list[Picture]) -> t
         )
     sizes = Counter(p.pixels.shape[:2] for p in pictures)
     if len(sizes) > 1:
-        some = ", ".join(f"{n} of {w}x{h}" for (h, w), n in sizes.most_common(3)) + ", ..." * (len(sizes) > 3)
+        some = ", ".join(f"{n} of {h}x{w}" for (h, w), n in sizes.most_common(3)) + ", ..." * (len(sizes) > 3)
         raise DataError(
-            f"{listing.where}: the pictures have {len(sizes)} different sizes ({some})",
+            f"{listing.where}: the pictures have {len(sizes)} different sizes, height x width ({some})",
             expected="pictures of one size, or data.size to crop and resize them to",
             fix="--data.size 64",
         )
@@ -211,15 +222,7 @@ def _stack(listing: Listing, names: Sequence[str], pictures: list[Picture]) -> t
 
 def _notes(source: Pictures, pictures: Sequence[Picture]) -> Iterator[str]:
     listing = source.listing
-    upscaled = sum(p.upscaled for p in pictures)
-    animated = sum(p.frames > 1 for p in pictures)
-    narrow = sum(p.kept < 0.5 for p in pictures)
-    if upscaled:
-        yield f"{upscaled} of {counted(len(pictures), 'picture')} smaller than the target, enlarged"
-    if animated:
-        yield f"the first frame was taken of {counted(animated, 'file')} with several"
-    if narrow:
-        yield f"the centre crop kept less than half of {counted(narrow, 'picture')}"
+    yield from notes_of(pictures)
     if listing.outside:
         yield f"ignored {leading_out(listing.outside, source.noun)}"
     if listing.loops:
@@ -228,11 +231,29 @@ def _notes(source: Pictures, pictures: Sequence[Picture]) -> Iterator[str]:
         yield "ignored files that are not pictures: " + ", ".join(f"{n} {suffix}" for suffix, n in listing.ignored)
 
 
-def _bad_files(listing: Listing, bad: Sequence[str], count: int) -> DataError:
-    named = "; ".join(bad[:NAMED]) + (f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
+def notes_of(pictures: Iterable[Picture]) -> Iterator[str]:
+    """Sentences for the run's record on what happened to pictures as they were prepared."""
+    seen: Counter[str] = Counter()
+    for p in pictures:
+        seen.update(all=1, upscaled=int(p.upscaled), animated=int(p.frames > 1), narrow=int(p.kept < 0.5))
+    if seen["upscaled"]:
+        yield f"{seen['upscaled']} of {counted(seen['all'], 'picture')} smaller than the target, enlarged"
+    if seen["animated"]:
+        yield f"the first frame was taken of {counted(seen['animated'], 'file')} with several"
+    if seen["narrow"]:
+        yield f"the centre crop kept less than half of {counted(seen['narrow'], 'picture')}"
+
+
+def _how_many(bad: Sequence[str], count: int) -> str:
+    return f"{len(bad)} of {counted(count, 'picture')} cannot be used"
+
+
+def unusable(where: str, lines: Sequence[str], count: int) -> DataError:
+    """The refusal of `count` pictures; `lines` say what is wrong, one for each that cannot be used."""
+    named = "; ".join(lines[:NAMED]) + (f"; and {len(lines) - NAMED} more" if len(lines) > NAMED else "")
     fix = "repair or remove them, or leave them out with --data.bad_files skip"
     return DataError(
-        f"{listing.where}: {len(bad)} of {counted(count, 'picture')} cannot be used: {named}",
+        f"{where}: {_how_many(lines, count)}: {named}",
         expected="pictures that can be decoded (JPEG, PNG, WEBP, BMP, GIF, TIFF)",
-        fix="check --data.path: not one picture can be used" if len(bad) == count else fix,
+        fix="check --data.path: not one picture can be used" if len(lines) == count else fix,
     )

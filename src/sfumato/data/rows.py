@@ -14,6 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from sfumato.data.wording import counted
 from sfumato.errors import DataError, printable
 
 __all__ = ["Cells", "Table", "concatenated", "read_table"]
@@ -128,9 +129,10 @@ def _csv_records(where: str, text: str) -> Iterator[tuple[int, dict[str, object]
             if names is None:
                 names = _header(where, line, row)
             elif len(row) != len(names):
+                wanted = counted(len(names), "column")
                 raise DataError(
-                    f"{where}:{line}: {len(row)} cells, but the first line names {len(names)} columns",
-                    expected=f"{len(names)} cells, separated by {separator!r}",
+                    f"{where}:{line}: {counted(len(row), 'cell')}, but the first line names {wanted}",
+                    expected=f"{counted(len(names), 'cell')}, separated by {separator!r}",
                     fix="mend the line, or put text that holds the separator in quotes",
                 )
             else:

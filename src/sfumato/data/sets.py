@@ -5,6 +5,7 @@ taken only if it is that file. MNIST is no longer given out by its authors' page
 stand for it. CelebA's authors ask everybody to agree to their terms first: it is got by hand.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,15 @@ from sfumato.data.cache import Cache
 from sfumato.data.celeba import load_celeba
 from sfumato.data.cifar import load_cifar10, load_cifar100
 from sfumato.data.fetch import Published
-from sfumato.data.holdings import Item, NamedSet, find
+from sfumato.data.folder import holds_picture
+from sfumato.data.holdings import Item, NamedSet, find, is_replaced
 from sfumato.data.idx import PARTS, load_idx
 from sfumato.data.oxford import load_flowers, load_pets
 from sfumato.data.packed import Packed
 from sfumato.data.settings import SET_SOURCES, DataConfig
 from sfumato.errors import ConfigError
 
-__all__ = ["SETS", "declared_set", "load_set"]
+__all__ = ["SETS", "declared_set", "is_named_set", "known_as", "load_set"]
 
 MNIST_AT = ("https://storage.googleapis.com/cvdf-datasets/mnist/", "https://ossci-datasets.s3.amazonaws.com/mnist/")
 FASHION_AT = (
@@ -230,18 +232,33 @@ def declared_set(config: DataConfig) -> NamedSet | None:
     return SETS.get(config.source) if config.path is None else None
 
 
-def load_set(config: DataConfig, folder: Path | None) -> Packed | None:
-    """The named set that `config` describes; `folder` is the cache's, None for none.
+def is_named_set(config: DataConfig) -> bool:
+    """Whether a set is meant by its name: named, and not replaced by other data at data.path."""
+    return config.source in SETS and not is_replaced(SETS[config.source], config)
+
+
+def known_as(path: Path) -> tuple[str, ...]:
+    """The sets whose file `path` is called as, or whose files a folder without pictures holds."""
+    if os.path.isfile(path):
+        names = {n: {Path(name).name for item in named.items for name in item.names} for n, named in SETS.items()}
+        return tuple(n for n, called in names.items() if path.name in called)
+    if not os.path.isdir(path) or holds_picture(path):
+        return ()
+    return tuple(n for n, named in SETS.items() if not named.misses(named.found_in(path)))
+
+
+def load_set(config: DataConfig, cache: Cache) -> Packed | None:
+    """The named set that `config` describes; what was fetched and decoded lies in `cache`.
 
     None when data.path leads to data of another kind, which it then replaces the set with. Raises ConfigError for
     settings that the set has no use for, DataError for files that are missing or damaged.
     """
     named = SETS[config.source]
-    holdings = find(named, config, None if folder is None else folder / "sets" / named.name)
+    holdings = find(named, config, None if cache.folder is None else cache.folder / "sets" / named.name)
     if holdings is None:
         return None
     _require_settings(named, config)
-    packed = named.read(holdings, config, Cache(folder))
+    packed = named.read(holdings, config, cache)
     return replace(packed, report=(*packed.report, *holdings.notes))
 
 

@@ -21,7 +21,7 @@ from sfumato.data.pictures import Content, Pictures, content_size
 from sfumato.data.settings import DataConfig
 from sfumato.errors import printable
 
-__all__ = ["BadFile", "Size", "Survey", "survey"]
+__all__ = ["BadFile", "Size", "Survey", "survey", "survey_pictures"]
 
 Counts = tuple[tuple[str, int], ...]
 SHOWN = 20  # sizes and bad files in a document
@@ -133,12 +133,18 @@ def survey(root: Path, config: DataConfig) -> Survey:
 
     Raises `DataError` when there is no such place, or no picture in it.
     """
+    with _pictures(root, config) as pictures:
+        return survey_pictures(pictures, config)
+
+
+def survey_pictures(pictures: Pictures, config: DataConfig) -> Survey:
+    """Look at the headers of pictures, or of `data.limit` of them."""
     preparation = Preparation.of(config)
     found: dict[str, Header | BadFile] = {}
     size = 0
-    with _pictures(root, config) as pictures, quiet():
-        listing = pictures.listing
-        names = [listing.files[i] for i in evenly(len(listing.files), config.limit)]
+    listing = pictures.listing
+    names = [listing.files[i] for i in evenly(len(listing.files), config.limit)]
+    with quiet():
         for name, content in pictures.opened(names):
             found[name] = _look(name, content, preparation)
             size += content_size(content)

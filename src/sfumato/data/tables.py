@@ -23,7 +23,7 @@ from sfumato.data.settings import DataConfig
 from sfumato.data.wording import counted
 from sfumato.errors import ConfigError, DataError, printable
 
-__all__ = ["FILE_COLUMNS", "TABLE_SUFFIXES", "as_examples", "load_table", "pack_listed", "told_of"]
+__all__ = ["FILE_COLUMNS", "TABLE_SUFFIXES", "as_examples", "load_table", "pack_listed", "require_table", "told_of"]
 
 FILE_COLUMNS = ("file_name", "file", "filename", "path")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -33,8 +33,8 @@ NAMED = 10  # how many files an error names
 def pack_listed(pictures: Pictures, config: DataConfig) -> Packed:
     """Pack the pictures of a folder or an archive, with the tables beside them where there are any."""
     listing = pictures.listing
+    require_table(listing, config)
     if not listing.tables:
-        _refuse_table_settings(listing, config)
         files = listing.files
         return pack_pictures(pictures, [files[i] for i in evenly(len(files), config.limit)], config)
     table = concatenated([read_table(_called(listing, name), pictures.read(name)) for name in _one_each(listing)])
@@ -107,9 +107,10 @@ def _left_out(numbers: Numbers) -> tuple[str, ...]:
     return (f"ignored {counted(len(columns), 'column')} of words: {', '.join(columns)}",) if columns else ()
 
 
-def _refuse_table_settings(listing: Listing, config: DataConfig) -> None:
+def require_table(listing: Listing, config: DataConfig) -> None:
+    """Refuse settings of a table where none lies beside the pictures. Raises `ConfigError`."""
     given = [name for name in ("label", "columns") if getattr(config, name) is not None]
-    if given:
+    if given and not listing.tables:
         raise ConfigError(
             f"data.{given[0]} is set, but {listing.where} holds no table",
             expected="labels.csv or metadata.jsonl beside the pictures for this setting",

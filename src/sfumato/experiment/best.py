@@ -96,7 +96,9 @@ def _measured(
     from sfumato.experiment.session import weights_digest
 
     model = Model(experiment, data.record, {"ema": denoiser}, weights_digest(denoiser), done)
-    found = evaluate(model, [name.partition("[")[0]], n=max(LEAST, experiment.evaluation.count), given=data).metrics
+    count = max(LEAST, experiment.evaluation.count)
+    # alone: of several processes that train together only the first measures, and the others would never answer
+    found = evaluate(model, [name.partition("[")[0]], n=count, given=data, alone=True).metrics
     for key, estimate in found.items():
         if key == name or (key.startswith(f"{name}[") and not is_reference(key)):
             return {key: estimate.value, f"{key}_std_error": estimate.std_error}

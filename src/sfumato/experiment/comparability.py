@@ -25,7 +25,7 @@ MODEL = frozenset(
 )
 FOUND = frozenset({"modes_met", "calls", "copies"})
 SAMPLING = (
-    *("sampler", "steps", "grid", "clip", "guidance", "guidance_interval", "autoguidance", "weaker"),
+    *("sampler", "steps", "grid", "clip", "precision", "guidance", "guidance_interval", "autoguidance", "weaker"),
     *("classifier_guidance", "dynamic_threshold"),
 )
 LOWER = frozenset(

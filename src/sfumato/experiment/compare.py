@@ -58,15 +58,17 @@ def compare(
     measure: bool = False,
     sampling: "Overrides | None" = None,
     device: str = "auto",
+    extractor: str | None = None,
+    extractor_weights: str | Path | None = None,
     report: Report | None = None,
 ) -> Comparison:
     """Compare runs with the first of them, by what `evaluate` stored beside them, or by what is measured now.
 
     Each of `runs` is a run (a folder, a name below `folder`, a `Run`), a checkpoint of one (RUN/best), or a file that
     `evaluate` wrote. metrics: names ("loss", "loss[held-out]"), or one string with commas; None: all that both have.
-    weights, n, seed, part: of the evaluations looked at; None: any, the same for both. across: settings of sampling
-    that may differ, because they are what is compared. measure: evaluate all of them now, alike; `sampling` are
-    settings laid over those of each, and `device` is where.
+    weights, n, seed, part, extractor: of the numbers looked at; None: any, the same for both. across: settings of the
+    sampling that may differ, because they are what is compared. measure: evaluate all of them now, alike; `sampling`
+    are settings laid over those of each, `device` is where, `extractor_weights` are those of inception.
 
     Raises UsageError where nothing can be compared or a metric that was named cannot, with the reason.
     """
@@ -84,6 +86,8 @@ def compare(
             seed=0 if seed is None else seed,
             part="held-out" if part is None else part,
             device=device,
+            extractor=extractor,
+            extractor_weights=extractor_weights,
             sampling=sampling,
             across=across,
             report=report,
@@ -96,7 +100,7 @@ def compare(
         )
     places = [str(getattr(run, "folder", run)) for run in runs]
     note = report if report is not None else lambda text: None
-    sides = [_side(place, Path(folder), Wanted(weights, n, seed, part), note) for place in places]
+    sides = [_side(place, Path(folder), Wanted(weights, n, seed, part, extractor), note) for place in places]
     return compare_sides(sides, metrics=metrics, across=across)
 
 
@@ -108,10 +112,17 @@ class Wanted:
     n: int | None = None
     seed: int | None = None
     part: str | None = None
+    extractor: str | None = None
 
     def of(self, evaluation: StoredEvaluation, step: int | None) -> StoredEvaluation:
         """An evaluation with only the numbers that are wanted, of the weights after `step`."""
-        facts = {"weights": self.weights, "seed": self.seed, "part": self.part, "steps_trained": step}
+        facts = {
+            "weights": self.weights,
+            "seed": self.seed,
+            "part": self.part,
+            "extractor": self.extractor,
+            "steps_trained": step,
+        }
         asked = {fact: value for fact, value in facts.items() if value is not None}
         kept = {
             name: number
@@ -124,7 +135,7 @@ class Wanted:
 
     def in_words(self, step: int | None) -> str:
         """What is wanted."""
-        asked = {"n": self.n, "seed": self.seed, "part": self.part}
+        asked = {"n": self.n, "seed": self.seed, "part": self.part, "extractor": self.extractor}
         rest = "".join(f", {name} {value}" for name, value in asked.items() if value is not None)
         return f"{self.weights} weights" + ("" if step is None else f" after step {step:,}") + rest
 

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from sfumato.condition import Condition, ConditionShape
 from sfumato.core import NoiseSource
+from sfumato.data import Packed
 from sfumato.errors import UsageError, printable
 from sfumato.experiment.build import DataRecord
 from sfumato.experiment.kinds import nearest
 from sfumato.experiment.pictures import degraded_shape, stored_shape
 from sfumato.guidance import Degradation
 
-__all__ = ["Asked", "Tellable", "called", "condition_of", "label_indices", "labels_like_data", "names_of"]
+__all__ = ["NONE", "Asked", "Tellable", "called", "condition_of", "label_indices", "labels_like_data", "names_of"]
 
 ALL, NONE = "all", "none"
 DEGRADED = 1 << 20  # the draw of a sample's noise that decides where its holes are; samplers count draws from 0
@@ -78,7 +79,7 @@ def called(record: DataRecord, cond: Condition | None) -> tuple[str, ...] | None
     return tuple(names[label] for label in cond.labels.tolist())
 
 
-def names_of(record: DataRecord) -> tuple[str, ...]:
+def names_of(record: DataRecord | Packed) -> tuple[str, ...]:
     """What each class is called: its name, or the value that the data wrote. `--label` takes every one of them."""
     if record.class_names is not None:
         return record.class_names

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sfumato.condition import Condition
 from sfumato.core import Denoiser
+from sfumato.data import Split
 from sfumato.errors import NumericsError, UsageError
 from sfumato.experiment.build import PreparedData
 from sfumato.experiment.config import Experiment
@@ -64,7 +65,8 @@ class CopyWatch:
             self.reporter.note(f"no look for copies after step {done}: {error.what}")
             return {}
         space, flip = Values(record.normalization), self.experiment.data.flip
-        found = beside(drawn, self.data, self.held_out, space, mirrored=flip)
+        sides = Split(self.data.parts.train, self.held_out)
+        found = beside(drawn, self.data.packed.values, sides, space, mirrored=flip)
         threshold = copy_threshold(found)
         share, floor, lean = copy_share(found, threshold), chance_share(found, threshold), leaning(found)
         sure = interval_of(share)

@@ -8,7 +8,7 @@ from typing import Literal
 from sfumato.core import Schedule, check_terminal_signal
 from sfumato.data.inspection import ClassFacts, DataFacts
 from sfumato.data.survey import Survey
-from sfumato.data.wording import counted
+from sfumato.data.wording import counted, shortened
 from sfumato.errors import ConfigError, SfumatoError, printable
 from sfumato.experiment.reach import Reach
 
@@ -111,17 +111,18 @@ def _of_schedule(fit: Reach | SfumatoError, schedule: Schedule) -> Iterator[Find
 
 def _of_copies(facts: DataFacts) -> Iterator[Finding]:
     copies, leak = facts.copies, facts.leakage
+    held_out = counted(leak.held_out, "held-out example")
     if leak.exact:
         yield Finding(
             "warning",
-            f"{leak.exact:,} of {counted(leak.held_out, 'held-out example')} also stand in the training part, value "
+            f"{leak.exact:,} of {held_out} also {'stands' if leak.exact == 1 else 'stand'} in the training part, value "
             "for value: held-out figures flatter",
             "remove the copies",
         )
     if leak.near:
         yield Finding(
             "warning",
-            f"{leak.near:,} of {counted(leak.held_out, 'held-out example')} look like one of the training part: "
+            f"{leak.near:,} of {held_out} {'looks' if leak.near == 1 else 'look'} like one of the training part: "
             "held-out figures flatter if these are copies",
             "look at the closest pairs (--sheet FILE.png); keep copies in one part",
         )
@@ -165,7 +166,7 @@ def _of_classes(classes: ClassFacts) -> Iterator[Finding]:
 
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(map(printable, names[:NAMED])) + more
+    return ", ".join(shortened(printable(name)) for name in names[:NAMED]) + more
 
 
 def _of_numbers(facts: DataFacts) -> Iterator[Finding]:

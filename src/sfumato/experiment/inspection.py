@@ -7,6 +7,7 @@ that works, so that one look finds all there is to find.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from sfumato.core import Schedule
 from sfumato.data import DataConfig, Normalization, Packed, Split, load_data, measure, split
 from sfumato.data.archives import is_archive
 from sfumato.data.inspection import DataFacts, inspect_packed
-from sfumato.data.settings import EMBEDDED_SOURCES, POINT_SOURCES, SOURCES
-from sfumato.data.survey import Survey, survey
+from sfumato.data.parquet import parquet_pictures
+from sfumato.data.sets import is_named_set
+from sfumato.data.settings import SOURCES
+from sfumato.data.survey import Survey, survey, survey_pictures
 from sfumato.data.wording import counted
 from sfumato.errors import ConfigError, DataError, SfumatoError, printable
 from sfumato.experiment.advice import SCHEDULE, Advice, advise, fitting_size
@@ -30,7 +33,6 @@ from sfumato.training.engine import choose_device
 __all__ = ["Examined", "Inspection", "examined", "inspect"]
 
 LARGEST_NATIVE = 1 << 30  # bytes of pictures that are read in their own size where no other is asked for
-OWN_FILES = ("folder", *EMBEDDED_SOURCES, *POINT_SOURCES)  # sources for which a path holds the user's own pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def inspect(asked: Examined) -> Inspection:
     packed = reading.packed
     parts = split(packed, asked.data.held_out, asked.seed)
     normalization = measure(packed, parts, asked.data)
-    facts = inspect_packed(packed, parts)
+    facts = inspect_packed(packed, parts, mirrored=asked.data.flip)
     fit = _fit(asked.schedule, packed, normalization, parts)
     advice = None
     if isinstance(fit, Reach) and len(packed.shape) <= 3:
@@ -131,11 +133,17 @@ class Reading:
 
 
 def _surveyed(data: DataConfig) -> Survey | None:
-    """The files of a folder or an archive of the user's own pictures; None for every other source."""
-    if data.path is None or data.source not in OWN_FILES:
+    """The files of a folder, an archive or a table of the user's own pictures; None for every other source."""
+    if data.path is None or is_named_set(data):
         return None
     path = Path(data.path).expanduser()
-    return survey(path, data) if os.path.isdir(path) or (path.is_file() and is_archive(path)) else None
+    with suppress(DataError):  # whoever reads the data says why there are none
+        if os.path.isdir(path) or (os.path.isfile(path) and is_archive(path)):
+            return survey(path, data)
+        if os.path.isfile(path) and path.suffix.lower() == ".parquet":
+            pictures = parquet_pictures(path)
+            return None if pictures is None else survey_pictures(pictures, data)
+    return None
 
 
 def _read(asked: Examined, files: Survey | None) -> Reading:
@@ -186,9 +194,9 @@ def _refusals(asked: DataConfig, files: Survey) -> Iterator[SfumatoError]:
     """What training says to the settings as asked, as far as the headers tell of sizes and colours."""
     where = printable(str(asked.path))
     if files.mixed_sizes and asked.size is None:
-        some = ", ".join(f"{s.count} of {s.width}x{s.height}" for s in files.sizes[:3])
+        some = ", ".join(f"{s.count} of {s.height}x{s.width}" for s in files.sizes[:3]) + ", …" * (len(files.sizes) > 3)
         yield DataError(
-            f"{where}: the pictures have {len(files.sizes):,} different sizes ({some}{', …' * (len(files.sizes) > 3)})",
+            f"{where}: the pictures have {len(files.sizes):,} different sizes, height x width ({some})",
             expected="pictures of one size, or data.size to crop and resize them to",
             fix="--data.size 64",
         )
@@ -219,7 +227,7 @@ def _fit(schedule: Schedule, packed: Packed, normalization: Normalization, parts
 def _wished(asked: DataConfig, read_with: DataConfig, files: Survey | None) -> DataConfig:
     """The settings to recommend from: as asked, with what had to be decided for the data to be read at all.
 
-    A size that was decided on the way is decided again where the files tell more.
+    A size that was decided on the way is decided again where the files tell more. Nobody is to download again unasked.
     """
     size = read_with.size if files is None else asked.size
-    return replace(asked, size=size, channels=read_with.channels, bad_files=read_with.bad_files)
+    return replace(asked, size=size, channels=read_with.channels, bad_files=read_with.bad_files, download=False)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from sfumato.data import Normalization, Packed, Split
-from sfumato.experiment.build import PreparedData
 from sfumato.metrics.memorisation import Closeness, References, closeness
 
 __all__ = ["Space", "Values", "alternately", "beside", "unshared"]
@@ -74,11 +73,10 @@ class _Converted:
         return self.space(self.values[self.indices[places]])
 
 
-def beside(raw: Tensor, data: PreparedData, held_out: Tensor, space: Space, *, mirrored: bool) -> Closeness:
-    """How near samples, as the data hold them, lie to the training part and to the examples `held_out`."""
+def beside(raw: Tensor, values: Tensor, sides: Split, space: Space, *, mirrored: bool) -> Closeness:
+    """How near samples, as the data hold them, lie to both sides of the examples `values` (N, *)."""
     forms = [space(raw), *([space(raw.flip(2))] if mirrored else [])]
-    sides = [space.of_examples(data.packed.values, places) for places in (data.parts.train, held_out)]
-    return closeness(forms, *sides)
+    return closeness(forms, *(space.of_examples(values, places) for places in (sides.train, sides.held_out)))
 
 
 def unshared(packed: Packed, parts: Split) -> Tensor:

@@ -12,11 +12,13 @@ from sfumato.experiment.difference import Comparison
 from sfumato.experiment.evaluation import Evaluation, evaluate
 from sfumato.experiment.evaluation.files import write_evaluation
 from sfumato.experiment.evaluation.subject import Part
+from sfumato.experiment.evaluation.team import claim_device
 from sfumato.experiment.evaluations import StoredEvaluation, evaluation_of
 from sfumato.experiment.load import load
 from sfumato.experiment.model import Model
 from sfumato.experiment.run import is_main_process
 from sfumato.experiment.widths import with_average
+from sfumato.metrics import EXTRACTORS
 
 __all__ = ["measure", "stored_beside", "weights_named"]
 
@@ -32,6 +34,8 @@ def measure(
     seed: int = 0,
     part: str = "held-out",
     device: str = "auto",
+    extractor: str | None = None,
+    extractor_weights: str | Path | None = None,
     sampling: Overrides | None = None,
     across: Collection[str] = (),
     report: Report | None = None,
@@ -52,17 +56,35 @@ def measure(
             )
     named = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else metrics
     families = None if named is None else list(dict.fromkeys(name.partition("[")[0] for name in named))
+    meant = extractor if extractor is not None else extractor_named(named or ())
+    claim_device()
     models = [weights_named(load(p, runs=folder, device=device, report=quiet), weights, quiet) for p in places]
     require_same_data(models, places)
     sides, region = [], cast(Part, part)  # which `evaluate` checks
     for place, model in zip(places, models, strict=True):
         quiet(f"measuring {place}")
         found = evaluate(
-            model, families, n=n, seed=seed, weights=weights, part=region, sampling=sampling, report=report
+            model,
+            families,
+            n=n,
+            seed=seed,
+            weights=weights,
+            part=region,
+            sampling=sampling,
+            extractor=meant,
+            extractor_weights=extractor_weights,
+            report=report,
         )
         stored = stored_beside(model, found, f"{weights}-{part}-seed{seed}")
         sides.append(Side(place, (stored,), run=place))
     return compare_sides(sides, metrics=named, across=across)
+
+
+def extractor_named(metrics: Sequence[str]) -> str | None:
+    """The extractor that the names of metrics ask for, as kid[judge] does; None for none, or for several."""
+    tags = {tag for name in metrics for tag in name.replace("]", "").split("[")[1:]}
+    found = tags.intersection(EXTRACTORS)
+    return found.pop() if len(found) == 1 else None
 
 
 def weights_named(model: Model, weights: str, report: Report) -> Model:

@@ -35,7 +35,7 @@ def opening_lines(session: Session, start: int) -> Iterator[str]:
 
 
 def starting_notes(experiment: Experiment, data: PreparedData) -> Iterator[str]:
-    """Clipped betas, held-out examples that are trained on too, a batch beyond the data, a warm-up that never ends."""
+    """Clipped betas, held-out examples trained on too, a lone example, a large batch, a warm-up that never ends."""
     schedule, training = experiment.schedule, experiment.training
     if isinstance(schedule, Tabulated) and (clipped := schedule.betas.num_clipped(schedule.steps)):
         yield f"{clipped} of the {schedule.steps:,} betas were 0.999 or more by their formula and are clipped there"
@@ -43,10 +43,12 @@ def starting_notes(experiment: Experiment, data: PreparedData) -> Iterator[str]:
     if shared:
         count = len(data.parts.held_out)
         yield f"{shared:,} of {count:,} held-out examples are trained on too, as copies: held-out figures flatter"
-    if training.batch_size > len(data.parts.train):
-        count = len(data.parts.train)
+    count = len(data.parts.train)
+    if count == 1:
+        yield "there is only one training example: the model learns it by heart"
+    if training.batch_size > count:
         yield (
-            f"training.batch_size is {training.batch_size} and there are {count} training examples: "
+            f"training.batch_size is {training.batch_size}, for {counted(count, 'training example')}: "
             f"every step sees each of them {training.batch_size / count:.3g} times"
         )
     if training.warmup_steps >= training.steps:

@@ -52,7 +52,7 @@ def pack_data(data: DataConfig, out: Path, *, seed: int = 0, force: bool = False
     """
     require_free_file(out, force=force)
     began = time.perf_counter()
-    packed = load_data(replace(data, pad=None, cache="off" if data.cache is None else data.cache), seed=seed)
+    packed = load_data(replace(data, pad=None), seed=seed, remember=data.cache is not None)
     read = time.perf_counter()
     storage = LocalStorage()
     try:

@@ -15,7 +15,7 @@ import torch
 
 from sfumato.condition import Condition
 from sfumato.core import Denoiser
-from sfumato.data import Batches, Packed
+from sfumato.data import Batches, Packed, evenly_from
 from sfumato.errors import NumericsError, SfumatoError, UsageError
 from sfumato.experiment.best import keep_rule, measuring_hook
 from sfumato.experiment.build import PreparedData, build_denoiser
@@ -218,8 +218,8 @@ def batches_of(experiment: Experiment, data: PreparedData, device: torch.device)
 
 
 def held_out_scorer(experiment: Experiment, data: PreparedData, batches: Batches) -> HeldOut:
-    """What measures the held-out loss, on the first `evaluation.count` examples held out."""
-    batch = batches.take(data.parts.held_out[: experiment.evaluation.count])
+    """What measures the held-out loss, on `evaluation.count` examples evenly taken of those held out."""
+    batch = batches.take(evenly_from(data.parts.held_out, experiment.evaluation.count))
     cond = conditioner_of(experiment).plain(batch, "held-out degradation")
     return HeldOut(batch.x0, experiment.objective, experiment.evaluation.noise_levels, experiment.seed, cond=cond)
 

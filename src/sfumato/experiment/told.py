@@ -1,5 +1,7 @@
 """What a network is told, in words, and whether the data have it: classes that occur, numbers, pictures to degrade."""
 
+from collections.abc import Sequence
+
 import torch
 
 from sfumato.condition import ConditionShape
@@ -24,7 +26,7 @@ def in_words(condition: ConditionShape) -> str:
 def require_told(experiment: Experiment, packed: Packed, parts: Split) -> None:
     """Raise DataError where the data lack labels or values that the settings ask for, or examples of a class.
 
-    Raises ConfigError for another number of classes than the settings say, and for a picture that cannot be made.
+    So it does for more classes than the settings say; ConfigError for fewer, and for a picture that cannot be made.
     """
     told = experiment.condition
     if told.labels:
@@ -48,7 +50,7 @@ def source(experiment: Experiment) -> str:
 
 
 def require_labels(experiment: Experiment, packed: Packed) -> None:
-    """Refuse data without labels, and with another number of classes than the settings say."""
+    """Refuse data without labels, with more classes than the settings say (data), and with fewer (settings)."""
     told = experiment.condition
     if packed.labels is None:
         raise DataError(
@@ -56,7 +58,15 @@ def require_labels(experiment: Experiment, packed: Packed) -> None:
             expected="a folder for each class, a table with a column `label`, or an array file with labels (y_train)",
             fix="sort the pictures into folders, add labels to the file, or set condition.labels: false",
         )
-    if told.classes is not None and told.classes != packed.num_classes:
+    if told.classes is not None and told.classes < packed.num_classes:
+        called = packed.class_names or tuple(map(str, packed.label_values))
+        raise DataError(
+            f"{source(experiment)}: the data have {packed.num_classes:,} classes, and condition.classes is "
+            f"{told.classes}; beyond them {_some(called[told.classes :])}",
+            expected=f"at most {told.classes}, or condition.classes: {packed.num_classes}",
+            fix=f"set condition.classes: {packed.num_classes}, or take the examples of the others out",
+        )
+    if told.classes is not None and told.classes > packed.num_classes:
         raise ConfigError(
             f"condition.classes is {told.classes}, and the data have {packed.num_classes:,} class"
             f"{'es' if packed.num_classes != 1 else ''}",
@@ -73,11 +83,14 @@ def require_examples(experiment: Experiment, packed: Packed, parts: Split) -> No
     empty = [*(name for name, count in zip(names, counts, strict=True) if count == 0), *packed.absent_classes]
     if not empty:
         return
-    more = f" and {len(empty) - NAMED} more" if len(empty) > NAMED else ""
     raise DataError(
-        f"{source(experiment)}: no training example of the class{'es' if len(empty) > 1 else ''} "
-        f"{', '.join(map(printable, empty[:NAMED]))}{more}",
+        f"{source(experiment)}: no training example of the class{'es' if len(empty) > 1 else ''} {_some(empty)}",
         expected="a training example of every class that can be asked for",
         fix="add examples, raise data.limit, lower data.held_out, remove the class, "
         "or train all the same with condition.allow_empty_classes: true",
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(printable, names[:NAMED])) + more

@@ -15,6 +15,7 @@ from PIL import Image
 from sfumato.data import Packed
 from sfumato.data.copies import Copies
 from sfumato.data.packed import evenly
+from sfumato.data.wording import counted
 from sfumato.figures.material import pictures
 from sfumato.figures.sheets import CAPTION, GUTTER, grid, image_sheet, write_line
 from sfumato.figures.style import INK
@@ -46,7 +47,7 @@ def contact_sheet(packed: Packed, copies: Copies | None = None, *, count: int | 
     sheets = [shown]
     if copies is not None and len(copies.pairs):
         sheets.append(_pairs(packed, copies))
-        heads.append(f"the closest of {len(copies.pairs):,} pairs of near copies, with their distance")
+        heads.append(f"the closest of {counted(len(copies.pairs), 'pair')} of near copies, with their distance")
     return _stacked(heads, sheets)
 
 
@@ -58,7 +59,9 @@ def spread(packed: Packed, count: int) -> torch.Tensor:
 
 def _pairs(packed: Packed, copies: Copies) -> Image.Image:
     pairs = torch.from_numpy(copies.pairs[:PAIRS]).flatten()
-    labels = [text for d in copies.distances[:PAIRS].tolist() for text in (f"d {d:.2g}", "")]
+    turned = [False] * len(copies.pairs) if copies.mirrored is None else copies.mirrored.tolist()
+    shown = zip(copies.distances[:PAIRS].tolist(), turned, strict=False)
+    labels = [text for d, mirrored in shown for text in (f"d {d:.2g}", "mirrored" if mirrored else "")]
     tiles = pictures(_tiles(packed.values[pairs].numpy()))
     return image_sheet(tiles, labels=labels, columns=COLUMNS_OF_PAIRS)
 

@@ -11,6 +11,13 @@ from sfumato.metrics.classes import (
     total_variation_floor,
     total_variation_influences,
 )
+from sfumato.metrics.correction import (
+    Correction,
+    corrected_agreement,
+    corrected_total_variation,
+    corrected_total_variation_floor,
+    correction_of,
+)
 from sfumato.metrics.estimate import (
     Estimate,
     Fact,
@@ -69,6 +76,7 @@ from sfumato.metrics.points import (
 __all__ = [
     "ChiSquare",
     "Closeness",
+    "Correction",
     "EXTRACTORS",
     "EfficientNetLite0",
     "EnergyDistance",
@@ -96,6 +104,10 @@ __all__ = [
     "copies",
     "copy_share",
     "copy_threshold",
+    "corrected_agreement",
+    "corrected_total_variation",
+    "corrected_total_variation_floor",
+    "correction_of",
     "coverage",
     "density",
     "difference",

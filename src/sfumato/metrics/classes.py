@@ -32,6 +32,8 @@ __all__ = [
     "class_shares",
     "confusion",
     "confusions",
+    "counted",
+    "folded_spread",
     "total_variation",
     "total_variation_floor",
     "total_variation_influences",
@@ -75,7 +77,7 @@ def class_shares(labels: Tensor, classes: int) -> Tensor:
 
 def total_variation(counts: Tensor, shares: Tensor, provenance: Mapping[str, Fact] | None = None) -> Estimate:
     """½ Σ |c_k/n - p_k| of judged counts (K,) and shares (K,), with the error of the delta method; n is Σ c_k."""
-    n, p = _counted(counts, shares)
+    n, p = counted(counts, shares)
     q = counts.double() / n
     apart = q - p
     sign, likely = apart.sign(), (counts.double() + p) / (n + 1)
@@ -106,19 +108,26 @@ def total_variation_influences(judged: Tensor, shares: Tensor) -> Tensor:
 def total_variation_floor(n: int, shares: Tensor, provenance: Mapping[str, Fact] | None = None) -> Estimate:
     """What n draws from the shares p (K,) themselves have on average: exact, so its error is 0.
 
-    `spread` in the provenance is the standard deviation of a single such set of n, in the limit of normal counts:
-    Cov(|U|, |V|) = (2/π) (sqrt(1 - ρ²) + ρ asin ρ - 1) σ_U σ_V for centred normals of correlation ρ (Nabeya 1951).
+    `spread` in the provenance is the standard deviation of a single such set of n, in the limit of normal counts.
     """
     require_enough(n, 1)
     p = shares.double().clamp(0, 1)
     mean = 0.5 * sum(_mean_deviation(n, float(share)) for share in p) / n
-    std = (p * (1 - p) / n).sqrt()
-    among = -(p[:, None] * p[None, :]) / n / (std[:, None] * std[None, :])
-    rho = torch.where(torch.eye(len(p), dtype=torch.bool), 1.0, among.nan_to_num(0.0)).clamp(-1, 1)
-    folded = (2 / math.pi) * ((1 - rho**2).sqrt() + rho * rho.asin() - 1) * std[:, None] * std[None, :]
-    spread = 0.5 * math.sqrt(max(0.0, float(folded.sum())))
+    spread = folded_spread((p.diag() - p[:, None] * p) / n)
     facts: dict[str, Fact] = {"method": "E of n draws of the data's shares, exact", "spread": spread}
     return Estimate(mean, 0.0, n, {**facts, **(provenance or {})})
+
+
+def folded_spread(covariance: Tensor) -> float:
+    """The standard deviation of ½ Σ |U_k| for centred normals U of this covariance (K, K).
+
+    Cov(|U|, |V|) = (2/π) (sqrt(1 - ρ²) + ρ asin ρ - 1) σ_U σ_V for a correlation ρ (Nabeya 1951).
+    """
+    std = covariance.diagonal().clamp(min=0).sqrt()
+    among = covariance / (std[:, None] * std)
+    rho = torch.where(torch.eye(len(std), dtype=torch.bool), 1.0, among.nan_to_num(0.0)).clamp(-1, 1)
+    folded = (2 / math.pi) * ((1 - rho**2).sqrt() + rho * rho.asin() - 1) * std[:, None] * std
+    return 0.5 * math.sqrt(max(0.0, float(folded.sum())))
 
 
 def _mean_deviation(n: int, p: float) -> float:
@@ -141,7 +150,7 @@ class ChiSquare:
 
 def chi_square(counts: Tensor, shares: Tensor) -> ChiSquare:
     """Σ (c - n p)²/(n p) over the classes of share above 0; infinite where a class of share 0 was met."""
-    n, p = _counted(counts, shares)
+    n, p = counted(counts, shares)
     there = p > 0
     degrees = max(1, int(there.sum()) - 1)
     if int(counts[~there].sum()):
@@ -152,7 +161,8 @@ def chi_square(counts: Tensor, shares: Tensor) -> ChiSquare:
     return ChiSquare(float(statistic), degrees, float(p_value))
 
 
-def _counted(counts: Tensor, shares: Tensor) -> tuple[int, Tensor]:
+def counted(counts: Tensor, shares: Tensor) -> tuple[int, Tensor]:
+    """The number of samples Σ counts and the shares (K,) in float64. Raises DataError for shares that are none."""
     n, p = int(counts.sum()), shares.double()
     require_enough(n, 1)
     if counts.shape != shares.shape or abs(float(p.sum()) - 1) > 1e-6 or bool((p < 0).any()):

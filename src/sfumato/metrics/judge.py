@@ -6,7 +6,8 @@
 
 It never sees a sample of a model, so what it says of samples owes nothing to what made them. What it says is worth as
 much as its accuracy on pictures held out from it, which it carries along: a perfect model, too, would be judged right
-only that often. Every draw follows from one seed.
+only that often. It carries along what it took each class of them for, by which its errors can be turned back
+(`correction`). Every draw follows from one seed.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -25,13 +26,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfumato.errors import CheckpointError, DataError, UsageError
-from sfumato.metrics.classes import agreement
+from sfumato.metrics.classes import agreement, confusion
 from sfumato.metrics.estimate import Estimate
 
 __all__ = ["VERSION", "Judge", "JudgeNetwork", "JudgeRecord", "Labelled", "train_judge"]
 
-VERSION = 1  # of the network and its training: another one judges anew
-FORMAT = "sfumato-judge-1"
+VERSION = 2  # of the network, its training and its file: another one judges anew
+FORMAT = "sfumato-judge-2"
+CONFUSION = "confusion"  # in the file, beside the weights
 WIDTHS = (32, 64, 128)  # of the levels; deeper ones have the last width
 LARGEST = 64  # pixels of a side that the network sees
 MOST_IMAGES = 180_000  # seen in training: 3 epochs of 60,000
@@ -142,10 +144,14 @@ def blank_network(shape: tuple[int, int, int], classes: int) -> JudgeNetwork:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Judge:
-    """A trained judge: tells classes, gives features, and knows how often it is right. Computes in float32."""
+    """A trained judge: tells classes, gives features, and knows how often it is right. Computes in float32.
+
+    confusion: int64 (K, K), how many held-out pictures of each class (rows) it took for which (columns).
+    """
 
     network: JudgeNetwork
     record: JudgeRecord
+    confusion: Tensor
 
     @property
     def accuracy(self) -> Estimate:
@@ -187,6 +193,7 @@ class Judge:
         from safetensors.torch import save
 
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        tensors[CONFUSION] = self.confusion.contiguous()
         about = json.dumps(asdict(self.record))
         metadata = {"format": FORMAT, "judge": about, "sha256": _digest(tensors, about)}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,18 +210,31 @@ class Judge:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
             record = _record(json.loads(metadata["judge"]))
             same = metadata["format"] == FORMAT and metadata["sha256"] == _digest(tensors, metadata["judge"])
+            seen = _confusion(tensors.pop(CONFUSION), record)
             network = blank_network(record.shape, record.classes)
             network.load_state_dict(tensors)
         except Exception as error:
             raise _unusable(path, f"{type(error).__name__}: {error}") from None
         if not same or record.version != VERSION:
             raise _unusable(path, "it changed since it was written, or was made by another version")
-        return cls(network.requires_grad_(False).eval(), record)
+        return cls(network.requires_grad_(False).eval(), record, seen)
 
 
 def _record(plain: dict[str, Any]) -> JudgeRecord:
     known = {field.name: plain[field.name] for field in fields(JudgeRecord)}
     return JudgeRecord(**{**known, "shape": tuple(known["shape"])})
+
+
+def _confusion(counts: Tensor, record: JudgeRecord) -> Tensor:
+    """The confusion matrix of a file. Raises DataError for one that is not of the pictures of its record."""
+    right = counts.dtype == torch.int64 and counts.shape == (record.classes, record.classes)
+    if not right or int(counts.min()) < 0 or int(counts.sum()) != record.held_out:
+        raise DataError(
+            f"its confusion matrix is {counts.dtype} {tuple(counts.shape)}",
+            expected=f"counts of {record.held_out} pictures of {record.classes} classes",
+            fix="train the judge anew",
+        )
+    return counts
 
 
 def _unusable(path: Path, why: str) -> CheckpointError:
@@ -292,9 +312,11 @@ def train_judge(
             progress(step + 1, steps)
     network.requires_grad_(False).eval()
     record = JudgeRecord(data, shape, classes, 0.0, 0.0, len(held_out), len(train), steps * batch_size, seed)
-    right = agreement(held_out.labels, Judge(network, record).judged(held_out.images))
-    known = {**asdict(record), "accuracy": right.value, "std_error": right.std_error}
-    return Judge(network, JudgeRecord(**known))
+    unmeasured = Judge(network, record, torch.zeros(classes, classes, dtype=torch.int64))
+    judged = unmeasured.judged(held_out.images)
+    right = agreement(held_out.labels, judged)
+    known = replace(record, accuracy=right.value, std_error=right.std_error)
+    return replace(unmeasured, record=known, confusion=confusion(held_out.labels, judged, classes))
 
 
 def fit_scale(network: JudgeNetwork, images: Tensor) -> None:

@@ -15,7 +15,7 @@ which for such a statistic is that of the row sums r_i = Σ_{j≠i} g_ij,
     std_error² = 4/(n (n - 1) (n - 2)²) Σ_i (r_i - mean r)²,   with the mean 4 ζ1/n + 4 ζ2/n² to second order:
 
 never below 0, and never too small in the mean (Efron & Stein 1981); where the laws agree the error is too large by a
-factor of up to sqrt 2. Unbiased estimates of either ζ cover less: they scatter as much as they are large.
+factor of up to sqrt 2. Errors without that excess cover less (docs/decisions/0009-features-of-pictures.md).
 """
 
 import math
@@ -139,10 +139,12 @@ def kid_subsets(
     x, y = two_sets(x, y)
     size = min(size, len(x), len(y))
     chosen_x, chosen_y = (_indicators(len(z), size, count, generator) for z in (x, y))
-    pairs = size * (size - 1)
-    values = _within(x, chosen_x) / pairs + _within(y, chosen_y) / pairs
-    for part, kernel in kernel_rows(x, y):
-        values -= 2 * (chosen_x[:, part] @ kernel * chosen_y).sum(1) / size**2
+    n, m = len(x), len(y)
+    if 3 * count * size**2 < n * n + n * m + m * m:  # one after the other is less than all pairs at once
+        subsets = zip(chosen_x.bool(), chosen_y.bool(), strict=True)
+        values = torch.tensor([kid(x[a], y[b]).value for a, b in subsets], dtype=torch.float64)
+    else:
+        values = _of_subsets(x, y, chosen_x, chosen_y, size)
     spread = float(values.std(correction=1)) if count > 1 else 0.0
     error = math.hypot(whole.std_error, spread / math.sqrt(count))
     facts: dict[str, Fact] = {
@@ -163,6 +165,15 @@ def _indicators(n: int, size: int, count: int, generator: torch.Generator) -> Te
     for row in chosen:
         row[torch.randperm(n, generator=generator)[:size]] = 1.0
     return chosen
+
+
+def _of_subsets(x: Tensor, y: Tensor, chosen_x: Tensor, chosen_y: Tensor, size: int) -> Tensor:
+    """KID of each subset, (count,), from the kernel of all pairs, which is computed once."""
+    pairs = size * (size - 1)
+    values = _within(x, chosen_x) / pairs + _within(y, chosen_y) / pairs
+    for part, kernel in kernel_rows(x, y):
+        values -= 2 * (chosen_x[:, part] @ kernel * chosen_y).sum(1) / size**2
+    return values
 
 
 def _within(a: Tensor, chosen: Tensor) -> Tensor:

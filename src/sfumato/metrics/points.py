@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -111,23 +112,28 @@ def _without(count: int, left_out: Tensor) -> Tensor:
 
 
 def directions(dimensions: int, count: int) -> Tensor:
-    """`count` fixed unit vectors (D, count), float64, evenly spread over the half sphere: no randomness.
+    """`count` fixed unit vectors (D, count), float64, evenly spread over the sphere up to sign: no randomness.
 
-    In the plane at angles π (k + ½)/count. Beyond, normal quantiles of the additive sequence frac(½ + k g^-j), g the
-    root above 1 of g^(D+1) = g + 1 (Roberts 2018's generalised golden ratio), normalised.
+    In the plane at angles π (k + ½)/count. Beyond, sets of up to D orthonormal vectors, each the Q of a QR
+    decomposition of normal numbers that are a hash of their place: the mean square of every coordinate along D of them
+    is exactly 1/D, so that no direction of the data is passed over.
     """
     if dimensions == 1:
         return torch.ones(1, 1, dtype=torch.float64)
     if dimensions == 2:
         angle = math.pi * (torch.arange(count, dtype=torch.float64) + 0.5) / count
         return torch.stack([angle.cos(), angle.sin()])
-    golden = 2.0
-    for _ in range(60):  # the fixed point of a contraction
-        golden = (1 + golden) ** (1 / (dimensions + 1))
-    steps = golden ** -torch.arange(1, dimensions + 1, dtype=torch.float64)
-    uniform = (0.5 + steps[:, None] * torch.arange(1, count + 1, dtype=torch.float64)) % 1.0
-    normal = torch.special.ndtri(uniform.clamp(1e-12, 1 - 1e-12))
-    return normal / normal.norm(dim=0)
+    normal = torch.special.ndtri(_hashed(dimensions * count)).view(count, dimensions)
+    return torch.cat([torch.linalg.qr(part.T).Q for part in normal.split(dimensions)], dim=1)
+
+
+def _hashed(count: int) -> Tensor:
+    """Numbers in (0, 1) that look drawn at random, (count,): SplitMix64 of 1 … count (Steele, Lea & Flood 2014)."""
+    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return (torch.from_numpy((z >> np.uint64(11)).astype(np.float64)) + 0.5) * 2.0**-53
 
 
 def wasserstein_1d(x: Tensor, y: Tensor, order: int = 1) -> Tensor:

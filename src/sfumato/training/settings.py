@@ -42,8 +42,8 @@ class TrainingConfig:
     precision: `bfloat16` is faster on GPUs that have it; the weights stay float32.
     compile: whether torch.compile translates the network first: minutes spent once, for faster steps.
     threads: CPU threads; null for all cores. Another number can change the last bits of a result.
-    initial_weights: `in_order` draws them one after another; `by_name` each from the seed and its name, so that networks
-        that differ elsewhere begin alike (sweeps do so).
+    initial_weights: `in_order` draws them one after another; `by_name` each from the seed and its name, so that
+        networks that differ elsewhere begin alike (sweeps do so).
     init_from: a run or an exported file whose averaged weights are the first weights.
     on_disk_full: `stop` ends the run, resumable; `wait` tries again until the checkpoint fits.
     """

@@ -3,7 +3,7 @@
 A model that is told nothing is asked for nothing. One that is told of its data is told what training examples are, in
 the order of the golden section, frac((i + ½) (sqrt 5 - 1)/2): any number of them is spread evenly over the training
 part, and sample i is asked for the same whatever that number is; or what other examples are that are named. Guidance is
-that of the run's settings.
+that of the run's settings. Of samples of which nothing is to be asked nothing is, of any model.
 """
 
 import math
@@ -15,18 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sfumato.experiment.conditions import NONE
 from sfumato.experiment.config import SamplingConfig, experiment_yaml
-from sfumato.experiment.evaluation.kept import key_of
+from sfumato.experiment.evaluation.kept import code_of, key_of, source_of
 from sfumato.experiment.evaluation.means import Means
 from sfumato.experiment.evaluation.pace import Pace, Progress
 from sfumato.experiment.evaluation.subject import Subject
 from sfumato.experiment.model import require_seed
 from sfumato.experiment.session import weights_digest
 
-__all__ = ["GOLDEN", "drawn_like_data", "how_drawn", "sampling_of"]
+__all__ = ["GOLDEN", "drawn_like_data", "drawn_unasked", "how_drawn", "sampling_of"]
 
 PART = 250  # samples in a part, at least: whole micro-batches
-VERSION = 1  # of what is drawn for a key
+CODE = ("core", "nn", "samplers", "guidance", "experiment")  # what draws: samples of other versions are not taken
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -38,10 +39,10 @@ def sampling_of(subject: Subject) -> SamplingConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Told:
-    """What samples are told: classes, numbers and pictures of examples; None for what they are not told."""
+    """What samples are told: classes, numbers and pictures of examples; None for what a model cannot be told."""
 
-    labels: list[int] | None
-    values: NDArray[np.float32] | None
+    labels: list[int] | str | None
+    values: NDArray[np.float32] | str | None
     images: NDArray[np.uint8] | None
     digest: str
 
@@ -60,13 +61,40 @@ def _told(subject: Subject, part: range, examples: Tensor | None) -> _Told:
     return _Told(labels, values, images, "nothing" if nothing else key_of(chosen.tolist()))
 
 
+def _untold(subject: Subject, part: range) -> _Told:
+    """Samples are told nothing; a model that goes by pictures is shown the first training one."""
+    told, data = subject.model.condition_shape, subject.data
+    labels = NONE if told.num_classes else None
+    values = NONE if told.num_values and not told.num_classes else None
+    first = data.packed.values[data.parts.train[:1]]
+    images = first.repeat(len(part), 1, 1, 1).numpy() if told.image_channels else None
+    nothing = labels is None and values is None and images is None
+    return _Told(labels, values, images, "nothing" if nothing else "left out")
+
+
+def drawn_unasked(subject: Subject, count: int, means: Means) -> Tensor:
+    """As `drawn_like_data`, of which nothing is asked: pictures uint8 (count, H, W, C).
+
+    Those of a model that is told nothing are the same ones. Raises UsageError for one that cannot leave its label out.
+    """
+    nowhere = replace(sampling_of(subject), guidance=None, guidance_interval=None, classifier_guidance=None)
+    return _drawn(subject, count, means, nowhere, lambda part: _untold(subject, part))
+
+
 def drawn_like_data(subject: Subject, count: int, means: Means, *, examples: Tensor | None = None) -> Tensor:
     """`count` samples as the data hold them: uint8 (count, H, W, C), or float32 (count, *); by all processes.
 
     Sample i has seed `subject.seed` + i. examples: indices (count,) of what they are told; None: training examples.
     Raises NumericsError for samples that are not finite.
     """
-    config, values = sampling_of(subject), subject.data.packed.values
+    return _drawn(subject, count, means, sampling_of(subject), lambda part: _told(subject, part, examples))
+
+
+def _drawn(
+    subject: Subject, count: int, means: Means, config: SamplingConfig, tell: Callable[[range], _Told]
+) -> Tensor:
+    """Samples that are told what `tell` says of each part, those that are kept and the others."""
+    values = subject.data.packed.values
     require_seed(subject.seed, count)
     size = config.micro_batch * math.ceil(PART / config.micro_batch)
     parts = [range(first, min(first + size, count)) for first in range(0, count, size)]
@@ -75,17 +103,17 @@ def drawn_like_data(subject: Subject, count: int, means: Means, *, examples: Ten
     missing: list[tuple[range, _Told, str]] = []
     for index in means.team.shares(len(parts)):
         part = parts[index]
-        told = _told(subject, part, examples)
+        told = tell(part)
         key = key_of(identity, part.start, part.stop, told.digest)
         there = None if identity is None else means.kept.read("samples", key)
         if there is None or there.shape != found[part.start : part.stop].shape:
             missing.append((part, told, key))
         else:
             found[part.start : part.stop] = there
-    tell = _pace(subject, config, missing, means.progress)
+    pace = _pace(subject, config, missing, means.progress)
     done = 0
     for part, told, key in missing:
-        drawn = _draw(subject, config, part, told, tell(done))
+        drawn = _draw(subject, config, part, told, pace(done))
         found[part.start : part.stop] = drawn
         if identity is not None:
             means.kept.write("samples", key, drawn)
@@ -133,11 +161,14 @@ def _identity(subject: Subject, config: SamplingConfig) -> str | None:
     """A digest of all that samples depend on; None where that includes files beside the run, which may change."""
     if config.autoguidance is not None or config.classifier_guidance is not None:
         return None
+    network = source_of(type(subject.denoiser.network))  # people write their own, and write them anew
+    if network is None:
+        return None
     model = subject.model
     experiment = replace(model.experiment, sampling=config)
     device = str(next(subject.denoiser.network.parameters()).device.type)
     weights = weights_digest(model.weights[subject.weights])
-    about = (VERSION, torch.__version__, device, experiment_yaml(experiment), model.record.to_plain())
+    about = (code_of(*CODE), network, torch.__version__, device, experiment_yaml(experiment), model.record.to_plain())
     return key_of(weights, subject.seed, *about)
 
 
@@ -152,6 +183,9 @@ def how_drawn(subject: Subject, like: str = "what training examples are") -> dic
     return {
         "sampler": repr(sampling.sampler),
         "steps": sampling.steps,
+        "grid": repr(sampling.grid),
+        "clip": str(sampling.clip),
+        "precision": sampling.precision,
         **calls,
         "sampling_seed": subject.seed,
         "asked": like if asked else "nothing",

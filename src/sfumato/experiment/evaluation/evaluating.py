@@ -1,6 +1,7 @@
 """`evaluate`: what a trained model is worth, in numbers with errors (`metrics` lists them)."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,10 +20,10 @@ from sfumato.experiment.evaluation.means import Means
 from sfumato.experiment.evaluation.memorisation import require_unpictured
 from sfumato.experiment.evaluation.metrics import METRICS, Settings, default_metrics, require_fitting, require_known
 from sfumato.experiment.evaluation.pace import Progress
-from sfumato.experiment.evaluation.pictures import Featured, pictures_of
+from sfumato.experiment.evaluation.pictures import PICTURE_METRICS, Featured, pictures_of
 from sfumato.experiment.evaluation.samples import compared_of
 from sfumato.experiment.evaluation.subject import Part, Subject, subject_of
-from sfumato.experiment.evaluation.team import claim_device, gathered_team
+from sfumato.experiment.evaluation.team import ALONE, claim_device, gathered_team
 from sfumato.experiment.judging import judge_of
 from sfumato.experiment.load import load
 from sfumato.experiment.model import Model, require_seed
@@ -49,6 +50,7 @@ def evaluate(
     report: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     given: PreparedData | None = None,
+    alone: bool = False,
 ) -> Evaluation:
     """Measure a run (a folder, a name, a `Run`), an exported file or a `Model`; deterministic given the seed.
 
@@ -57,7 +59,7 @@ def evaluate(
     run's own for the samples (steps, guidance, …). extractor: of features of pictures, with a file of weights where it
     needs one; None: the usual one for the data. report hears forecasts of what is slow, before it is, progress how far
     it is. given: the data, where they are in memory already. Started by torchrun, all processes draw and extract a
-    share, and all know the result.
+    share, and all know the result; alone: this process measures by itself, whatever the others do.
 
     Raises UsageError for names and numbers that cannot be meant, DataError for metrics that mean nothing for the data,
     NumericsError where the ODE solver does not arrive: then no number is given.
@@ -87,7 +89,7 @@ def evaluate(
     quiet = report if report is not None else lambda text: None
     subject = subject_of(model, weights=weights, part=part, n=n, seed=seed, report=quiet, given=given)
     book.add(f"{weights} weights on {subject.n:,} examples of the {part} part, seed {seed}")
-    with gathered_team() as team:
+    with nullcontext(ALONE) if alone else gathered_team() as team:
         means = Means(Kept.of(model.experiment.data), team, quiet, progress)
         settings = Settings(
             BoundMethod(),
@@ -99,8 +101,15 @@ def evaluate(
             cache(lambda: pictured(subject, settings)),
             means,
         )
+        require_extractor(extractor, chosen, settings)
         found = measured(chosen, subject, settings, book, strict=named is not None)
     return Evaluation(found, tuple(book.notes), model.experiment.name, book.closest)
+
+
+def require_extractor(name: str | None, metrics: Iterable[str], settings: Settings) -> None:
+    """Make the extractor that was named, where it will be needed: what it lacks is said before anything slow."""
+    if name is not None and any(metric in (*PICTURE_METRICS, "memorisation") for metric in metrics):
+        settings.extractor()
 
 
 def measured(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sfumato.data import Packed, fingerprint_of
 from sfumato.errors import DataError, PlatformError, UsageError
-from sfumato.experiment.evaluation.kept import key_of
+from sfumato.experiment.evaluation.kept import code_of, key_of
 from sfumato.experiment.evaluation.means import Means
 from sfumato.experiment.evaluation.pace import Pace
 from sfumato.metrics import (
@@ -130,7 +130,7 @@ def features_of(
 
     for index in means.team.shares(len(parts)):
         part = slice(parts[index], min(parts[index] + PART, count))
-        key = key_of(extractor.name, extractor.digest, fingerprint_of(taken(part), None))
+        key = key_of(code_of("metrics"), extractor.name, extractor.digest, fingerprint_of(taken(part), None))
         there = means.kept.read("features", key)
         if there is None or tuple(there.shape) != (part.stop - part.start, extractor.dim):
             missing.append((part, key))

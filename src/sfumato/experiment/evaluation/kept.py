@@ -7,8 +7,10 @@ that cannot be written is done without.
 
 import hashlib
 import json
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ from sfumato.data.cache import default_folder
 from sfumato.errors import SfumatoError
 from sfumato.training.storage import LocalStorage, make_folders, replace_file
 
-__all__ = ["Kept", "key_of"]
+__all__ = ["Kept", "code_of", "key_of", "source_of"]
 
 FORMAT = "sfumato-kept-1"
 
@@ -27,6 +29,23 @@ FORMAT = "sfumato-kept-1"
 def key_of(*parts: object) -> str:
     """SHA-256 of plain data."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def code_of(*packages: str) -> str:
+    """SHA-256 of the sources of some packages of sfumato: what another version would compute is not taken for this."""
+    root, digest = Path(__file__).parents[2], hashlib.sha256()
+    for path in sorted(path for package in packages for path in (root / package).rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def source_of(kind: type) -> str | None:
+    """SHA-256 of the file that a class was written in; None where there is none to look at."""
+    path: str = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    with suppress(OSError):
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return None
 
 
 @dataclass(frozen=True, slots=True)

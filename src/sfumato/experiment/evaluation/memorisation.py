@@ -9,19 +9,21 @@ of pictures. A model that is told something of each sample is told what it was o
 turn, so that it favours neither.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sfumato.data import Normalization, Packed, Split
 from sfumato.errors import DataError
-from sfumato.experiment.build import PreparedData
 from sfumato.experiment.evaluation.drawing import drawn_like_data, how_drawn
 from sfumato.experiment.evaluation.features import features_of
 from sfumato.experiment.evaluation.means import Means
+from sfumato.experiment.evaluation.pictures import scattered
 from sfumato.experiment.evaluation.subject import Subject
 from sfumato.experiment.likeness import Space, Values, alternately, beside, unshared
 from sfumato.experiment.model import Model
@@ -36,9 +38,26 @@ from sfumato.metrics.memorisation import (
     leaning,
 )
 
-__all__ = ["ClosestPairs", "closest_pairs", "memorisation_entries", "require_unpictured"]
+__all__ = [
+    "ClosestPairs",
+    "Suspects",
+    "closest_pairs",
+    "copy_entries",
+    "fresh_sides",
+    "memorisation_entries",
+    "require_unpictured",
+    "spaces_of",
+]
 
 PAIRS = 10  # that are shown
+READING = (
+    "memorisation[…][floor] is what chance makes copies of; [leaning] is 0 for a model that does not know which "
+    "examples it was trained on, 1 for one that does nothing but copy"
+)
+JUDGED = (
+    "the judge was trained on training examples too, and sees them otherwise than those held out: what [leaning] and "
+    "[floor] say of chance is exact in pixels, and not in its features"
+)
 TOLD = "what training and held-out examples are, in turn"
 Entry = tuple[str, Estimate]
 Note = Callable[[str], None]
@@ -63,10 +82,50 @@ class FeatureSpace:
         return self._features(raw, "the samples", None)
 
     def of_examples(self, values: Tensor, places: Tensor) -> Tensor:
-        return self._features(values, "examples", places)
+        order = scattered(torch.arange(len(places)))  # that of floors, whose features are kept in parts
+        return self._features(values, "examples", places[order])[order.argsort()]
 
     def _features(self, images: Tensor, what: str, places: Tensor | None) -> Tensor:
         return features_of(self.extractor, images, what, self.means, places=places)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Suspects:
+    """Samples, and the examples of both sides that they may be copies of.
+
+    raw: (n, *) samples as the data hold examples: uint8 (n, H, W, C), or float32 (n, *).
+    packed: all examples. sides: which of them were trained on, and which held out from it.
+    mirrored: whether training mirrored its pictures.
+    numbers: (n,) int64, what each sample is known by. called: what those numbers are.
+    """
+
+    raw: Tensor
+    packed: Packed
+    sides: Split
+    mirrored: bool
+    numbers: Tensor
+    called: str
+
+    def beside(self, space: Space) -> Closeness:
+        """How near they lie to both sides."""
+        return beside(self.raw, self.packed.values, self.sides, space, mirrored=self.mirrored)
+
+    def pairs(self, found: Closeness, space: str, count: int = PAIRS) -> "ClosestPairs":
+        """The `count` samples of smallest ratio with their neighbours."""
+        values, chosen = self.packed.values, found.closest(count)
+        originals = self.sides.train[found.original(chosen)]
+        unseen = self.sides.held_out[found.held_out_neighbour(chosen)]
+        return ClosestPairs(
+            space,
+            self.raw[chosen].numpy(),
+            values[originals].numpy(),
+            values[unseen].numpy(),
+            found.ratio[chosen].numpy(),
+            self.numbers[chosen].numpy(),
+            originals.numpy(),
+            unseen.numpy(),
+            self.called,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,8 +135,9 @@ class ClosestPairs:
     space: where likeness was measured.
     samples, originals, unseen: (k, *) as the data hold them: samples, nearest training and nearest held-out examples.
     ratio: (k,) distance to the training example over that to a held-out one.
-    seeds: (k,) int64, which draw each sample alone.
+    seeds: (k,) int64, which draw each sample alone; of samples in a file their places.
     training, held_out: (k,) int64, places of the neighbours in the data set.
+    called: what the numbers of the samples are: `seed`, or `sample` for places.
     """
 
     space: str
@@ -88,6 +148,7 @@ class ClosestPairs:
     seeds: NDArray[np.int64]
     training: NDArray[np.int64]
     held_out: NDArray[np.int64]
+    called: str = "seed"
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -95,7 +156,7 @@ class ClosestPairs:
     def to_plain(self) -> list[dict[str, Any]]:
         """As JSON data, without the examples."""
         columns = (self.seeds, self.training, self.held_out, self.ratio)
-        names = ("seed", "training_example", "held_out_example", "ratio")
+        names = (self.called, "training_example", "held_out_example", "ratio")
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -122,19 +183,33 @@ def memorisation_entries(
 
     Raises DataError for a model that goes by pictures, and where too few examples are held out.
     """
-    data, held_out = subject.data, fresh_examples(subject, note)
-    raw, flip = drawn_for_both(subject, count, means), subject.model.experiment.data.flip
-    for space in spaces_of(subject, extractor, means):
-        found = beside(raw, data, held_out, space, mirrored=flip)
+    suspects = suspects_of(subject, count, means, note)
+    spaces = spaces_of(subject.model.record.normalization, extractor, means)
+    yield from copy_entries(suspects, spaces, subject.facts(**how_drawn(subject, TOLD)), note, keep)
+
+
+def copy_entries(
+    suspects: Suspects,
+    spaces: Iterable[Space],
+    facts: Mapping[str, Fact],
+    note: Note,
+    keep: Callable[[ClosestPairs], None],
+) -> Iterator[Entry]:
+    """The three numbers of each space, whoever made the samples; `facts` are of them."""
+    for space in spaces:
+        found = suspects.beside(space)
         threshold = copy_threshold(found)
-        facts = subject.facts(**how_drawn(subject, TOLD), **how_compared(space, data, held_out))
-        share = copy_share(found, threshold, facts)
+        about = {**facts, **how_compared(space, suspects.sides)}
+        share = copy_share(found, threshold, about)
         yield f"memorisation[{space.name}]", share
-        yield f"memorisation[{space.name}][floor]", chance_share(found, threshold, facts)
-        yield f"memorisation[{space.name}][leaning]", leaning(found, facts)
-        if subject.model.record.is_image:
-            keep(pairs_of(found, raw, subject, held_out, space.name))
+        yield f"memorisation[{space.name}][floor]", chance_share(found, threshold, about)
+        yield f"memorisation[{space.name}][leaning]", leaning(found, about)
+        if suspects.packed.is_image:
+            keep(suspects.pairs(found, space.name))
         note(in_words(space.name, share, threshold, found.size))
+        if space.name == "judge":
+            note(JUDGED)
+    note(READING)
 
 
 def in_words(space: str, share: Estimate, threshold: float, size: int) -> str:
@@ -143,8 +218,7 @@ def in_words(space: str, share: Estimate, threshold: float, size: int) -> str:
     return (
         f"memorisation[{space}]: {share.value:.2%} of {share.n:,} samples are copies (95 %: {sure.low:.2%} to "
         f"{sure.high:.2%}): nearer to a training example than {threshold:.3g} times the distance to the nearest of as "
-        f"many ({size:,}) held-out ones; [floor] is what chance makes of them; [leaning] is 0 for a model that "
-        "does not know which examples it was trained on, 1 for one that does nothing but copy"
+        f"many ({size:,}) held-out ones"
     )
 
 
@@ -160,29 +234,34 @@ def closest_pairs(subject: Subject, count: int, means: Means, note: Note) -> Clo
             expected="pictures",
             fix="measure them instead (sfumato evaluate RUN --metrics memorisation)",
         )
-    held_out = fresh_examples(subject, note)
-    raw = drawn_for_both(subject, count, means)
-    space, flip = Values(record.normalization), subject.model.experiment.data.flip
-    found = beside(raw, subject.data, held_out, space, mirrored=flip)
-    return pairs_of(found, raw, subject, held_out, space.name)
+    suspects, space = suspects_of(subject, count, means, note), Values(record.normalization)
+    return suspects.pairs(suspects.beside(space), space.name)
 
 
-def fresh_examples(subject: Subject, note: Note) -> Tensor:
-    """The held-out examples to compare with; refuses what cannot be compared before anything is drawn."""
+def suspects_of(subject: Subject, count: int, means: Means, note: Note) -> Suspects:
+    """`count` samples of a run beside its data; what cannot be compared is refused before anything is drawn."""
     require_unpictured(subject.model)
     data = subject.data
-    held_out = unshared(data.packed, data.parts)
-    equal_parts(len(data.parts.train), len(held_out))  # for its refusal
-    if len(held_out) < len(data.parts.held_out):
-        shared = len(data.parts.held_out) - len(held_out)
+    sides = fresh_sides(data.packed, data.parts, note)
+    raw = drawn_for_both(subject, count, means)
+    flip = subject.model.experiment.data.flip
+    return Suspects(raw, data.packed, sides, flip, subject.seed + torch.arange(count), "seed")
+
+
+def fresh_sides(packed: Packed, parts: Split, note: Note) -> Split:
+    """Both parts without held-out examples that are trained on too. Raises DataError where too few are left."""
+    held_out = unshared(packed, parts)
+    equal_parts(len(parts.train), len(held_out))  # for its refusal
+    if len(held_out) < len(parts.held_out):
+        shared = len(parts.held_out) - len(held_out)
         note(f"{shared:,} held-out examples are trained on too, as copies: memorisation compares with the others")
-    return held_out
+    return Split(parts.train, held_out)
 
 
-def spaces_of(subject: Subject, extractor: Callable[[], Extractor], means: Means) -> Iterator[Space]:
+def spaces_of(normalization: Normalization, extractor: Callable[[], Extractor], means: Means) -> Iterator[Space]:
     """The values themselves, and for pictures the features of an extractor, unless that is `pixels` too."""
-    yield Values(subject.model.record.normalization)
-    if subject.model.record.is_image and (chosen := extractor()).name != "pixels":
+    yield Values(normalization)
+    if normalization.is_image and (chosen := extractor()).name != "pixels":
         yield FeatureSpace(chosen, means)
 
 
@@ -191,30 +270,11 @@ def drawn_for_both(subject: Subject, count: int, means: Means) -> Tensor:
     return drawn_like_data(subject, count, means, examples=alternately(subject.data.parts, count))
 
 
-def how_compared(space: Space, data: PreparedData, held_out: Tensor) -> dict[str, Fact]:
+def how_compared(space: Space, sides: Split) -> dict[str, Fact]:
     """Where distances were measured, and to how many examples."""
     return {
         "extractor": space.name,
         "extractor_digest": space.digest,
-        "training_examples": len(data.parts.train),
-        "held_out_examples": len(held_out),
+        "training_examples": len(sides.train),
+        "held_out_examples": len(sides.held_out),
     }
-
-
-def pairs_of(
-    found: Closeness, raw: Tensor, subject: Subject, held_out: Tensor, space: str, count: int = PAIRS
-) -> ClosestPairs:
-    """The `count` samples of smallest ratio with their neighbours."""
-    data, chosen = subject.data, found.closest(count)
-    originals, unseen = data.parts.train[found.original(chosen)], held_out[found.held_out_neighbour(chosen)]
-    values = data.packed.values
-    return ClosestPairs(
-        space,
-        raw[chosen].numpy(),
-        values[originals].numpy(),
-        values[unseen].numpy(),
-        found.ratio[chosen].numpy(),
-        subject.seed + chosen.numpy(),
-        originals.numpy(),
-        unseen.numpy(),
-    )

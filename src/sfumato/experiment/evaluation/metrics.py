@@ -152,11 +152,11 @@ def _modes(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Ent
 
 
 def _agreement(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
-    return agreement_entries(subject, settings.count, settings.judge, book.add)
+    return agreement_entries(subject, settings.count, settings.judge, settings.means, book.add)
 
 
 def _balance(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:
-    return balance_entries(subject, settings.count, settings.judge, book.add)
+    return balance_entries(subject, settings.count, settings.judge, settings.means, book.add)
 
 
 def _round_trips(subject: Subject, settings: Settings, book: Notebook) -> Iterator[Entry]:

@@ -10,6 +10,7 @@ for; real pictures for floors are those of the other part, as many as there are 
 with itself. Every error is that of the samples, the reference being given.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,12 +19,13 @@ import torch
 from torch import Tensor
 
 from sfumato.core import derived_generator
-from sfumato.data import fingerprint_of
+from sfumato.data import evenly_from, fingerprint_of
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.evaluation.drawing import GOLDEN, how_drawn
 from sfumato.experiment.evaluation.features import features_of
 from sfumato.experiment.evaluation.means import Means
-from sfumato.experiment.evaluation.subject import Subject, evenly_from
+from sfumato.experiment.evaluation.pace import clocked
+from sfumato.experiment.evaluation.subject import SLOW, Subject
 from sfumato.metrics import (
     Estimate,
     Extractor,
@@ -45,6 +47,8 @@ __all__ = ["PICTURE_METRICS", "Featured", "Pictures", "entries_of", "pictures_of
 PICTURE_METRICS = ("kid", "fid", "precision", "recall", "density", "coverage")
 MOST_REFERENCE = 50_000
 FEWEST = 2  # pictures of a reference
+MOST_IN_SUBSETS = 3e8  # pairs of 100 subsets of 1,000
+DISTANCES = 60  # that FID with its error, its floor and its extrapolation takes, about
 Entry = tuple[str, Estimate]
 Note = Callable[[str], None]
 
@@ -161,8 +165,22 @@ def entries_of(name: str, f: Featured, note: Note) -> Iterator[Entry]:
         yield from share_entries(name, f, note)
 
 
+def foretell(f: Featured, what: str, products: float) -> None:
+    """Say how long sums over features will take, where that is long: `products` of two numbers, timed on a few."""
+    few = f.y[:512]
+    began = time.perf_counter()
+    kernel_mean(few)
+    left = (time.perf_counter() - began) / (len(few) ** 2 * few.shape[1]) * products
+    if left > SLOW:
+        sizes = f"{len(f.x):,} samples with {len(f.y):,} real pictures"
+        f.means.report(f"{what}: comparing the features of {sizes}, about {clocked(left)}")
+
+
 def kid_entries(f: Featured) -> Iterator[Entry]:
     """KID over all pairs, the mean over subsets, and that of real pictures."""
+    (n, dim), m, others = f.x.shape, len(f.y), len(f.z)
+    pairs = float(n * n + n * m + m * m)
+    foretell(f, "kid", dim * (pairs + min(pairs, MOST_IN_SUBSETS) + others * (others + m)))
     whole = kid(f.x, f.y, f.facts, among_reference=f.among_reference)
     yield f"kid[{f.name}]", whole
     generator = derived_generator(f.pictures.seed, "kid subsets")
@@ -175,10 +193,17 @@ def kid_entries(f: Featured) -> Iterator[Entry]:
 def fid_entries(f: Featured, note: Note) -> Iterator[Entry]:
     """FID at this n, that of as many real pictures, and what it tends to."""
     n, dim = f.x.shape
+    rank = min(n, len(f.y), dim)
+    foretell(f, "fid", DISTANCES * rank * (float(n * dim) + 10 * rank**2))
     yield f"fid[{f.name}]", fid(f.x, f.y, f.facts)
     if f.has_real:
         facts: dict[str, Fact] = {**f.real_facts, "floor": f.pictures.real_name}
         yield f"fid[{f.name}][floor]", fid_floor(f.all_z, f.y, facts, n=n)
+        if len(f.all_z) < n:
+            note(
+                f"fid[{f.name}][floor] is that of {len(f.all_z):,} pictures, no more are left, and higher than that of "
+                f"{n:,} would be"
+            )
     smaller = min(n, len(f.y))
     if smaller <= dim:
         note(

@@ -1,13 +1,13 @@
 """Samples against real points: distances, each beside its two-sample floor, and the coverage of modes.
 
 Where the law of the data is known the reference is drawn from it, as many points as samples, four times over;
-otherwise it is the held-out part, and the floor compares disjoint pieces of the training part. All in the units of the
-data.
+otherwise it is the part that is measured, and the floor compares disjoint pieces of the other part. All in the units
+of the data.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfumato.core import derived_seed
+from sfumato.data import evenly_from
 from sfumato.data.laws import Law, law_of
 from sfumato.errors import DataError
-from sfumato.experiment.evaluation.classes import STEERING
+from sfumato.experiment.evaluation.drawing import how_drawn, sampling_of
+from sfumato.experiment.evaluation.pictures import scattered
 from sfumato.experiment.evaluation.subject import Subject
 from sfumato.experiment.model import Model
 from sfumato.metrics import Estimate, PointDistance, floor, mode_coverage, require_enough
@@ -48,14 +50,14 @@ def sample_entries(
 ) -> Iterator[Entry]:
     """name and name[floor]."""
     compared = shared()
-    facts = subject.facts(reference=compared.reference, **sampling_facts(subject))
+    facts = subject.facts(reference=compared.reference, **how_drawn(subject))
     batches = zip(compared.samples.split(compared.size), compared.real.split(compared.size), strict=True)
     yield name, mean_distance([distance(x, y, facts) for x, y in batches])
     if len(compared.pairs) >= 2:
         yield f"{name}[floor]", floor(distance, compared.pairs, {"reference": compared.reference})
         note("name[floor] is the same distance between two independent real samples of the same sizes")
     else:
-        note(f"{name} has no floor beside it: the training part is too small for two pairs of {compared.size}")
+        note(f"{name} has no floor beside it: the other part is too small for two pairs of {compared.size}")
 
 
 def mean_distance(each: list[Estimate]) -> Estimate:
@@ -73,7 +75,7 @@ def mode_entries(subject: Subject, shared: Callable[[], Compared], note: Callabl
     assert law is not None
     assert law.mode_shares is not None
     compared = shared()
-    facts = subject.facts(reference=compared.reference, **sampling_facts(subject))
+    facts = subject.facts(reference=compared.reference, **how_drawn(subject))
     yield "mode_coverage", mode_coverage(law.mode_of(compared.samples), law.mode_shares, facts)
     real = mode_coverage(law.mode_of(compared.real), law.mode_shares, {"reference": compared.reference})
     yield "mode_coverage[floor]", real
@@ -94,24 +96,24 @@ def compared_of(subject: Subject, count: int) -> Compared:
         pairs = tuple((law.draw(count, k, "first"), law.draw(count, k, "second")) for k in seeds)
         return Compared(samples_of(subject, total), real, count, pairs, "fresh points of the exact law")
     values, parts = subject.data.packed.values.double().flatten(1), subject.data.parts
-    if len(parts.held_out) < 4:
+    sides = (parts.held_out, parts.train) if subject.part == "held-out" else (parts.train, parts.held_out)
+    if len(sides[0]) < 4:
         raise DataError(
-            f"{len(parts.held_out)} points are held out",
+            f"{len(sides[0])} points are in the {subject.part} part",
             expected="at least 4 to compare samples with",
             fix="train with a larger data.held_out",
         )
-    real = values[parts.held_out[:count]]
+    real = values[evenly_from(sides[0], count)]  # data are often sorted: the first would be of one kind
     size = len(real)
-    pieces = values[parts.train].split(size)[: len(parts.train) // size]
+    pieces = values[scattered(sides[1])].split(size)[: len(sides[1]) // size]
     pairs = tuple(zip(pieces[0::2], pieces[1::2], strict=False))[:FLOOR_PAIRS]
-    return Compared(samples_of(subject, size), real, size, pairs, "the held-out part")
+    return Compared(samples_of(subject, size), real, size, pairs, f"the {subject.part} part")
 
 
 def samples_of(subject: Subject, count: int) -> Tensor:
     """`count` samples as the run draws them, in data units, (count, D) float64."""
     require_enough(count, 4)
-    sampling = subject.model.experiment.sampling
-    config = replace(sampling, weights="live" if subject.weights == "live" else "ema", ema_width=None)
+    config = sampling_of(subject)
     labels, told = told_like_data(subject, count)
     drawn = subject.model.sample(count, seed=subject.seed, config=config, labels=labels, values=told).values
     assert drawn is not None  # points, not pictures
@@ -128,20 +130,6 @@ def told_like_data(subject: Subject, count: int) -> tuple[list[int] | None, NDAr
     labels = packed.labels[chosen].tolist() if told.num_classes and packed.labels is not None else None
     values = packed.conditions[chosen].numpy() if told.num_values and packed.conditions is not None else None
     return labels, values
-
-
-def sampling_facts(subject: Subject) -> dict[str, str | int]:
-    """How the samples were drawn; of what steers them only what is set."""
-    sampling = subject.model.experiment.sampling
-    steering = {name: str(getattr(sampling, name)) for name in STEERING if getattr(sampling, name) is not None}
-    return {
-        "sampler": repr(sampling.sampler),
-        "steps": sampling.steps,
-        "grid": repr(sampling.grid),
-        "clip": str(sampling.clip),
-        "sampling_seed": subject.seed,
-        **steering,
-    }
 
 
 def raw_law(model: Model) -> Law | None:

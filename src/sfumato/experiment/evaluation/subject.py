@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from sfumato.condition import Condition
 from sfumato.core import Denoiser
-from sfumato.data import Batch, Split
+from sfumato.data import Batch, Split, evenly_from
 from sfumato.data.laws import Law, law_of
 from sfumato.errors import DataError, UsageError
 from sfumato.experiment.build import PreparedData, prepare_data
@@ -217,13 +216,6 @@ def precise(model: Model, weights: str) -> Denoiser:
 
 def _indices(data: PreparedData, part: Part) -> Tensor:
     return data.parts.held_out if part == "held-out" else data.parts.train
-
-
-def evenly_from(indices: Tensor, most: int) -> Tensor:
-    """At most `most` of the indices, evenly spaced over them."""
-    if len(indices) <= most:
-        return indices
-    return indices[torch.arange(most) * len(indices) // most]
 
 
 def pieces(subject: Subject, what: str, size: int, calls: Callable[[], float]) -> Iterator[slice]:

@@ -24,10 +24,11 @@ PATIENCE = timedelta(hours=24)  # torchrun ends the others when one dies; a slow
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """This process's number among those that evaluate together."""
+    """This process's number among those that evaluate together, and by which group they talk; None: the usual one."""
 
     rank: int = 0
     processes: int = 1
+    group: "distributed.ProcessGroup | None" = None
 
     def shares(self, parts: int) -> range:
         """Which of `parts` parts are this process's."""
@@ -36,7 +37,7 @@ class Team:
     def joined(self, whole: Tensor) -> Tensor:
         """The sum over the processes of tensors that are 0 where another process worked; collective, in place."""
         if self.processes > 1:
-            distributed.all_reduce(whole)
+            distributed.all_reduce(whole, group=self.group)
         return whole
 
     def first(self, make: Callable[[], T]) -> T:
@@ -45,9 +46,9 @@ class Team:
             return make()
         if self.rank == 0:
             made = make()
-            distributed.barrier()
+            distributed.barrier(group=self.group)
             return made
-        distributed.barrier()
+        distributed.barrier(group=self.group)
         return make()
 
 
@@ -70,7 +71,9 @@ def gathered_team() -> Iterator[Team]:
     if started:
         distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
-        yield Team(distributed.get_rank(), distributed.get_world_size())
+        # whoever trains on GPUs talks by NCCL, which takes nothing from the CPU
+        group = None if started else distributed.new_group(backend="gloo", timeout=PATIENCE)
+        yield Team(distributed.get_rank(), distributed.get_world_size(), group)
     finally:
         if started:
             distributed.destroy_process_group()

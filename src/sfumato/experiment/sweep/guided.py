@@ -12,7 +12,7 @@ import statistics
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sfumato.core import derived_seed
 from sfumato.errors import PlatformError, UsageError
@@ -22,9 +22,6 @@ from sfumato.experiment.sweep.plan import Arm
 from sfumato.experiment.sweep.search import Optuna, Point
 from sfumato.experiment.sweep.stored import Sweep
 from sfumato.experiment.sweep.table import LOSS, crosses_losses, figures_of
-
-if TYPE_CHECKING:
-    import optuna
 
 __all__ = ["Told", "ask_for", "asker", "next_point", "require_rankable", "told_of"]
 
@@ -88,7 +85,9 @@ def require_rankable(sweep: Sweep) -> None:
         )
     if direction(metric) is None:
         raise UsageError(
-            f"--metric {metric}: neither more nor less of it is better", expected="a metric to rank by", fix="name another"
+            f"--metric {metric}: neither more nor less of it is better",
+            expected="a metric to rank by",
+            fix="name another",
         )
 
 
@@ -136,16 +135,13 @@ def next_point(search: Optuna, axes: Sequence[Axis], told: Sequence[Told]) -> di
     return {axis.key: _text(axis, asked.params[axis.key]) for axis in axes}
 
 
-def _trial(told: Told, axes: Sequence[Axis], scales: dict[str, Any]) -> "optuna.trial.FrozenTrial":
+def _trial(told: Told, axes: Sequence[Axis], scales: dict[str, Any]) -> Any:
     """A point as a trial of the study."""
     optuna = _optuna()
     states = optuna.trial.TrialState
     state = states.COMPLETE if told.value is not None else states.FAIL if told.failed else states.RUNNING
     params = {axis.key: _number(axis, told.point[axis.key]) for axis in axes}
-    found: optuna.trial.FrozenTrial = optuna.trial.create_trial(
-        state=state, value=told.value, params=params, distributions=scales
-    )
-    return found
+    return optuna.trial.create_trial(state=state, value=told.value, params=params, distributions=scales)
 
 
 def _distribution(axis: Axis) -> Any:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sfumato.errors import PlatformError, UsageError
-from sfumato.experiment.records import newest_checkpoint
+from sfumato.experiment.records import newest_checkpoint, read_run
 from sfumato.experiment.sweep.launching import Job, Launcher, Told, arm_command, arm_environment
 from sfumato.experiment.sweep.plan import Arm
 from sfumato.experiment.sweep.stored import Sweep
@@ -61,20 +61,27 @@ class ArmJob:
 
     def _hand_on(self, number: int, frame: object) -> None:
         """A job that is to end asks its arm to save first."""
-        if self.child is not None and self.child.poll() is None:
+        if self.child is not None and not _has_ended(self.child):
             self.child.terminate()
 
     def checkpoint(self) -> Any:
         """The same job again, once the arm has saved: what submitit calls before the time is up."""
         import submitit
 
-        child = self.child
-        if child is not None and child.poll() is None:
-            child.terminate()
+        if self.child is not None and not _has_ended(self.child):
+            self.child.terminate()
             end = time.monotonic() + GRACE
-            while child.poll() is None and time.monotonic() < end:
+            while not _has_ended(self.child) and time.monotonic() < end:
                 time.sleep(0.1)
         return submitit.helpers.DelayedSubmission(ArmJob(self.command, self.environment))
+
+
+def _has_ended(child: "subprocess.Popen[bytes]") -> bool:
+    """Whether a process has ended, asked within a signal handler, which may stand in the middle of `wait` or `poll`."""
+    try:
+        return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 class Submitted(Job):
@@ -82,6 +89,7 @@ class Submitted(Job):
 
     def __init__(self, arm: Arm, job: Any, told: Told) -> None:
         self.arm, self.job, self.told = arm, job, told
+        self.stopped: float | None = None  # when it was asked to
 
     def poll(self) -> int | None:
         step = newest_checkpoint(self.arm.folder / "checkpoints")
@@ -89,12 +97,19 @@ class Submitted(Job):
             self.told(self.arm.name, step)
         if not self.job.done():
             return None
+        if self.stopped is not None and time.monotonic() < self.stopped + GRACE and self._is_saving():
+            return None  # a job may be gone before its arm
         try:
             return int(self.job.result())
         except Exception:  # cancelled, lost, or refused by the cluster: submitit's own classes
-            return -signal.SIGTERM if str(self.job.state).upper().startswith("CANCEL") else LOST
+            cancelled = self.stopped is not None or str(self.job.state).upper().startswith("CANCEL")
+            return -signal.SIGTERM if cancelled else LOST
+
+    def _is_saving(self) -> bool:
+        return (self.arm.folder / "config.yaml").is_file() and read_run(self.arm.folder).state == "running"
 
     def stop(self) -> None:
+        self.stopped = time.monotonic()
         self.job.cancel(check=False)
 
     def kill(self) -> None:
@@ -116,10 +131,14 @@ class Submitit(Launcher):
         given = dict(options)
         cluster = given.pop("cluster", "slurm")
         self.executor = submitit.AutoExecutor(folder=sweep.folder / "logs" / "slurm", cluster=cluster)
-        usual = {"name": sweep.plan.name, "timeout_min": 24 * 60, "cpus_per_task": sweep.plan.base.training.threads or 1}
+        usual = {
+            "name": sweep.plan.name,
+            "timeout_min": 24 * 60,
+            "cpus_per_task": sweep.plan.base.training.threads or 1,
+        }
         self.executor.update_parameters(**{**usual, **given})
 
     def start(self, sweep: Sweep, arm: Arm, slot: int, told: Told) -> Job:
         own = arm_environment(sweep, arm)
-        needed = {key: own[key] for key in ("PYTHONPATH", "OMP_NUM_THREADS") if key in own}
+        needed: dict[str, str] = {key: own[key] for key in ("PYTHONPATH", "OMP_NUM_THREADS") if key in own}
         return Submitted(arm, self.executor.submit(ArmJob(arm_command(sweep, arm), needed)), told)

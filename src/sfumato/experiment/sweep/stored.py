@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sfumato.errors import CheckpointError, ConfigError, SfumatoError
 from sfumato.experiment.config import Experiment
@@ -50,7 +50,7 @@ class Failure:
 
     @property
     def would_repeat(self) -> bool:
-        """Whether the same arm would fail in the same way again: settings and numbers do, disks and machines may not."""
+        """Whether the same arm would fail in the same way: settings and numbers do, disks and machines may not."""
         return self.code in ("CONFIG", "USAGE", "NUMERICS")
 
 
@@ -178,7 +178,7 @@ def sweeps_in(runs: Path) -> list[Path]:
 
 
 def store_plan(plan: Plan, folder: Path) -> None:
-    """Write a plan into the folder of its sweep, whole or not at all, where another stands there. Raises ResourceError."""
+    """Write a plan into the folder of its sweep, whole or not at all, unless it stands there. Raises ResourceError."""
     text, path = to_yaml(plain_plan(plan)).encode(), folder / SWEEP
     storage = LocalStorage()
     try:
@@ -220,7 +220,7 @@ def read_plan(folder: Path) -> Plan:
             base=read(Experiment, tree["base"], origin=str(path)),
             axes=tuple(_axis(node) for node in _row(tree["axes"])),
             seeds=int(_text(tree["seeds"])),
-            search=cast(Search, read(_Drawn, Branch({"search": tree["search"]}, str(path))).search),
+            search=read(_Drawn, Branch({"search": tree["search"]}, str(path))).search,
             measures=read(Measures, tree["measures"], origin=str(path)),
             skip_unfit=_text(tree["skip_unfit"]) == "true",
             asked=tuple(json.loads(_text(node)) for node in _row(tree["asked"])),

@@ -110,8 +110,9 @@ def sweep(
     only: patterns of names of arms. retry: try arms again that diverged. skip_unfit: leave out combinations that cannot
     be trained. yes: more than 1,000 arms are meant. forecast: time the arms first.
 
-    Gives the sweep, in which failed arms may be (`Sweep.state`). Raises Interrupted where arms are left because somebody
-    asked to stop or the budget is spent, ConfigError for what cannot be trained or is not the sweep of that name.
+    Gives the sweep, in which arms may have failed (`Sweep.state`). Raises Interrupted where arms are left because
+    somebody asked to stop or the budget is spent, ConfigError for what cannot be trained or is not the sweep of that
+    name.
     """
     listed = tuple(name.strip() for name in metrics.split(",")) if isinstance(metrics, str) else tuple(metrics)
     wish = Wish(
@@ -237,13 +238,13 @@ def _announce(outlook: Outlook, way: Way, reporter: SweepReporter) -> None:
     busy, here = outlook.workers * (outlook.threads or 1), machine.cores()
     if way.launcher == "local" and busy > here:
         reporter.note(
-            f"{outlook.workers} arms of {counted(outlook.threads or 1, 'thread')} want {busy} cores, and {here} are here: "
-            f"fewer --workers would be as fast; the threads of a sweep stay what they are"
+            f"{outlook.workers} arms of {counted(outlook.threads or 1, 'thread')} want {busy} cores; here are {here}: "
+            "fewer --workers would be as fast; the threads of a sweep stay what they are"
         )
     if way.budget is not None and outlook.seconds is not None and outlook.seconds > way.budget:
         reporter.note(
-            f"the budget of {duration(way.budget)} is less than the forecast of {duration(outlook.seconds)}: it will stop "
-            "then, saved; the same command goes on"
+            f"the budget of {duration(way.budget)} is less than the forecast of {duration(outlook.seconds)}: "
+            "it will stop then, saved; the same command goes on"
         )
 
 

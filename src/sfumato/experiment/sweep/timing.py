@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sfumato.data.wording import counted
 from sfumato.errors import CheckpointError, ConfigError, DataError, PlatformError, ResourceError, SfumatoError
 from sfumato.experiment.config import Experiment, experiment_yaml
 from sfumato.experiment.forecast import forecast
@@ -104,17 +105,18 @@ class Outlook:
         """For people."""
         left = max(len(self.arms), self._coming())
         total = len(self.sweep.arms) + left - len(self.arms)
-        threads = "" if self.threads is None else f", {self.threads} thread{'s' * (self.threads > 1)} each"
-        lines = [f"{total} arms, {left} of them left; {self.workers} at a time{threads}"]
+        threads = "" if self.threads is None else f", {counted(self.threads, 'thread')} each"
+        lines = [f"{counted(total, 'arm')}, {left} of them left; {self.workers} at a time{threads}"]
         if self.seconds is None:
             lines.append("time: not forecast")
         elif left:
             lines.append(f"time: about {duration(self.seconds)} of training steps, if nothing else runs here")
         if self.disk_bytes is not None:
             memory = max((pace.memory_bytes or 0 for pace in self.paces.values()), default=0)
+            beside = min(self.workers, len(self.arms))
             lines.append(
                 f"disk: about {human_bytes(self.disk_bytes)} of checkpoints; memory: up to "
-                f"{human_bytes(memory * min(self.workers, len(self.arms)))} for {min(self.workers, len(self.arms))} arms"
+                f"{human_bytes(memory * beside)} for {counted(beside, 'arm')}"
             )
         return [*lines, *self.notes]
 
@@ -208,14 +210,13 @@ def _told(error: Mapping[str, str]) -> SfumatoError:
 
 
 def _ask_process(experiments: Sequence[str], sweep: Sweep) -> list[dict[str, Any]]:
-    """Forecasts of experiments (as YAML), made apart: nothing of them stays in this process, not even a GPU's memory."""
+    """Forecasts of experiments (as YAML), made apart: nothing of them stays here, not even a GPU's memory."""
     count = sweep.plan.base.training.threads
     own = {"OMP_NUM_THREADS": str(count)} if count is not None else {}
     done = subprocess.run(
         [sys.executable, "-m", "sfumato.experiment.sweep", "pace"],
         input=json.dumps(list(experiments)).encode(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         env={**os.environ, **own, "PYTHONPATH": package_paths()},
         check=False,
     )

@@ -8,6 +8,7 @@ how it learns that whoever started it is gone.
     exit code   0 done     75 stopped, saved     76 another process trains this arm     else failed: failures/ARM.json
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -121,10 +122,8 @@ class Said:
         print(text, file=sys.stderr, flush=True)
 
     def _say(self, entry: dict[str, object]) -> None:
-        try:
+        with contextlib.suppress(OSError, ValueError):  # nobody listens any more
             print(json.dumps(entry), file=self.stream, flush=True)
-        except (OSError, ValueError):  # nobody listens any more
-            pass
 
 
 def main(words: Sequence[str]) -> int:
@@ -141,5 +140,7 @@ def main(words: Sequence[str]) -> int:
 
 def _stop_when_alone() -> None:
     """Ask this process to stop when its stdin ends: nobody is left to take what it does."""
-    sys.stdin.buffer.read()
+    with contextlib.suppress(OSError):
+        while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when the process ends
+            pass
     os.kill(os.getpid(), signal.SIGTERM)
