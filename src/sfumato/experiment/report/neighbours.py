@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sfumato.data import Split
 from sfumato.errors import UsageError
 from sfumato.experiment.build import PreparedData
 from sfumato.experiment.evaluation.subject import data_of
@@ -92,7 +93,8 @@ def neighbours_of(
     """The samples (n, H, W, C) that are most like training examples. Raises DataError for too few examples."""
     held_out, space = shelf.held_out(model), Values(model.record.normalization)
     raw = torch.from_numpy(np.ascontiguousarray(values))
-    found = beside(raw, data, held_out, space, mirrored=model.experiment.data.flip)
+    sides = Split(data.parts.train, held_out)
+    found = beside(raw, data.packed.values, sides, space, mirrored=model.experiment.data.flip)
     chosen = found.closest(SHOWN)
     training, unseen = data.parts.train[found.original(chosen)], held_out[found.held_out_neighbour(chosen)]
     pictures = data.packed.values
