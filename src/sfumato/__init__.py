@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sfumato.experiment.load import load as load
     from sfumato.experiment.model import Model as Model
     from sfumato.experiment.model import Samples as Samples
+    from sfumato.experiment.report import report as report
     from sfumato.experiment.reproduce import reproduce as reproduce
     from sfumato.experiment.run import Run as Run
     from sfumato.experiment.run import resume as resume
@@ -67,6 +68,7 @@ __all__ = [
     "load_experiment",
     "load_sweep",
     "note",
+    "report",
     "reproduce",
     "resume",
     "runs",
@@ -101,6 +103,7 @@ _HOMES = {
     "load_experiment": "sfumato.experiment.config",
     "load_sweep": "sfumato.experiment.sweep",
     "note": "sfumato.experiment.labelling",
+    "report": "sfumato.experiment.report",
     "reproduce": "sfumato.experiment.reproduce",
     "resume": "sfumato.experiment.run",
     "runs": "sfumato.experiment.run_table",

@@ -24,8 +24,8 @@ _sfumato() {{
   elif [ "$COMP_CWORD" -eq 2 ] && [[ $word != -* ]]; then
     case ${{COMP_WORDS[1]}} in
       train|sweep) words="{recipes}" ;;
-      resume|sample|export|evaluate|compare) words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
-      label|note|track) words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
+      resume|sample|export|evaluate|compare|report|label|note|track)
+        words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
       completion) words="{shells}" ;;
       reproduce) words="{sources}" ;;
       data) words="{actions}" ;;
@@ -49,7 +49,7 @@ _FISH = """\
 complete -c sfumato -n __fish_use_subcommand -f -a "{commands}"
 complete -c sfumato -n "__fish_seen_subcommand_from train sweep" -a "{recipes}"
 complete -c sfumato -n "__fish_seen_subcommand_from resume sample export evaluate compare" -a "(ls runs 2>/dev/null)"
-complete -c sfumato -n "__fish_seen_subcommand_from label note track" -a "(ls runs 2>/dev/null)"
+complete -c sfumato -n "__fish_seen_subcommand_from label note track report" -a "(ls runs 2>/dev/null)"
 complete -c sfumato -n "__fish_seen_subcommand_from completion" -f -a "{shells}"
 complete -c sfumato -n "__fish_seen_subcommand_from reproduce" -a "{sources}"
 complete -c sfumato -n "__fish_seen_subcommand_from data" -a "{actions}"
@@ -100,8 +100,11 @@ def _options() -> dict[str, list[str]]:
     from sfumato.experiment.inspection import Examined
     from sfumato.experiment.kinds import paths
 
-    keys: dict[str, type] = dict.fromkeys(("train", "sweep", "resume", "reproduce"), Experiment)
-    keys |= {"sample": SamplingConfig, "data": Examined}
+    keys: dict[str, type] = {
+        **dict.fromkeys(("train", "sweep", "resume", "reproduce"), Experiment),
+        **dict.fromkeys(("sample", "report"), SamplingConfig),
+        "data": Examined,
+    }
     found: dict[str, list[str]] = {}
     for name in COMMANDS:
         declared = [option for option in build_parser(name).declared if option.startswith("--")]

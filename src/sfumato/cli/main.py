@@ -70,6 +70,9 @@ COMMANDS: dict[str, Command] = {
     "label": Command("add labels to runs and remove them", "label"),
     "note": Command("write a note on a run, or read its notes", "note"),
     "track": Command("tell TensorBoard or another tracker of a run that is there", "track"),
+    "report": Command(
+        "write a run or a sweep into one HTML file to look at, print and send", "report", takes_settings=True
+    ),
     "recipes": Command("list the experiments that come with sfumato", "recipes"),
     "data": Command("look a data set over before training, or pack it into one file", "data", takes_settings=True),
     "figures": Command("draw samples, noising, sampling, schedules and losses", "figures", takes_settings=True),

@@ -1,0 +1,50 @@
+"""Numbers and names as the page writes them: an error has two digits, and its number as many decimals as the error."""
+
+import math
+
+__all__ = ["MINUS", "number", "sized", "title", "with_error"]
+
+MINUS = "−"
+DIGITS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with up to `digits` significant digits; very large and very small ones as m × 10ⁿ."""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "∞" if value > 0 else f"{MINUS}∞"
+    if value != 0 and not 1e-4 <= abs(value) < 1e6:
+        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+        return f"{mantissa} × 10{str(int(exponent)).translate(DIGITS)}".replace("-", MINUS)
+    if abs(value) >= 10 ** (digits - 1) or value == int(value):
+        return f"{value:,.0f}".replace("-", MINUS)
+    return f"{value:.{digits}g}".replace("-", MINUS)
+
+
+def with_error(value: float, error: float) -> str:
+    """`0.292 ± 0.012`; the number alone, with five digits, where there is no error."""
+    if not math.isfinite(value) or not math.isfinite(error) or error <= 0:
+        return number(value, 5)
+    places = 1 - math.floor(math.log10(error))
+    places += -1 if float(f"{error:.{max(places, 0)}f}") >= 10 ** (2 - places) else 0  # 0.0996 rounds up to 0.10
+    if places < 0 or places > 6 or abs(value) >= 1e6:
+        return f"{number(value, 4)} ± {number(error, 2)}"
+    return f"{value:,.{places}f} ± {error:,.{places}f}".replace("-", MINUS)
+
+
+def sized(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.0f} kB"
+
+
+def title(value: object) -> str:
+    """A setting as people read it: yes, no, none, lists with commas."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(title(item) for item in value) or "none"
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", MINUS)
+    return number(value, 6) if isinstance(value, float) else str(value)

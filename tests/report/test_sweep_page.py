@@ -1,0 +1,212 @@
+"""The page of a sweep: all arms in the order of their table, from the same noise; nothing is ranked unduly."""
+
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sfumato
+from sfumato.experiment.config import load_experiment
+from sfumato.experiment.report.drawing import Film, draw_run
+from sfumato.experiment.report.making import _wish, written
+from sfumato.experiment.report.neighbours import DataShelf, Neighbours
+from sfumato.experiment.report.page import Page, Shown
+from sfumato.experiment.report.room import film_room, samples_room
+from sfumato.experiment.report.subjects import subject_of
+from sfumato.experiment.sweep import Plan, Sweep, axes_of
+from sfumato.experiment.sweep.stored import store_plan
+
+
+@pytest.fixture
+def report(sweep: Any, read: Any) -> Callable[..., Any]:
+    def make(**options: Any) -> Any:
+        return read(sfumato.report(sweep, n=2, **options))
+
+    return make
+
+
+def test_every_arm_has_a_row_and_its_state(report: Callable[..., Any], sweep: Any) -> None:
+    found = report()
+    rows = [[cell.text for cell in row.children] for row in found.section("arms").one("tbody").all("tr")]
+    assert [row[:3] for row in rows] == [
+        ["mse", "CosineAngle", "done"],
+        ["mse", "VpSde", "done"],
+        ["mae", "CosineAngle", "done"],
+        ["mae", "VpSde", "failed"],
+    ]
+    assert "the loss became <nan> after step 3" in found.section("arms").text
+    assert (sweep.folder / "report.html").is_file()
+
+
+def test_all_arms_start_from_the_same_noise(report: Callable[..., Any], sweep: Any, pixels: Any) -> None:
+    """The first moment of every arm is the noise of the seeds; the rows of samples are those of each arm's model."""
+    found = report(seed=5)
+    strips = found.section("film").all("div", "strip")
+    assert len(strips) == 3
+    first = [[pixels(img) for img in strip.all("figure", "moment")[0].all("img")] for strip in strips]
+    for other in first[1:]:
+        # another schedule ends in 0.01 % more or less of the data, which is part of a level of 255
+        np.testing.assert_allclose(np.array(other, float), np.array(first[0], float), atol=1)
+    rows = found.section("samples").all("div", "row")[1:]
+    for arm, row in zip([arm for arm in sweep.arms if arm.folder.is_dir()], rows, strict=True):
+        model = sfumato.load(arm.folder)
+        drawn = model.sample(2, seed=5, config=_small(model)).images[..., 0]
+        np.testing.assert_array_equal([pixels(img) for img in row.all("img")], drawn)
+
+
+def _small(model: Any) -> Any:
+    return replace(model.experiment.sampling, micro_batch=2)
+
+
+def test_numbers_measured_alike_share_a_column_and_a_scale(
+    report: Callable[..., Any], sweep: Any, measure: Callable[..., None]
+) -> None:
+    """The dot and the whiskers of each arm lie on one scale."""
+    values = ((0.10, 0.01), (0.20, 0.02), (0.15, 0.01))
+    for arm, (value, error) in zip(sweep.arms[:3], values, strict=True):
+        measure(arm.folder, {"kid[pixels]": (value, error, 100), "kid[pixels][floor]": (0.01, 0.001, 100)})
+    found = report()
+    assert "kidpixelslower is better" in found.section("arms").one("thead").text
+    places, widths = [], []
+    for row in found.section("arms").one("tbody").all("tr")[:3]:
+        drawn = row.one("svg", "dotted")
+        places.append(float(drawn.one("circle").attrs["cx"]))
+        low, high = drawn.one("path", "whisker").attrs["d"].removeprefix("M").split(" 7.5H")
+        widths.append(float(high) - float(low))
+        assert drawn.all("path", "floor")
+    assert (places[2] - places[0]) / (places[1] - places[0]) == pytest.approx(0.5, abs=0.01)  # one decimal of 112 units
+    assert widths[1] / widths[0] == pytest.approx(2, abs=0.05)
+    assert (places[1] - places[0]) / widths[1] == pytest.approx(0.10 / 0.04, abs=0.05)
+
+
+def test_numbers_that_mean_different_things_have_no_column(
+    report: Callable[..., Any], sweep: Any, measure: Callable[..., None]
+) -> None:
+    """Another n is another scale, and losses of other objectives are other quantities: the reason is told instead."""
+    for arm, n in zip(sweep.arms[:3], (100, 100, 50), strict=True):
+        facts = {"measured_as": f"the loss of {arm.settings['objective.distance']}"}
+        measure(arm.folder, {"kid[pixels]": (0.1, 0.01, n)})
+        measure(arm.folder, {"loss[held-out]": (0.3, 0.01, 100)}, **facts)
+    found = report()
+    head = found.section("arms").all("thead")[0].text
+    assert "kid" not in head
+    assert "loss" not in head
+    assert not found.section("arms").all("svg", "dotted")
+    told = {node.one("summary").text.partition(":")[0]: node.text for node in found.section("arms").all("details")}
+    assert "n is 100 and 50" in told["kid[pixels]"]
+    assert "measured_as is" in told["loss[held-out]"]
+
+
+def test_numbers_measured_alike_are_found_among_several(
+    report: Callable[..., Any], sweep: Any, measure: Callable[..., None]
+) -> None:
+    """One arm was measured twice: the number that goes with the others is taken, not that of most examples."""
+    for arm in sweep.arms[:3]:
+        measure(arm.folder, {"kid[pixels]": (0.1, 0.01, 100)})
+    measure(sweep.arms[0].folder, {"kid[pixels]": (0.7, 0.01, 500)})
+    found = report()
+    assert "kid" in found.section("arms").one("thead").text
+    assert "0.700" not in found.section("arms").text
+
+
+def test_arms_share_a_panel_only_where_they_share_the_loss(report: Callable[..., Any]) -> None:
+    """Three arms, three losses: two distances by one schedule, and another schedule."""
+    figures = report().section("training").all("figure")
+    assert [figure.one("span", "aside").text for figure in figures] == [
+        "mse, CosineAngle",
+        "mse, VpSde",
+        "mae, CosineAngle",
+    ]
+    assert all(len(figure.all("g", "dots")) == 1 for figure in figures)
+
+
+def test_settings_are_those_that_all_arms_share(report: Callable[..., Any]) -> None:
+    found = report()
+    keys = {row.one("th").text for row in found.section("settings").all("tr") if row.all("td")}
+    assert "training.steps" in keys
+    assert not {"objective.distance", "schedule", "schedule.kind"} & keys
+
+
+def test_two_schedules_are_drawn_for_three_arms(report: Callable[..., Any]) -> None:
+    figure = report().section("schedule").all("figure")[0]
+    names = [item.text for item in figure.all("li")]
+    assert len(names) == 2
+    assert any("VpSde" in name for name in names)
+
+
+def test_a_sweep_that_has_only_begun_has_a_page(sweep: Any, read: Any) -> None:
+    for arm in sweep.arms[:3]:
+        shutil.rmtree(arm.folder)
+    found = read(sfumato.report(sweep))
+    states = [row.all("td")[1].text for row in found.section("arms").one("tbody").all("tr")]
+    assert states == ["waiting", "waiting", "waiting", "failed"]
+    assert "samples" not in found.sections
+
+
+def test_seeds_of_a_point_have_a_mean_and_the_error_of_its_scatter(
+    sweep: Any, read: Any, measure: Callable[..., None]
+) -> None:
+    """Two seeds of one point, in place of two schedules: their mean, and |a - b|/2 for its error."""
+    plan = Plan("grid", sweep.plan.base, sweep.plan.axes[:1], seeds=2)
+    store_plan(plan, sweep.folder)
+    seeded = Sweep.load(sweep.folder)
+    for arm, old in zip(seeded.arms[:2], sweep.arms, strict=False):
+        old.folder.rename(arm.folder)
+    for arm, value in zip(seeded.arms[:2], (0.10, 0.16), strict=True):
+        measure(arm.folder, {"kid[pixels]": (value, 0.001, 100)})
+    found = read(sfumato.report(sweep.folder, n=0))
+    _, means = found.section("arms").all("table")
+    row = means.one("tbody").all("tr")[0]
+    assert [cell.text for cell in row.children] == ["mse", "2", "0.130 ± 0.030"]
+
+
+def test_a_sweep_is_found_by_its_name(sweep: Any) -> None:
+    assert sfumato.report("grid", runs=sweep.folder.parent, n=0) == sweep.folder / "report.html"
+
+
+def test_the_command_means_the_same_arms(report: Callable[..., Any], sweep: Any) -> None:
+    """The axes and the settings file of the command make a plan of the same experiments."""
+    line = next(n.text for n in report().section("commands").all("code") if "--axis" in n.text)
+    words = shlex.split(line)
+    axes = axes_of([words[i + 1] for i, word in enumerate(words) if word == "--axis"])
+    again = Sweep.of(Plan("again", load_experiment(words[2]), axes), sweep.folder.parent / "again")
+    assert [arm.name for arm in again.arms] == [arm.name for arm in sweep.arms]
+    mine, theirs = ([s.experiment(arm) for arm in s.arms] for s in (sweep, again))
+    for one, other in zip(mine, theirs, strict=True):
+        assert one.objective == other.objective
+        assert one.schedule == other.schedule
+        assert one.training.steps == other.training.steps
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_eight_arms_of_the_worst_pictures_weigh_less_than_10_mb(sweep: Any, tmp_path: Any, real: bool) -> None:
+    """Pure noise of 3 x 64 x 64, which nothing compresses, in every place of the page where a picture can stand."""
+    subject = subject_of(sweep, tmp_path)
+    wish = _wish(subject, n=None, seed=0, real=real, sampling=None, device="cpu", runs=tmp_path)
+    wish = replace(wish, runs_drawn=8)
+    drawn = draw_run(str(sweep.arms[0].folder), replace(wish, count=2), DataShelf(), print)
+    rng = np.random.default_rng(0)
+
+    def noise(count: int, side: int = 64) -> Any:
+        return rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+    room = samples_room((3, 64, 64), 8, wish.count)
+    film = film_room((3, 64, 64), 8, frames=wish.frames, examples=wish.examples, rows=1)
+    states = tuple(noise(film.examples, film.side) for _ in range(film.frames))
+    levels = tuple(range(film.frames))
+    near = Neighbours(*[(0,) * 8] * 4, 9, 1.0, 8, *([noise(8), noise(8)] if real else [None, None]))
+    picture = replace(
+        drawn,
+        values=noise(room.count),
+        side=room.side,
+        film=Film(levels, tuple(map(float, levels)), tuple(map(float, levels)), states),
+        neighbours=near,
+    )
+    shown = tuple(Shown(subject.entries[0], picture) for _ in range(8))
+    target = written(Page(subject, shown, wish, "sfumato report"), tmp_path / "worst.html", print)
+    assert (room.count, room.side >= 64) == (8, True)  # nothing has to be made smaller
+    assert 4_000_000 < target.stat().st_size < 10_000_000
