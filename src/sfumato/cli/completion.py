@@ -23,7 +23,7 @@ _sfumato() {{
   elif [ "$COMP_CWORD" -eq 2 ] && [[ $word != -* ]]; then
     case ${{COMP_WORDS[1]}} in
       train|sweep) words="{recipes}" ;;
-      resume|sample|export|evaluate|compare) words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
+      resume|sample|export|evaluate|compare|effects) words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
       completion) words="{shells}" ;;
       data) words="{actions}" ;;
     esac
@@ -45,7 +45,7 @@ _FISH = """\
 # sfumato completion fish > ~/.config/fish/completions/sfumato.fish
 complete -c sfumato -n __fish_use_subcommand -f -a "{commands}"
 complete -c sfumato -n "__fish_seen_subcommand_from train sweep" -a "{recipes}"
-complete -c sfumato -n "__fish_seen_subcommand_from resume sample export evaluate compare" -a "(ls runs 2>/dev/null)"
+complete -c sfumato -n "__fish_seen_subcommand_from resume sample export evaluate compare effects" -a "(ls runs 2>/dev/null)"
 complete -c sfumato -n "__fish_seen_subcommand_from completion" -f -a "{shells}"
 complete -c sfumato -n "__fish_seen_subcommand_from data" -a "{actions}"
 {options}

@@ -132,7 +132,9 @@ def _of_seed(cells: Cells, seed: int) -> list[Number]:
 def _why_not(metric: str, contrast: Contrast, cells: Cells, across: Sequence[str]) -> Incomparable | None:
     """Why a contrast cannot be told; None where all that it subtracts is of one quantity."""
     if not contrast.parts:
-        return Incomparable("no arms that differ in that alone are done", "the arms of both values, trained and measured")
+        return Incomparable(
+            "no arms that differ in that alone are done", "the arms of both values, trained and measured"
+        )
     for part in contrast.parts:
         for seed in _seeds(cells):
             found = apart(metric, contrast.axes, [cells[place][seed] for place in part], across)
@@ -153,7 +155,9 @@ def _require_grid(sweep: Sweep) -> None:
     name = sweep.plan.name
     if not sweep.plan.axes:
         raise UsageError(
-            f"the sweep {name} has no axes, only seeds", expected="a sweep along axes", fix="sfumato sweep … --axis KEY=V1,V2"
+            f"the sweep {name} has no axes, only seeds",
+            expected="a sweep along axes",
+            fix="sfumato sweep … --axis KEY=V1,V2",
         )
     if not isinstance(sweep.plan.search, Grid):
         raise UsageError(
@@ -208,14 +212,14 @@ def _nothing(untold: Sequence[Uncompared]) -> UsageError:
     return UsageError(
         f"no effect can be told: {'; '.join(reasons[:3]) or 'nothing with a better side was measured'}",
         expected=expected,
-        fix="measure what can be compared: the sweep's command again with --metrics kid, energy_distance, loss_by_log_snr …",
+        fix="measure what can be compared: the sweep's command again with --metrics kid or loss_by_log_snr",
     )
 
 
 def _reading(told: Sequence[Effect]) -> Iterator[str]:
     """How the numbers are to be read."""
     holm_of = f", corrected for {len(told)} comparisons by Holm's method" if len(told) > 1 else ""
-    yield f"p is the chance of such an effect, were there none: Student's t, two-sided{holm_of}; verdicts at p < {LEVEL}"
+    yield f"p: the chance of such an effect, were there none; Student's t, two-sided{holm_of}; verdicts at p < {LEVEL}"
     yield "effects are paired: arms of one seed that differ in nothing else, the same examples and noise"
     if any(e.repeats == "seeds" and e.pooled for e in told):
         yield "±: the scatter among seeds, of all arms together, and what their examples have in common"
