@@ -45,7 +45,8 @@ _FISH = """\
 # sfumato completion fish > ~/.config/fish/completions/sfumato.fish
 complete -c sfumato -n __fish_use_subcommand -f -a "{commands}"
 complete -c sfumato -n "__fish_seen_subcommand_from train sweep" -a "{recipes}"
-complete -c sfumato -n "__fish_seen_subcommand_from resume sample export evaluate compare effects" -a "(ls runs 2>/dev/null)"
+complete -c sfumato -n "__fish_seen_subcommand_from resume sample export evaluate compare" -a "(ls runs 2>/dev/null)"
+complete -c sfumato -n "__fish_seen_subcommand_from effects" -a "(ls runs 2>/dev/null)"
 complete -c sfumato -n "__fish_seen_subcommand_from completion" -f -a "{shells}"
 complete -c sfumato -n "__fish_seen_subcommand_from data" -a "{actions}"
 {options}

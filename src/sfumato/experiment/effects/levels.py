@@ -3,7 +3,7 @@
     noise error    E |eps_hat - eps|²  per value,  log-SNR uniform in a bin
     image error    E |x0_hat - x_0|²   = (sigma/alpha)² of it at each level
 
-A loss averages these over the noise levels of its own schedule, so losses of two schedules are of two quantities. In one
+A loss averages these over the noise levels of its own schedule, so losses of two schedules are of two quantities. In a
 bin they are of one, for every target and loss too: what differs is how well the arm denoises there. The curve of a
 point is the mean over its seeds, with the scatter among seeds (or, of one seed, the error of measuring).
 """
@@ -31,7 +31,7 @@ Of = Literal["noise", "image"]
 
 @dataclass(frozen=True, slots=True)
 class LevelPoint:
-    """One bin of one curve. low, high: log-SNRs that were really met, in nats; value, std_error; seeds it is a mean of."""
+    """One bin of one curve. low, high: log-SNRs that were met, in nats; value, std_error; seeds: of its mean."""
 
     low: float
     high: float
