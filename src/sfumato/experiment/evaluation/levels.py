@@ -8,8 +8,8 @@
                   that reaches it draws training examples and nothing else
     image         the mean of |x0_hat - x_0|² per value of the held-out part, in model units
 
-All but `image` are in units of the noise, in which every weighting is defined: 1 for a model that says 0. In one bin they
-can be compared between schedules, targets and weightings. The run's own loss has another weight in each bin.
+All but `image` are in units of the noise, in which every weighting is defined: 1 for a model that says 0. In one bin
+they can be compared between schedules, targets and weightings. The run's own loss has another weight in each bin.
 """
 
 import math
