@@ -1,4 +1,4 @@
-"""What `sfumato figures` draws of sweeps and of samplers: effects, errors by level, arms, quality by steps, progress."""
+"""What `sfumato figures` draws of sweeps and samplers: effects, errors by level, arms, quality by steps, progress."""
 
 import argparse
 from dataclasses import replace
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sfumato.experiment.effects import Effects, LevelCurves
     from sfumato.experiment.model import Model
     from sfumato.figures.quality import StepCurve
+    from sfumato.metrics import Estimate
 
 __all__ = ["arm_rows", "curves_by_level", "found_effects", "previews", "step_curves"]
 
@@ -80,7 +81,7 @@ def step_curves(args: argparse.Namespace, settings: Settings) -> "tuple[str, lis
     return name, curves
 
 
-def _measured(model: "Model", metric: str, settings: Settings, args: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _measured(model: "Model", metric: str, settings: Settings, args: argparse.Namespace) -> "tuple[str, Estimate]":
     """The name and the estimate of the one metric."""
     from sfumato.experiment.comparability import is_reference
     from sfumato.experiment.config import sampling_with
