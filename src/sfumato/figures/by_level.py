@@ -23,7 +23,7 @@ def by_level(found: LevelCurves) -> "Figure":
             x = [(point.low + point.high) / 2 for point in curve.points]
             y = [point.value for point in curve.points]
             dashes = DASHES[index // 7 % len(DASHES)]  # the colours begin again after seven
-            axes.plot(x, y, "o", linestyle=dashes, color=colour, markersize=2.8, label=shortened(curve.name, 48))
+            axes.plot(x, y, marker="o", linestyle=dashes, color=colour, markersize=2.8, label=shortened(curve.name, 48))
             axes.errorbar(x, y, [p.std_error for p in curve.points], fmt="none", ecolor=colour, elinewidth=0.8)
             drawn += [value for value in y if value > 0]
         panel(axes, TITLES[found.of], "log SNR (nats)", "")

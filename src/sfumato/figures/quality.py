@@ -33,7 +33,7 @@ def steps(metric: str, curves: Sequence[StepCurve]) -> "Figure":
         for index, (curve, colour) in enumerate(zip(curves, colours(len(curves)), strict=True)):
             y = [estimate.value for estimate in curve.found]
             dashes = DASHES[index % len(DASHES)]
-            axes.plot(curve.steps, y, "o", linestyle=dashes, color=colour, markersize=2.8, label=curve.sampler)
+            axes.plot(curve.steps, y, marker="o", linestyle=dashes, color=colour, markersize=2.8, label=curve.sampler)
             errors = [estimate.std_error for estimate in curve.found]
             axes.errorbar(curve.steps, y, errors, fmt="none", ecolor=colour, elinewidth=0.8)
         panel(axes, metric, "steps", "")

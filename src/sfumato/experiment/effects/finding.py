@@ -22,7 +22,7 @@ from sfumato.experiment.significance import holm
 from sfumato.experiment.sweep.search import Grid
 from sfumato.experiment.sweep.stored import Sweep
 
-__all__ = ["effects", "effects_on"]
+__all__ = ["corrected", "effects", "effects_on"]
 
 BY_LEVEL = "loss_by_log_snr"  # a dozen numbers of one thing, which are drawn instead (`levels`)
 
