@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sfumato.experiment.edits import Inpaint as Inpaint
     from sfumato.experiment.edits import Upscale as Upscale
     from sfumato.experiment.edits import Vary as Vary
+    from sfumato.experiment.effects import Effects as Effects
+    from sfumato.experiment.effects import effects as effects
     from sfumato.experiment.evaluation import Evaluation as Evaluation
     from sfumato.experiment.evaluation import evaluate as evaluate
     from sfumato.experiment.evaluation import evaluate_samples as evaluate_samples
@@ -49,6 +51,7 @@ __all__ = [
     "Comparison",
     "Deblur",
     "Edited",
+    "Effects",
     "Evaluation",
     "Experiment",
     "Inpaint",
@@ -60,6 +63,7 @@ __all__ = [
     "Upscale",
     "Vary",
     "compare",
+    "effects",
     "evaluate",
     "evaluate_samples",
     "export",
@@ -84,6 +88,7 @@ _HOMES = {
     "Comparison": "sfumato.experiment.difference",
     "Deblur": "sfumato.experiment.edits",
     "Edited": "sfumato.experiment.edits",
+    "Effects": "sfumato.experiment.effects",
     "Evaluation": "sfumato.experiment.evaluation",
     "Experiment": "sfumato.experiment.config",
     "Inpaint": "sfumato.experiment.edits",
@@ -95,6 +100,7 @@ _HOMES = {
     "Upscale": "sfumato.experiment.edits",
     "Vary": "sfumato.experiment.edits",
     "compare": "sfumato.experiment.compare",
+    "effects": "sfumato.experiment.effects",
     "evaluate": "sfumato.experiment.evaluation",
     "evaluate_samples": "sfumato.experiment.evaluation",
     "export": "sfumato.experiment.load",

@@ -156,6 +156,9 @@ def test_a_model_that_guesses_zero() -> None:
             assert estimate.value == pytest.approx(mean * power, rel=0.04), (one.name, part)
             assert estimate.n == 120
             assert estimate.provenance["unit"] == "noise variance"
+        image = found[f"loss_by_log_snr[{one.name}][image]"]
+        assert image.value == pytest.approx(powers(model)["held-out"], rel=0.04), one.name  # E x_0² at every level
+        assert image.provenance["unit"] == "model units"
 
 
 def test_a_model_that_says_no_noise_has_loss_one() -> None:
@@ -163,7 +166,7 @@ def test_a_model_that_says_no_noise_has_loss_one() -> None:
     found = evaluate(model_of(Nothing(), Noise()), "loss_by_log_snr").metrics
     for name, estimate in found.items():
         expected = 0.0 if name.endswith("[gap]") else 1.0
-        if not name.endswith("[attainable]"):
+        if not name.endswith(("[attainable]", "[image]")):
             assert abs(estimate.value - expected) < 4.5 * estimate.std_error, name  # 27 of them
             assert estimate.std_error < 0.03
 

@@ -24,7 +24,7 @@ _sfumato() {{
   elif [ "$COMP_CWORD" -eq 2 ] && [[ $word != -* ]]; then
     case ${{COMP_WORDS[1]}} in
       train|sweep) words="{recipes}" ;;
-      resume|sample|export|evaluate|compare|report|label|note|track)
+      {runs_of_bash})
         words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
       completion) words="{shells}" ;;
       reproduce) words="{sources}" ;;
@@ -48,14 +48,14 @@ _FISH = """\
 # sfumato completion fish > ~/.config/fish/completions/sfumato.fish
 complete -c sfumato -n __fish_use_subcommand -f -a "{commands}"
 complete -c sfumato -n "__fish_seen_subcommand_from train sweep" -a "{recipes}"
-complete -c sfumato -n "__fish_seen_subcommand_from resume sample export evaluate compare" -a "(ls runs 2>/dev/null)"
-complete -c sfumato -n "__fish_seen_subcommand_from label note track report" -a "(ls runs 2>/dev/null)"
+complete -c sfumato -n "__fish_seen_subcommand_from {runs_of_fish}" -a "(ls runs 2>/dev/null)"
 complete -c sfumato -n "__fish_seen_subcommand_from completion" -f -a "{shells}"
 complete -c sfumato -n "__fish_seen_subcommand_from reproduce" -a "{sources}"
 complete -c sfumato -n "__fish_seen_subcommand_from data" -a "{actions}"
 {options}
 """
 SHELLS = ("bash", "zsh", "fish")
+_OF_RUNS = "resume sample export evaluate compare effects report label note track".split()
 
 
 def arguments(parser: Parser) -> None:
@@ -80,6 +80,8 @@ def _script(shell: str) -> str:
         "shells": " ".join(SHELLS),
         "actions": " ".join(ACTIONS),
         "sources": " ".join(SOURCES),
+        "runs_of_bash": "|".join(_OF_RUNS),
+        "runs_of_fish": " ".join(_OF_RUNS),
     }
     if shell == "fish":
         lines = [

@@ -46,7 +46,7 @@ EPILOG = (
     "                      mean absolute and squared errors of eps and of x0 over all times (when named)\n"
     "  round_trip          examples encoded to noise and back (pictures: only when named)\n"
     "  loss                the run's own, beside the smallest attainable one\n"
-    "  loss_by_log_snr     noise error on both parts of the data by noise level (when named)\n"
+    "  loss_by_log_snr     noise error on both parts of the data, image error, by noise level (when named)\n"
     "  memorisation        samples that are copies of training examples, and a picture of them (when named)\n"
     "examples:\n"
     "  sfumato evaluate digits-1 -n 64\n"

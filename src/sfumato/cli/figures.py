@@ -13,6 +13,11 @@ ema RUN                  held-out loss of averages by their width, made after tr
 gamma RUN                log-SNR of a run's schedule and its slope, learned and at the start, and the loss of each level
 neighbours RUN           the samples most like training examples, above these and the nearest held-out ones
 levels RUN               noise error by log-SNR on both parts of the data: where a model knows its examples by heart
+effects SWEEP            what each axis of a sweep does to its metrics, with 95 % intervals
+by-level SWEEP           noise error (--error image: of the image) by log-SNR, a curve for each point of the sweep
+arms SWEEP               samples of every arm from the same noise, in the order of the table
+steps RUN                a metric against the number of steps, by sampler (--samplers ddim,heun --steps 5,10,20,50)
+progress RUN             the previews of a run, from one noise, by step
 """
 
 import argparse
@@ -21,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato.cli import plane
+from sfumato.cli import plane, sweep_figures
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.naming import one, trained
 from sfumato.cli.output import note, say
@@ -69,6 +74,9 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--at", metavar="T[,T…]", help="times up to 1, which is noise (score, langevin)")
     parser.add_argument("--log-snr", metavar="L[,L…]", help="log-SNRs instead of times (score, langevin)")
     parser.add_argument("--start", metavar="X,Y", action="append", default=[], help="start of a path (langevin)")
+    parser.add_argument("--metrics", metavar="A,B", help="what is measured (effects, steps)")
+    parser.add_argument("--samplers", metavar="A,B", help="samplers to compare (steps; default: ddim,heun)")
+    parser.add_argument("--error", metavar="noise|image", help="of what (by-level; default: noise)")
     tell(parser)
     parser.add_argument("--side", type=whole, metavar="N", help="N x N arrows (score, langevin) or cells (density)")
     parser.epilog = (
@@ -257,6 +265,36 @@ def _levels(args: argparse.Namespace, settings: Settings, target: Path) -> "Numb
     return Numbered(levels(found), {"metrics": {name: e.to_plain() for name, e in named_losses(found)}})
 
 
+def _effects(args: argparse.Namespace, settings: Settings, target: Path) -> "Numbered":
+    from sfumato.figures.effects import effects
+
+    found = sweep_figures.found_effects(args)
+    return Numbered(effects(found), found.document())
+
+
+def _by_level(args: argparse.Namespace, settings: Settings, target: Path) -> "Numbered":
+    from sfumato.figures.by_level import by_level
+
+    found = sweep_figures.curves_by_level(args)
+    return Numbered(by_level(found), found.document())
+
+
+def _arms(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
+    return sweep_figures.arm_rows(args)
+
+
+def _steps(args: argparse.Namespace, settings: Settings, target: Path) -> "Numbered":
+    from sfumato.figures.quality import steps
+
+    metric, curves = sweep_figures.step_curves(args, settings)
+    numbers = {c.sampler: {s: e.to_plain() for s, e in zip(c.steps, c.found, strict=True)} for c in curves}
+    return Numbered(steps(metric, curves), {"metric": metric, "samplers": numbers})
+
+
+def _progress(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
+    return sweep_figures.previews(args)
+
+
 def _subject(args: argparse.Namespace, settings: Settings, part: "Part") -> "Subject":
     """A run as it is evaluated, with settings of the sampling laid over its own."""
     from sfumato.experiment.evaluation.subject import subject_of
@@ -301,8 +339,13 @@ KINDS: dict[str, Kind] = {
     "ema": Kind(_ema, ("count",)),
     "neighbours": Kind(_neighbours, ("count",), settings=True),
     "levels": Kind(_levels, ("count",)),
+    "effects": Kind(_effects, ("metrics",)),
+    "by-level": Kind(_by_level, ("error",)),
+    "arms": Kind(_arms, ("count",)),
+    "steps": Kind(_steps, ("count", "metrics", "samplers"), settings=True),
+    "progress": Kind(_progress, ("columns",)),
 }
-OPTIONS = ("count", "columns", "compare", "at", "log_snr", "start", "side", *TOLD)
+OPTIONS = ("count", "columns", "compare", "at", "log_snr", "start", "side", "metrics", "samplers", "error", *TOLD)
 
 
 def _require_taken(args: argparse.Namespace, settings: Settings, kind: Kind) -> None:

@@ -62,6 +62,7 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command(
         "train an experiment along axes and seeds; the same command goes on", "sweep", takes_settings=True
     ),
+    "effects": Command("tell what each axis of a sweep does to its metrics, with errors", "effects"),
     "classifier": Command("train the classifier of noisy data that steers a run's samples", "classifier"),
     "runs": Command("list runs and what became of them", "runs"),
     "reproduce": Command(

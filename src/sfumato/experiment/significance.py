@@ -16,8 +16,8 @@ __all__ = ["holm", "two_sided"]
 MOST_TERMS = 100_000
 
 
-def two_sided(t: float, degrees: int) -> float:
-    """P(|T| >= |t|) for Student's T with `degrees` of freedom, at least 1."""
+def two_sided(t: float, degrees: float) -> float:
+    """P(|T| >= |t|) for Student's T with `degrees` of freedom, at least 1; they need not be whole."""
     squared = t * t
     if math.isinf(squared):
         return 0.0

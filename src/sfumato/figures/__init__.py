@@ -1,9 +1,12 @@
 """Figures: arrays and objects become matplotlib figures, sheets of pictures and animations; `save` writes them."""
 
+from sfumato.figures.arms import ArmRow, arms
+from sfumato.figures.by_level import by_level
 from sfumato.figures.contact import contact_sheet
 from sfumato.figures.curves import schedules
 from sfumato.figures.density import Densities, densities
 from sfumato.figures.edits import Column, edit_sheet
+from sfumato.figures.effects import effects
 from sfumato.figures.ema import ema
 from sfumato.figures.field import ScoreField, score_fields
 from sfumato.figures.files import MOVING, STILL, check_target, is_moving, save
@@ -14,6 +17,7 @@ from sfumato.figures.langevin import LangevinWalk, langevin_animation, langevin_
 from sfumato.figures.levels import levels
 from sfumato.figures.neighbours import neighbours
 from sfumato.figures.noising import forward
+from sfumato.figures.quality import StepCurve, steps
 from sfumato.figures.reversing import Animation, animation, reverse
 from sfumato.figures.sheets import grid
 
@@ -21,15 +25,20 @@ __all__ = [
     "MOVING",
     "STILL",
     "Animation",
+    "ArmRow",
     "Column",
     "Densities",
     "LangevinWalk",
     "ScoreField",
+    "StepCurve",
     "animation",
+    "arms",
+    "by_level",
     "check_target",
     "contact_sheet",
     "densities",
     "edit_sheet",
+    "effects",
     "ema",
     "embedding",
     "forward",
@@ -45,5 +54,6 @@ __all__ = [
     "save",
     "schedules",
     "score_fields",
+    "steps",
     "usual_starts",
 ]

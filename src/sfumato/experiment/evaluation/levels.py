@@ -6,9 +6,10 @@
     gap           held-out - training: 0 for a model that learned the law, and not its examples
     attainable    the smallest on the training part, that of its posterior mean (`objectives.attainable`): the model
                   that reaches it draws training examples and nothing else
+    image         the mean of |x0_hat - x_0|² per value of the held-out part, in model units
 
-In units of the noise, in which every weighting is defined: 1 for a model that says 0, comparable between schedules,
-targets and weightings. The run's own loss has another weight in each bin.
+All but `image` are in units of the noise, in which every weighting is defined: 1 for a model that says 0. In one bin
+they can be compared between schedules, targets and weightings. The run's own loss has another weight in each bin.
 """
 
 import math
@@ -57,17 +58,29 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class BinLosses:
-    """The losses in one bin. Without a held-out part `held_out` is None, and for large data `attainable`."""
+    """The losses in one bin. Without a held-out part `held_out` is None, and for large data `attainable`.
+
+    image: the error of x_0 on the held-out part.
+    """
 
     span: Bin
     training: Estimate
     held_out: Estimate | None
     attainable: Estimate | None
+    image: Estimate | None = None
 
     @property
     def gap(self) -> Estimate | None:
         """Held out less training, of independent examples."""
         return None if self.held_out is None else difference(self.held_out, self.training)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelErrors:
+    """|eps_hat - eps|² and |x0_hat - x_0|² per value of each example: (n,) float64 each."""
+
+    noise: Tensor
+    image: Tensor
 
 
 def bins_of(schedule: Schedule) -> tuple[Bin, ...]:
@@ -101,7 +114,7 @@ def level_entries(subject: Subject, note: Note) -> Iterator[Entry]:
 
 
 def named_losses(bins: Iterable[BinLosses]) -> Iterator[Entry]:
-    """loss_by_log_snr[LOW..HIGH][held-out], [training], [gap] and, where it is known, [attainable], bin by bin."""
+    """loss_by_log_snr[LOW..HIGH][held-out], [training], [gap], [image] and, where known, [attainable], bin by bin."""
     for found in bins:
         name = f"loss_by_log_snr[{found.span.name}]"
         parts = {
@@ -109,6 +122,7 @@ def named_losses(bins: Iterable[BinLosses]) -> Iterator[Entry]:
             "training": found.training,
             "gap": found.gap,
             "attainable": found.attainable,
+            "image": found.image,
         }
         for part, estimate in parts.items():
             if estimate is not None:
@@ -124,13 +138,15 @@ def losses_by_level(subject: Subject, note: Note) -> tuple[BinLosses, ...]:
     bins, found = bins_of(schedule), []
     clock = _Clock(subject, sum(len(e.x0) for e in examples.values()) * ROUNDS, len(bins))
     for index, bin_ in enumerate(bins):
-        each = {}
+        each, images = {}, {}
         for part in parts:
             facts = subject.facts(unit="noise variance", log_snr_low=bin_.low, log_snr_high=bin_.high)
-            errors = noise_errors(subject, examples[part], bin_, part)
-            each[part] = mean_of(errors, {**facts, "part": part, "draws_per_example": ROUNDS})
+            errors = level_errors(subject, examples[part], bin_, part)
+            each[part] = mean_of(errors.noise, {**facts, "part": part, "draws_per_example": ROUNDS})
+            told = {**facts, "unit": "model units", "part": part, "draws_per_example": ROUNDS}
+            images[part] = mean_of(errors.image, told)
         least = None if points is None else attainable_in(subject, points, bin_)
-        found.append(BinLosses(bin_, each["training"], each.get("held-out"), least))
+        found.append(BinLosses(bin_, each["training"], each.get("held-out"), least, images.get("held-out")))
         clock.tell(index + 1)
     note("loss_by_log_snr is |eps_hat - eps|² per value, in bins of log-SNR in nats: 1 for a model that says 0")
     _note_the_gap(found, note)
@@ -138,8 +154,8 @@ def losses_by_level(subject: Subject, note: Note) -> tuple[BinLosses, ...]:
 
 
 @torch.no_grad()
-def noise_errors(subject: Subject, examples: Examples, bin_: Bin, part: str) -> Tensor:
-    """|eps_hat - eps|² per value of each example at log-SNRs of the bin, mean over `ROUNDS` draws: (n,) float64."""
+def level_errors(subject: Subject, examples: Examples, bin_: Bin, part: str) -> LevelErrors:
+    """The errors of each example at log-SNRs of the bin, means over `ROUNDS` draws."""
     d, x0, cond = subject.denoiser, examples.x0, examples.cond
     rounds = []
     for index in range(ROUNDS):
@@ -147,15 +163,17 @@ def noise_errors(subject: Subject, examples: Examples, bin_: Bin, part: str) -> 
         place = batch_uniforms((len(x0),), seed, "place").argsort()
         u = (place + batch_uniforms((len(x0),), seed, "times")) / len(x0)  # one in each n-th of the bin
         times, eps = bin_.times(d.schedule, u), batch_noise(tuple(x0.shape), seed, "noise").to(x0)
-        errors = []
+        errors, images = [], []
         for start in range(0, len(x0), size_of(subject)):
             cut = slice(start, start + size_of(subject))
             r = d.schedule.rates(times[cut])
             guess = d(marginal(x0[cut], r).sample(eps[cut]), times[cut], None if cond is None else cond[cut])
             squared = (guess.x0 - x0[cut]).to("cpu", torch.float64).square().flatten(1).mean(1)
+            images.append(squared)
             errors.append((r.alpha / r.sigma) ** 2 * squared)
-        rounds.append(torch.cat(errors))
-    return torch.stack(rounds).mean(0)
+        rounds.append(torch.stack([torch.cat(errors), torch.cat(images)]))
+    noise, image = torch.stack(rounds).mean(0)
+    return LevelErrors(noise, image)
 
 
 def attainable_in(subject: Subject, points: Tensor, bin_: Bin) -> Estimate:

@@ -1,0 +1,74 @@
+"""`sfumato effects`: what each axis of a sweep does to its metrics, with errors, and what two of them do together.
+
+A command of its own: `compare` sets runs against one of them and takes each as it is, `effects` takes differences
+between all arms that are alike but for an axis, and tells of settings instead of runs.
+"""
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from sfumato.cli.arguments import Parser, Settings
+from sfumato.cli.output import say, table
+from sfumato.errors import printable
+
+if TYPE_CHECKING:
+    from sfumato.experiment.effects import Effect, Effects
+
+__all__ = ["arguments", "print_effects", "run"]
+
+LEAST_P = 1e-12
+
+
+def arguments(parser: Parser) -> None:
+    """Declare the sweep and what to tell of it."""
+    parser.add_argument("sweep", metavar="SWEEP", help="a sweep that is trained, and measured (--metrics)")
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
+    parser.add_argument("--metrics", metavar="A,B", help="kid, noise_error[mse], … (default: all with a better side)")
+    parser.add_argument("--no-interactions", action="store_true", help="main effects alone: fewer to correct for")
+    parser.add_argument(
+        "--own-scatter", action="store_true", help="of each effect, instead of that of all arms together"
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  sfumato effects digits-sweep-1\n"
+        "  sfumato effects digits-sweep-1 --metrics kid --no-interactions --json\n"
+        "  sfumato figures effects digits-sweep-1 --out effects.pdf\n"
+        "How to read it: docs/effects.md"
+    )
+
+
+def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
+    """Print the effects of every axis; returns them."""
+    from sfumato.experiment.effects import effects
+
+    found = effects(
+        args.sweep,
+        args.metrics,
+        runs=args.runs,
+        pooled=not args.own_scatter,
+        interactions=not args.no_interactions,
+    )
+    print_effects(found)
+    return found.document()
+
+
+def print_effects(found: "Effects") -> None:
+    """A table for each metric, the reasons for what is not told, and how to read it."""
+    for metric in found.metrics:
+        say(f"{printable(metric)}:")
+        head = ["change", "effect", "95 % interval", "p", "pairs x seeds", "verdict"]
+        table(head, [_row(effect) for effect in found.of(metric)])
+        say()
+    for left in found.untold:
+        say(f"- {printable(left.metric)} of {printable(left.first)} and {printable(left.second)} is not ranked: ")
+        say(f"  {printable(left.reason)}")
+    for text in found.notes:
+        say(f"- {printable(text)}")
+
+
+def _row(effect: "Effect") -> list[str]:
+    low, high = effect.interval
+    p = f"< {LEAST_P:.0e}" if effect.corrected < LEAST_P else f"{effect.corrected:.2g}"
+    size = f"{effect.value:+.3g} ± {effect.std_error:.2g}"
+    return [effect.name, size, f"{low:+.3g} … {high:+.3g}", p, f"{effect.pairs} x {effect.seeds}", effect.verdict]
