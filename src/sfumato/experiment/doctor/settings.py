@@ -5,7 +5,7 @@ mean age a, in updates, follows
 
     a_0 = 0,    a_{n+1} = d_n (a_n + 1),
 
-so that a -> decay/(1 - decay) once the decay is in force, and a -> n/10 as long as the warm-up rules. The ratio a/N at
+which is a_n = n/10 exactly as long as the warm-up rules, and goes to decay/(1 - decay) once the decay does. The ratio a/N at
 the end of N steps says over which share of the run the average reaches back (Karras et al. 2024, sec. 3.1, on widths
 relative to the length of a run).
 """
@@ -40,12 +40,8 @@ COMPILE_PAYS = 5000  # steps from which a GPU's minutes of compilation come back
 
 def mean_age(decay: float, steps: int) -> float:
     """How many updates ago, in the mean, the weights were that the average after `steps` updates is made of."""
-    warm = min(steps, math.ceil(max(0.0, (10 * decay - 1) / (1 - decay)))) if decay < 1 else steps
-    age = 0.0
-    for n in range(warm):
-        age = min(decay, (1 + n) / (10 + n)) * (age + 1)
-        if n > 10_000_000:  # nobody waits for more; the rest follows a = n/10 closely
-            return steps / 10
+    warm = min(steps, math.ceil(max(0.0, (10 * decay - 1) / (1 - decay))))
+    age = warm / 10
     left, limit = steps - warm, decay / (1 - decay)
     return limit + (age - limit) * decay**left
 
