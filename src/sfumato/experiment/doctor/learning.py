@@ -12,7 +12,6 @@ weight by rate · m/(sqrt(v) + 1e-8), so that gradients around 1e-8 are lost in 
 
 import math
 import time
-
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any

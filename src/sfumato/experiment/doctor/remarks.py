@@ -1,9 +1,9 @@
 """What the doctor says: one remark a finding, with the check that it comes from and the setting that mends it.
 
-    broken     training refuses it, or learns nothing that anybody could want: exit code 1
-    warning    training runs, and the result is worse than it need be, or means less than it seems to
-    note       worth knowing
-    fine       looked at, and good
+broken     training refuses it, or learns nothing that anybody could want: exit code 1
+warning    training runs, and the result is worse than it need be, or means less than it seems to
+note       worth knowing
+fine       looked at, and good
 """
 
 from collections.abc import Iterable

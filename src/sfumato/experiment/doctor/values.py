@@ -144,7 +144,9 @@ def _squeezed(channels: tuple[Channel, ...]) -> Remark | None:
         f"all but two in a thousand values lie within {levels} of 255 levels: the pictures were scaled otherwise than "
         "they are read, or are nearly without contrast"
     )
-    return Remark("values", "warning", what, "--data.value_range for how they were scaled; --data.normalize standardize")
+    return Remark(
+        "values", "warning", what, "--data.value_range for how they were scaled; --data.normalize standardize"
+    )
 
 
 def _listed(numbers: list[int]) -> str:
