@@ -70,7 +70,7 @@ class RateCurve:
 
 
 def rates_between(low: float, high: float, count: int) -> tuple[float, ...]:
-    """`count` rates from low to high, each the same multiple of the one before. Raises ConfigError for no such range."""
+    """`count` rates from low to high, each the same multiple of the one before. Raises ConfigError for no range."""
     if not (0 < low < high <= 10 and count >= 10):
         raise ConfigError(
             f"learning rates from {low:g} to {high:g} in {count} steps",
@@ -81,10 +81,13 @@ def rates_between(low: float, high: float, count: int) -> tuple[float, ...]:
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
-    """Running means of three; the first and the last as they are. What is not finite is infinite."""
+    """Means of each value and its finite neighbours; the ends as they are. What is not finite is infinite."""
     found = [value if math.isfinite(value) else math.inf for value in losses]
-    inner = [sum(found[k - 1 : k + 2]) / 3 for k in range(1, len(found) - 1)]
-    return [*found[:1], *inner, *found[1:][-1:]]
+    means = list(found)
+    for k in range(1, len(found) - 1):
+        near = [value for value in found[k - 1 : k + 2] if math.isfinite(value)]
+        means[k] = sum(near) / len(near) if math.isfinite(found[k]) else math.inf
+    return means
 
 
 def read_curve(rates: Sequence[float], losses: Sequence[float], start: float, *, examples: int = 0) -> RateCurve:

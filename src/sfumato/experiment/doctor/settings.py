@@ -5,9 +5,9 @@ mean age a, in updates, follows
 
     a_0 = 0,    a_{n+1} = d_n (a_n + 1),
 
-which is a_n = n/10 exactly as long as the warm-up rules, and goes to decay/(1 - decay) once the decay does. The ratio a/N at
-the end of N steps says over which share of the run the average reaches back (Karras et al. 2024, sec. 3.1, on widths
-relative to the length of a run).
+which is a_n = n/10 exactly as long as the warm-up rules, and goes to decay/(1 - decay) once the decay does. The ratio
+a/N at the end of N steps says over which share of the run the average reaches back (Karras et al. 2024, sec. 3.1, on
+widths relative to the length of a run).
 """
 
 import math

@@ -95,7 +95,9 @@ def _coordinates(packed: Packed, normalization: Normalization, train: Tensor) ->
         low = least if low is None else torch.minimum(low, least)
         high = most if high is None else torch.maximum(high, most)
         count += rows.shape[0] * rows.shape[2]
-    assert total is not None and low is not None and high is not None
+    assert total is not None
+    assert low is not None
+    assert high is not None
     mean = total[0] / count
     std = (total[1] / count - mean.square()).clamp(min=0).sqrt()
     rows_of = zip(mean.tolist(), std.tolist(), low.tolist(), high.tolist(), strict=True)
