@@ -10,6 +10,7 @@ from typing import IO
 from sfumato.errors import NumericsError, SfumatoError, printable
 
 __all__ = [
+    "Faults",
     "Findings",
     "error_document",
     "error_text",
@@ -24,6 +25,17 @@ __all__ = [
 
 class Findings(NumericsError):
     """A command did all its work and found something wrong: its whole `document` goes with the error (exit 5)."""
+
+    def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object]) -> None:
+        super().__init__(what, expected=expected, fix=fix)
+        self.document = document
+
+
+class Faults(SfumatoError):
+    """A command did all its work, and what it looked at is at fault: its `document` goes with the error (exit 1)."""
+
+    code = "FAULTS"
+    exit_code = 1
 
     def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object]) -> None:
         super().__init__(what, expected=expected, fix=fix)
@@ -99,4 +111,4 @@ def error_document(error: SfumatoError) -> dict[str, object]:
     told: dict[str, object] = {
         "error": {"code": error.code, "what": error.what, "expected": error.expected, "fix": error.fix}
     }
-    return {**error.document, **told} if isinstance(error, Findings) else told
+    return {**error.document, **told} if isinstance(error, Findings | Faults) else told

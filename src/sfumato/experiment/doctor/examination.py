@@ -110,15 +110,18 @@ def examine(
         fit = reach(experiment.schedule, data.packed, normalization, train)
         remarks = [*of_values(channels, normalization), *of_reach(fit, experiment), *of_settings(experiment, data)]
         learning, curve = None, None
+        noisy = all(remark.level != "broken" for remark in remarks if remark.check == "schedule")
         refusal = _of_memory(experiment, data)
         remarks += refusal
         if not refusal:
             learning = overfit(
-                _session(experiment, data), floor=isinstance(experiment.objective, DenoisingLoss), patience=seconds
+                _session(experiment, data, ends_in_noise=noisy),
+                floor=isinstance(experiment.objective, DenoisingLoss),
+                patience=seconds,
             )
             remarks += [*of_learning(learning), *of_layers(learning)]
         if lr and not refusal:
-            session = _session(experiment, data)
+            session = _session(experiment, data, ends_in_noise=noisy)
             curve = find_rate(session, flops=count_flops(session), progress=progress)
             remarks += of_rate(curve, experiment.training)
     spent = time.perf_counter() - began
@@ -134,11 +137,12 @@ def _of_memory(experiment: Experiment, data: PreparedData) -> list[Remark]:
     return []
 
 
-def _session(experiment: Experiment, data: PreparedData) -> Session:
+def _session(experiment: Experiment, data: PreparedData, *, ends_in_noise: bool) -> Session:
     """A fresh session to be spoilt: nothing compiled, nothing kept, no further averages.
 
     A schedule that does not end in noise is tried all the same: the remark on it stands already.
     """
     training = replace(experiment.training, compile="off", power_ema=(), keep_best=None, copies_every=0)
-    tried = replace(experiment, training=training, allow_terminal_signal=True)
+    allowed = experiment.allow_terminal_signal or not ends_in_noise
+    tried = replace(experiment, training=training, allow_terminal_signal=allowed)
     return Session(tried, data, folder=Path("doctor"), reporter=Silent())

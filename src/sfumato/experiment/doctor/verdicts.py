@@ -54,8 +54,8 @@ def of_layers(found: Learning) -> Iterator[Remark]:
     if dead:
         share = sum(layer.parameters for layer in dead) / max(1, sum(layer.parameters for layer in found.layers))
         what = (
-            f"{_kinds(len(dead))} without any gradient in {min(len(found.losses), FLOW_STEPS)} steps ({share:.1%} of the "
-            f"parameters): {_named(dead)}"
+            f"{_kinds(len(dead))} without any gradient in {min(len(found.losses), FLOW_STEPS)} steps ({share:.1%} "
+            f"of the parameters): {_named(dead)}"
         )
         fix = "these weights are never trained: use what they make in the network's forward, or take them out"
         yield Remark("gradients", "warning" if live else "broken", what, fix)
