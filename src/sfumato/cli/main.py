@@ -60,7 +60,9 @@ COMMANDS: dict[str, Command] = {
         "say whether one run is better than another, how surely, or why not", "compare", takes_settings=True
     ),
     "classifier": Command("train the classifier of noisy data that steers a run's samples", "classifier"),
-    "doctor": Command("look an experiment over before it is trained, each finding with its remedy", "doctor", takes_settings=True),
+    "doctor": Command(
+        "look an experiment over before it is trained, each finding with its remedy", "doctor", takes_settings=True
+    ),
     "runs": Command("list runs and what became of them", "runs"),
     "recipes": Command("list the experiments that come with sfumato", "recipes"),
     "data": Command("look a data set over before training, or pack it into one file", "data", takes_settings=True),

@@ -5,7 +5,7 @@ refuse once it knows the data becomes a remark, and the rest is looked at all th
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from sfumato.experiment.doctor.settings import of_settings
 from sfumato.experiment.doctor.values import Channel, channels_of, of_reach, of_values
 from sfumato.experiment.doctor.verdicts import of_layers, of_learning, of_rate
 from sfumato.experiment.forecast import count_flops
+from sfumato.experiment.kinds import keys_of
 from sfumato.experiment.load import read_run_config
 from sfumato.experiment.memory import require_memory
 from sfumato.experiment.reach import Reach, reach
 from sfumato.experiment.reporting import Silent
 from sfumato.experiment.session import Session
+from sfumato.experiment.wording import as_flags
 from sfumato.objectives import DenoisingLoss
 from sfumato.training.engine import threads
 
@@ -114,18 +116,22 @@ def examine(
         refusal = _of_memory(experiment, data)
         remarks += refusal
         if not refusal:
-            learning = overfit(
-                _session(experiment, data, ends_in_noise=noisy),
-                floor=isinstance(experiment.objective, DenoisingLoss),
-                patience=seconds,
-            )
+            floor = isinstance(experiment.objective, DenoisingLoss)
+            learning = overfit(_session(experiment, data, ends_in_noise=noisy), floor=floor, patience=seconds)
             remarks += [*of_learning(learning), *of_layers(learning)]
         if lr and not refusal:
             session = _session(experiment, data, ends_in_noise=noisy)
             curve = find_rate(session, flops=count_flops(session), progress=progress)
             remarks += of_rate(curve, experiment.training)
     spent = time.perf_counter() - began
-    return Diagnosis(experiment, worst_first(remarks), channels, fit, learning, curve, spent)
+    return Diagnosis(experiment, worst_first(_in_flags(remarks)), channels, fit, learning, curve, spent)
+
+
+def _in_flags(remarks: list[Remark]) -> Iterator[Remark]:
+    """Remedies as flags, also those that refusals of training wrote as settings."""
+    keys = keys_of(Experiment)
+    for remark in remarks:
+        yield replace(remark, fix=as_flags(remark.fix, keys))
 
 
 def _of_memory(experiment: Experiment, data: PreparedData) -> list[Remark]:
