@@ -1,4 +1,4 @@
-"""The doctor's findings: each fault is planted, found, and gone once its remedy is followed; healthy runs are let be."""
+"""The doctor's findings: each fault is planted, found, and gone once its remedy is followed; the healthy are let be."""
 
 import json
 import math
@@ -89,7 +89,7 @@ def test_a_curve_is_read_where_its_formula_says() -> None:
     losses = (0.2 + 0.8 * falling + rising).tolist()
     curve = read_curve(rates, losses, 1.0)
     lowest = rates[int(np.argmin(losses))]
-    assert curve.best == pytest.approx(lowest, rel=0.13)  # one point of the grid
+    assert curve.best == pytest.approx(lowest, rel=0.3)  # two points of the grid
     assert curve.steepest == pytest.approx(1e-3, rel=0.13)
     assert curve.recommended == pytest.approx(curve.best / 10, rel=1e-12)
     assert curve.diverged is not None
@@ -133,7 +133,7 @@ def test_the_rate_of_the_settings_is_held_against_the_curve(rate: float, level: 
     assert curve.best == pytest.approx(1e-2, rel=0.3)
     [remark] = of_rate(curve, TrainingConfig(learning_rate=rate))
     assert remark.level == level
-    assert ("--training.learning_rate 0.001" in remark.fix) == (level != "fine")
+    assert ("--training.learning_rate 0.0008" in remark.fix) == (level != "fine")
 
 
 # values
@@ -176,8 +176,8 @@ def test_coordinates_are_those_of_the_whole_part() -> None:
         assert channel.std == pytest.approx(column.std(dtype=np.float64), rel=1e-6)  # E[x²] - E[x]² in float64
         assert (channel.low, channel.high) == (column.min(), column.max())
     rows[3, 1] = 1e4
-    outlying = channels_of(pack(torch.from_numpy(rows)), normalization, torch.arange(100))
-    assert ["warning"] == [remark.level for remark in of_values(outlying, normalization)]
+    outlying = channels_of(pack(torch.from_numpy(rows)), normalization, torch.arange(200))
+    assert [remark.level for remark in of_values(outlying, normalization)] == ["warning"]
     rows[:, 0] = 7.0
     flat = channels_of(pack(torch.from_numpy(rows)), normalization, torch.arange(100))
     assert "coordinate 0 is the same" in next(iter(of_values(flat, normalization))).what
@@ -352,5 +352,5 @@ def test_refusals(tmp_path: Path, mnist_in: Callable[[Path], Path]) -> None:
 
 
 def test_the_gravest_first_and_otherwise_in_order() -> None:
-    remarks = [Remark(name, level, "") for name, level in (("a", "fine"), ("b", "broken"), ("c", "note"), ("d", "broken"))]  # type: ignore[arg-type]  # fmt: skip
+    remarks = [Remark("a", "fine", ""), Remark("b", "broken", ""), Remark("c", "note", ""), Remark("d", "broken", "")]
     assert [remark.check for remark in worst_first(remarks)] == ["b", "d", "c", "a"]

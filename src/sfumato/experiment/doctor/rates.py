@@ -32,6 +32,7 @@ __all__ = ["RateCurve", "find_rate", "rates_between", "read_curve", "smoothed"]
 
 LOW, HIGH, COUNT = 1e-6, 1.0, 90
 LEAST_FALL = 0.01  # of the first loss: a curve that falls less names no rate
+LEAST_RISE = 0.1  # of the first loss: less is no divergence
 MARGIN = 10.0
 WORK = 6e12  # FLOPs of the whole test on a CPU: half a minute of two cores, about
 FEWEST = 8  # examples in a batch of the test
@@ -97,7 +98,7 @@ def read_curve(rates: Sequence[float], losses: Sequence[float], start: float, *,
     for k, value in enumerate(smooth):
         if value < smooth[lowest]:
             lowest = k
-        fall = max(start - smooth[lowest], LEAST_FALL * abs(start))
+        fall = max(start - smooth[lowest], LEAST_RISE * abs(start))
         if not math.isfinite(losses[k]) or value > start + fall:
             end, diverged = k, rates[k]
             break
@@ -164,7 +165,7 @@ def find_rate(
 
 def _hopeless(losses: Sequence[float], start: float) -> bool:
     """Whether the loss has risen above its start by ten times what it fell: nothing that follows changes a reading."""
-    fall = max(start - min(losses), LEAST_FALL * abs(start))
+    fall = max(start - min(losses), LEAST_RISE * abs(start))
     return losses[-1] > start + 10 * fall
 
 

@@ -15,6 +15,7 @@ __all__ = ["of_layers", "of_learning", "of_rate"]
 
 LEARNT, STUCK = 0.1, 0.9  # of the first loss
 ENOUGH = 100  # steps, before which a loss that has not fallen proves nothing
+THROUGH = 5  # steps after which every layer that starts at 0 has let gradients through
 LOST_IN_ADAM = 1e-8  # Adam's epsilon
 APART = 1e5  # times the median gradient
 GROWN = 1e3  # times the median norm, or the first
@@ -35,11 +36,12 @@ def of_learning(found: Learning) -> Iterator[Remark]:
         return
     short = not found.in_time and len(found.losses) < ENOUGH
     cure = "another --network or --network.widths; check --parameterization, --objective and your own network's forward"
-    if found.last <= LEARNT * found.first or (not found.floor and found.last < found.first):
+    learnt = found.last <= LEARNT * found.first if found.floor else found.last < found.first
+    if learnt:
         yield Remark("two examples", "fine", fell)
     elif short:
         yield Remark("two examples", "note", f"{fell}, too few to tell", "--seconds 120 gives it more time")
-    elif found.last >= STUCK * found.first:
+    elif not found.floor or found.last >= STUCK * found.first:
         yield Remark("two examples", "broken", f"{fell}: it cannot learn what it sees every time", cure)
     else:
         yield Remark("two examples", "warning", f"{fell}, where it could be 0: it learns slowly", cure)
@@ -47,7 +49,7 @@ def of_learning(found: Learning) -> Iterator[Remark]:
 
 def of_layers(found: Learning) -> Iterator[Remark]:
     """Dead, lost and exploding layers."""
-    if not found.finite:
+    if not found.finite or len(found.norms) < THROUGH:
         return
     dead = [layer for layer in found.layers if layer.dead]
     live = [layer for layer in found.layers if not layer.dead]
