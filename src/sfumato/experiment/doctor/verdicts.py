@@ -71,12 +71,13 @@ def of_layers(found: Learning) -> Iterator[Remark]:
     if loud:
         what = f"gradients {APART:g} times those of half of the layers in {_kinds(len(loud))}: {_named(loud)}"
         yield Remark("gradients", "warning", what, "normalise before that layer, or start it smaller")
-    if max(found.norms) > GROWN * max(found.norms[0], statistics.median(found.norms)):
+    grown = max(found.norms) > GROWN * max(found.norms[0], statistics.median(found.norms))
+    if grown:
         what = f"the gradient grew from {found.norms[0]:.3g} to {max(found.norms):.3g} on the same {EXAMPLES} examples"
         yield Remark("gradients", "warning", what, "--training.clip_norm 1, a lower --training.learning_rate")
-    if not dead and not faint and not loud and live:
-        low, high = (choose(layer.gradient for layer in live) for choose in (min, max))
-        yield Remark("gradients", "fine", f"all {_kinds(len(live))} get gradients, of {low:.2g} to {high:.2g}")
+    if live and not (dead or faint or loud or grown):
+        sizes = sorted(layer.gradient for layer in live)
+        yield Remark("gradients", "fine", f"all {_kinds(len(live))} get gradients, of {sizes[0]:.2g} to {sizes[-1]:.2g}")
 
 
 def _kinds(count: int) -> str:
