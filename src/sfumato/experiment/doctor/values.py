@@ -166,9 +166,9 @@ def of_reach(fit: Reach | SfumatoError, experiment: Experiment) -> Iterator[Rema
         yield Remark("schedule", level, finding.what, finding.fix)
     if not isinstance(fit, Reach):
         return
-    if fit.halfway is None:
+    if fit.halfway is None and fit.noise_low > fit.data_std:
         what = (
-            f"the noise, from {fit.noise_low:.3g} to {fit.noise_high:.3g}, never has the standard deviation of the "
+            f"the least noise, {fit.noise_low:.3g}, is larger than the standard deviation of the "
             f"data, {fit.data_std:.3g}"
         )
         yield Remark("schedule", "broken", what, "--data.normalize standardize, or another --schedule")

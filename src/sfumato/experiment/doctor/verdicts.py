@@ -77,7 +77,8 @@ def of_layers(found: Learning) -> Iterator[Remark]:
         yield Remark("gradients", "warning", what, "--training.clip_norm 1, a lower --training.learning_rate")
     if live and not (dead or faint or loud or grown):
         sizes = sorted(layer.gradient for layer in live)
-        yield Remark("gradients", "fine", f"all {_kinds(len(live))} get gradients, of {sizes[0]:.2g} to {sizes[-1]:.2g}")
+        what = f"all {_kinds(len(live))} get gradients, of {sizes[0]:.2g} to {sizes[-1]:.2g}"
+        yield Remark("gradients", "fine", what)
 
 
 def _kinds(count: int) -> str:
