@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfumato.core import OneLevel
 from sfumato.data import Normalization, Packed
 from sfumato.data.normalization import level_shares
 from sfumato.errors import SfumatoError
@@ -158,6 +159,10 @@ def _listed(numbers: list[int]) -> str:
 
 def of_reach(fit: Reach | SfumatoError, experiment: Experiment) -> Iterator[Remark]:
     """What the ends of the schedule give reason to say. `allow_terminal_signal` makes a warning of what is refused."""
+    if isinstance(experiment.schedule, OneLevel) and experiment.allow_terminal_signal:
+        what = "one noise level, which has no noisy end: samples come by Langevin dynamics from anywhere"
+        yield Remark("schedule", "note", what)
+        return
     found = list(of_schedule(fit, experiment.schedule))
     for finding in found:
         level = SIGNS[finding.level]
