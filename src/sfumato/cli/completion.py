@@ -23,7 +23,7 @@ _sfumato() {{
   if [ "$COMP_CWORD" -eq 1 ]; then words="{commands} --help --version"
   elif [ "$COMP_CWORD" -eq 2 ] && [[ $word != -* ]]; then
     case ${{COMP_WORDS[1]}} in
-      train|sweep) words="{recipes}" ;;
+      train|sweep|doctor) words="{recipes}" ;;
       {runs_of_bash})
         words="$(cd runs 2>/dev/null && ls -d */ 2>/dev/null | tr -d /)" ;;
       completion) words="{shells}" ;;
@@ -47,7 +47,7 @@ autoload -U +X bashcompinit && bashcompinit
 _FISH = """\
 # sfumato completion fish > ~/.config/fish/completions/sfumato.fish
 complete -c sfumato -n __fish_use_subcommand -f -a "{commands}"
-complete -c sfumato -n "__fish_seen_subcommand_from train sweep" -a "{recipes}"
+complete -c sfumato -n "__fish_seen_subcommand_from train sweep doctor" -a "{recipes}"
 complete -c sfumato -n "__fish_seen_subcommand_from {runs_of_fish}" -a "(ls runs 2>/dev/null)"
 complete -c sfumato -n "__fish_seen_subcommand_from completion" -f -a "{shells}"
 complete -c sfumato -n "__fish_seen_subcommand_from reproduce" -a "{sources}"
@@ -103,7 +103,7 @@ def _options() -> dict[str, list[str]]:
     from sfumato.experiment.kinds import paths
 
     keys: dict[str, type] = {
-        **dict.fromkeys(("train", "sweep", "resume", "reproduce"), Experiment),
+        **dict.fromkeys(("train", "sweep", "resume", "reproduce", "doctor"), Experiment),
         **dict.fromkeys(("sample", "report"), SamplingConfig),
         "data": Examined,
     }

@@ -64,6 +64,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "effects": Command("tell what each axis of a sweep does to its metrics, with errors", "effects"),
     "classifier": Command("train the classifier of noisy data that steers a run's samples", "classifier"),
+    "doctor": Command(
+        "look an experiment over before it is trained, each finding with its remedy", "doctor", takes_settings=True
+    ),
     "runs": Command("list runs and what became of them", "runs"),
     "reproduce": Command(
         "train and measure the experiments of a source, beside what it printed", "reproduce", takes_settings=True

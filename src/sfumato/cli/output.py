@@ -10,6 +10,7 @@ from typing import IO
 from sfumato.errors import Interrupted, NumericsError, PartialError, SfumatoError, printable
 
 __all__ = [
+    "Faults",
     "Findings",
     "PartlyDone",
     "Stopped",
@@ -42,6 +43,17 @@ class PartlyDone(PartialError):
 
 class Stopped(Interrupted):
     """A command was stopped: the `document` of what it had done by then goes with the error (exit 75)."""
+
+    def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object]) -> None:
+        super().__init__(what, expected=expected, fix=fix)
+        self.document = document
+
+
+class Faults(SfumatoError):
+    """A command did all its work, and what it looked at is at fault: its `document` goes with the error (exit 1)."""
+
+    code = "FAULTS"
+    exit_code = 1
 
     def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object]) -> None:
         super().__init__(what, expected=expected, fix=fix)
@@ -117,4 +129,4 @@ def error_document(error: SfumatoError) -> dict[str, object]:
     told: dict[str, object] = {
         "error": {"code": error.code, "what": error.what, "expected": error.expected, "fix": error.fix}
     }
-    return {**error.document, **told} if isinstance(error, Findings | PartlyDone | Stopped) else told
+    return {**error.document, **told} if isinstance(error, Findings | Faults | PartlyDone | Stopped) else told

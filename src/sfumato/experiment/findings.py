@@ -12,7 +12,7 @@ from sfumato.data.wording import counted, shortened
 from sfumato.errors import ConfigError, SfumatoError, printable
 from sfumato.experiment.reach import Reach
 
-__all__ = ["Finding", "Level", "findings"]
+__all__ = ["Finding", "Level", "findings", "of_schedule"]
 
 Level = Literal["problem", "warning", "note"]
 FEW = 1000  # examples below which networks of usual sizes learn them by heart
@@ -52,7 +52,7 @@ def findings(
     """
     found = [Finding("problem", refusal.what, refusal.fix) for refusal in refusals]
     found += _of_values(facts)
-    found += _of_schedule(fit, schedule)
+    found += of_schedule(fit, schedule)
     found += _of_copies(facts)
     found += [] if facts.classes is None else _of_classes(facts.classes)
     found += _of_numbers(facts)
@@ -79,7 +79,8 @@ def _of_values(facts: DataFacts) -> Iterator[Finding]:
         yield Finding("note", "nothing is held out: no held-out loss, no test of memorising", "--data.held_out 0.1")
 
 
-def _of_schedule(fit: Reach | SfumatoError, schedule: Schedule) -> Iterator[Finding]:
+def of_schedule(fit: Reach | SfumatoError, schedule: Schedule) -> Iterator[Finding]:
+    """What the ends of a schedule and the spread of the data give reason to say."""
     if isinstance(fit, SfumatoError):
         yield Finding("problem", fit.what, fit.fix)
         return

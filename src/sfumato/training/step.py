@@ -26,7 +26,7 @@ from sfumato.training.engine import Engine
 from sfumato.training.power_ema import PowerEmas
 from sfumato.training.settings import TrainingConfig
 
-__all__ = ["StepResult", "TrainStep", "learning_rate", "make_optimizer"]
+__all__ = ["StepResult", "TrainStep", "gradient_norm", "learning_rate", "make_optimizer"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,53 @@
+"""`sfumato doctor`: exit codes, the report for people, the document for programs, the figure."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sfumato.cli import main as cli
+
+DIGITS = ["doctor", "digits", "--data.limit", "300", "--data.held_out", "0.2", "--network.widths", "8"]
+TINY = [*DIGITS, "--network.depth", "1", "--network.embedding", "8", "--training.batch_size", "16", "--seconds", "0.5"]
+
+
+def test_warnings_do_not_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*TINY, "--training.ema_decay", "0.99999"]) == 0
+    out = capsys.readouterr().out
+    assert "warning  average" in out
+    assert "-> --training.ema_decay" in out
+    assert out.splitlines()[-1].startswith("digits: 0 broken, ")
+
+
+def test_what_is_broken_is_exit_code_1_with_the_whole_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*TINY, "--schedule.min_signal_rate", "0.5", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["healthy"] is False
+    assert document["error"]["code"] == "FAULTS"
+    [broken] = [one for one in document["findings"] if one["level"] == "broken"]
+    assert broken["check"] == "schedule"
+    assert "--schedule.min_signal_rate" in broken["fix"]
+
+
+def test_the_curve_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "rates.png"
+    assert cli.main([*TINY, "--lr", "--out", str(target), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["figure"] == str(target)
+    assert target.read_bytes().startswith(b"\x89PNG")
+    assert document["rate"]["recommended"] == pytest.approx(document["rate"]["best"] / 10)
+    assert cli.main([*TINY, "--lr", "--out", str(target)]) == 2  # it is there already
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "what"),
+    [
+        (["doctor", "digtis"], 2, "there is no recipe"),
+        ([*TINY, "--out", "a.png"], 2, "--out was given without --lr"),
+        ([*TINY[:-1], "soon"], 2, "--seconds is 'soon'"),
+        ([*TINY, "--training.stepz", "3"], 2, "stepz"),
+    ],
+)
+def test_refusals(words: list[str], code: int, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == code
+    assert what in capsys.readouterr().err
