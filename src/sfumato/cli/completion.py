@@ -55,7 +55,7 @@ complete -c sfumato -n "__fish_seen_subcommand_from data" -a "{actions}"
 {options}
 """
 SHELLS = ("bash", "zsh", "fish")
-_OF_RUNS = "resume sample export evaluate compare effects report label note track".split()
+_OF_RUNS = ("resume", "sample", "export", "evaluate", "compare", "effects", "report", "label", "note", "track")
 
 
 def arguments(parser: Parser) -> None:
