@@ -9,10 +9,11 @@ import contextlib
 import json
 import re
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sfumato.errors import SfumatoError
 from sfumato.experiment.evaluations import Number
@@ -110,11 +111,19 @@ def list_runs(runs: Path, report: Report = silent) -> list[RunRecord]:
         return list(_arms(runs, report))
     found: list[RunRecord] = []
     for folder in _folders(runs):
-        if (folder / SWEEP).is_file():
-            found += _arms(folder, report)
-        elif _looks_like_a_run(folder):
-            found.append(_whole(read_run(folder, report), report))
+        try:
+            found += _in(folder, report)
+        except OSError as error:  # not permitted, or removed while it was looked at
+            why = error.strerror or str(error)
+            found.append(RunRecord(folder.name, folder, "broken", note=f"{folder} cannot be read: {why}"))
     return found
+
+
+def _in(folder: Path, report: Report) -> list[RunRecord]:
+    """The runs that a folder among runs is: itself, the arms of a sweep, or none."""
+    if (folder / SWEEP).is_file():
+        return list(_arms(folder, report))
+    return [_whole(read_run(folder, report), report)] if _looks_like_a_run(folder) else []
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -140,6 +149,7 @@ def _arms(sweep: Path, report: Report) -> Iterator[RunRecord]:
 def _failure(path: Path) -> str:
     """Why an arm failed, by the file that says so."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
+        _require_plain(path)
         found = json.loads(path.read_bytes())
         if isinstance(found, dict):
             return str(found.get("what", "it failed"))
@@ -218,24 +228,49 @@ def _gap(settings: Mapping[str, object], saved: int | None, logged: float | None
 
 
 def _last_figures(path: Path, report: Report) -> dict[str, float]:
-    """The last value of every number in the log; lines that are torn or foreign are noted and passed over."""
+    """The last value of every number in the log; lines that are torn or foreign are noted and passed over.
+
+    A number that was not finite (`null`) the last time it was recorded has no value: an older one would be a lie.
+    """
     found: dict[str, float] = {}
     if not path.exists():
         return found
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    _require_plain(path)
+    seen: set[str] = set()
+    torn: list[int] = []
+    lines = path.read_bytes().split(b"\n")
+    for number in range(len(lines), 0, -1):
+        line = lines[number - 1]
         entry: object = None
         with contextlib.suppress(ValueError, RecursionError):
-            entry = json.loads(line)
+            entry = json.loads(line.decode())
         if isinstance(entry, dict):
-            found.update((k, v) for k, v in entry.items() if isinstance(v, int | float) and not isinstance(v, bool))
+            for key in entry.keys() - seen:
+                seen.add(key)
+                if _is_figure(entry[key]):
+                    found[key] = entry[key]
         elif line:
-            report(f"{path}: line {number} is torn or not a record; skipped")
+            torn.append(number)
+    for number in reversed(torn):
+        report(f"{path}: line {number} is torn or not a record; skipped")
     return found
+
+
+def _is_figure(value: object) -> TypeGuard[int | float]:
+    """Whether something in the log is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _require_plain(path: Path) -> None:
+    """Refuse (OSError) what is no file: opening a pipe waits for ever."""
+    if not path.is_file():
+        raise OSError(f"{path} is not a file")
 
 
 def _environment(path: Path) -> dict[str, Any]:
     """What is known of how the run was made; nothing when the file is missing or damaged."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
+        _require_plain(path)
         found = json.loads(path.read_bytes())
         if isinstance(found, dict):
             wanted = {"started": str, "parameters": int}
@@ -254,6 +289,7 @@ def newest_checkpoint(folder: Path) -> int | None:
 def _is_whole(checkpoint: Path) -> bool:
     """Whether the manifest is there, and with it every file that it lists; their bytes are not read."""
     with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError):
+        _require_plain(checkpoint / "MANIFEST.json")
         listed = json.loads((checkpoint / "MANIFEST.json").read_bytes()).get("files", {})
         return all((checkpoint / str(name)).is_file() for name in listed)
     return False
@@ -262,6 +298,7 @@ def _is_whole(checkpoint: Path) -> bool:
 def _holder(path: Path) -> Holder | None:
     """The living process that holds the run's lock. One on another machine counts as living: it cannot be asked."""
     with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+        _require_plain(path)
         holder = Holder(**json.loads(path.read_bytes()))
         if holder.inode != path.stat().st_ino:
             return None  # the folder is a copy
