@@ -44,7 +44,8 @@ def histogram_of(values: NDArray[np.floating] | Sequence[float]) -> Histogram | 
     if not len(found):
         return None
     try:
-        amounts, edges = np.histogram(found, bins=PARTS)
+        with np.errstate(over="ignore", invalid="ignore"):
+            amounts, edges = np.histogram(found, bins=PARTS)
     except ValueError:  # closer together than float64 tells apart, or further than it reaches
         return None
     return Histogram(edges.astype(np.float64), amounts.astype(np.float64))
