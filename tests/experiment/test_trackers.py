@@ -18,7 +18,7 @@ from PIL import Image
 
 import sfumato
 from sfumato.errors import ConfigError, PlatformError, ResourceError
-from sfumato.experiment.tracking import Histogram, Trackers, choosing, require_trackers
+from sfumato.experiment.tracking import Histogram, Trackers, by_accelerate, choosing, require_trackers
 from sfumato.experiment.tracking import apart as apart_module
 from sfumato.experiment.tracking.by_accelerate import IDENTITIES, MANNERS, ByAccelerate, identities
 from sfumato.experiment.tracking.choosing import settings_of
@@ -224,7 +224,7 @@ def test_a_tracker_that_hangs_or_leaves_stalls_and_ends_nothing(
         made.append(Foul(where=where, how=act))
         return made[0]
 
-    trackers, said = apart(start, monkeypatch, 1.0 if how == "hangs" else 60.0)
+    trackers, said = apart(start, monkeypatch, 0.5 if how == "hangs" else 60.0)
     began = time.perf_counter()
     for step in (1, 2, 3):
         trackers.line({"step": step, "loss": 1.0})
@@ -342,8 +342,6 @@ def test_a_resumed_run_is_the_run_that_the_tracker_knows(
     points: dict[str, Any], tmp_path: Path, foreign: type[Foreign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The name it gave the run comes back to it, and nothing else that stands in the file; settings are told once."""
-    from sfumato.experiment.tracking import by_accelerate
-
     manner = by_accelerate.Manner(
         lambda name, folder: {"label": name}, {"go_on": True}, {"id": lambda run: "abc"}, one_picture=False
     )
@@ -359,6 +357,27 @@ def test_a_resumed_run_is_the_run_that_the_tracker_knows(
     assert foreign.calls[0] == ("made", ("swiss-roll", {"label": "run", "go_on": True, "id": "abc"}))
     assert "settings" not in [kind for kind, _ in foreign.calls]
     assert [value[0] for kind, value in foreign.calls if kind == "log"] == [4, 5, 6]
+
+
+def test_trackers_that_start_at_once_all_keep_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads the file, adds itself and writes it: 8 of them, each held up between the two."""
+    real = by_accelerate.identities
+
+    def slowly(folder: Path) -> dict[str, dict[str, str]]:
+        found = real(folder)
+        time.sleep(0.02)
+        return found
+
+    monkeypatch.setattr(by_accelerate, "identities", slowly)
+    names = [f"tracker-{number}" for number in range(8)]
+    threads = [
+        threading.Thread(target=by_accelerate.keep_identity, args=(tmp_path, name, {"id": name})) for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert real(tmp_path) == {name: {"id": name} for name in names}
 
 
 def test_names_that_a_tracker_refuses_are_written_otherwise() -> None:

@@ -11,6 +11,7 @@ A tracker that was told of steps which a resumed run computes again is told the 
 
 import json
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = ["IDENTITIES", "ByAccelerate", "Manner", "identities"]
 
 IDENTITIES = "tracking.json"
 MOST_LETTERS = 200  # of a name that a tracker gave a run
+_WRITING = threading.Lock()  # trackers that start at once each add their own to one file
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,7 @@ def _are_names(names: Mapping[str, object]) -> bool:
 
 def keep_identity(folder: Path, name: str, own: Mapping[str, str]) -> None:
     """Keep by what names a tracker knows the run, perhaps none: it was started, then. Raises OSError."""
-    found = {**identities(folder), name: dict(own)}
-    content = json.dumps(found, indent=2) + "\n"
-    replace_file(folder / IDENTITIES, [content.encode()], LocalStorage())
+    with _WRITING:
+        found = {**identities(folder), name: dict(own)}
+        content = json.dumps(found, indent=2) + "\n"
+        replace_file(folder / IDENTITIES, [content.encode()], LocalStorage())
