@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import sfumato
+from sfumato.cli import main as cli
 from sfumato.errors import ConfigError, PlatformError, ResourceError
+from sfumato.experiment.config import load_experiment
 from sfumato.experiment.tracking import Histogram, Trackers, by_accelerate, choosing, require_trackers
 from sfumato.experiment.tracking import apart as apart_module
 from sfumato.experiment.tracking.by_accelerate import IDENTITIES, MANNERS, ByAccelerate, identities
@@ -304,7 +307,9 @@ def test_unknown_and_absent_trackers_are_refused_before_anything(
     require_trackers(("auto",))  # wherever it is installed, and here it is not
     require_trackers(())
     assert [one.name for one in choosing.wanted(("auto", "wandb:mine", "wandb"))] == ["wandb"]
-    monkeypatch.setattr(choosing, "find_spec", lambda name: object())
+    monkeypatch.setattr(choosing, "find_spec", lambda name: ModuleSpec(name, None))  # a folder of that name
+    assert [one.name for one in choosing.wanted(("auto",))] == []
+    monkeypatch.setattr(choosing, "find_spec", lambda name: ModuleSpec(name, None, origin="tensorboard/__init__.py"))
     assert [one.name for one in choosing.wanted(("auto", "tensorboard"))] == ["tensorboard"]
 
 
@@ -479,3 +484,13 @@ def test_a_tracker_that_is_told_afterwards_is_refused_in_the_words_of_its_option
     with pytest.raises(ConfigError, match="--tracker names 'wandd'") as caught:
         track(points_run, ["wandd"])
     assert caught.value.fix == "--tracker wandb"
+
+
+def test_the_remedy_without_any_tracker_is_a_flag_that_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty list has its brackets on the command line; others stand without."""
+    monkeypatch.setattr(accelerate.tracking, "get_available_trackers", list)
+    assert cli.main(["train", "digits", "--training.trackers", "aim", "--runs", str(tmp_path)]) == 7
+    assert capsys.readouterr().err.splitlines()[-1] == "fix: pip install aim, or --training.trackers []"
+    assert load_experiment("digits", {"training.trackers": "[]"}).training.trackers == ()

@@ -23,6 +23,7 @@ from sfumato.experiment.schema import flatten
 from sfumato.experiment.tree import untyped
 from sfumato.experiment.yaml_file import read_yaml
 from sfumato.training.lock import LOCK, Holder
+from sfumato.training.storage import LocalStorage
 
 __all__ = ["COLUMNS", "SWEEP", "RunRecord", "list_runs", "newest_checkpoint", "read_run"]
 
@@ -149,8 +150,7 @@ def _arms(sweep: Path, report: Report) -> Iterator[RunRecord]:
 def _failure(path: Path) -> str:
     """Why an arm failed, by the file that says so."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        _require_plain(path)
-        found = json.loads(path.read_bytes())
+        found = json.loads(_read(path))
         if isinstance(found, dict):
             return str(found.get("what", "it failed"))
     return f"it failed, and {path} does not say why"
@@ -235,10 +235,9 @@ def _last_figures(path: Path, report: Report) -> dict[str, float]:
     found: dict[str, float] = {}
     if not path.exists():
         return found
-    _require_plain(path)
     seen: set[str] = set()
     torn: list[int] = []
-    lines = path.read_bytes().split(b"\n")
+    lines = _read(path).split(b"\n")
     for number in range(len(lines), 0, -1):
         line = lines[number - 1]
         entry: object = None
@@ -261,17 +260,15 @@ def _is_figure(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def _require_plain(path: Path) -> None:
-    """Refuse (OSError) what is no file: opening a pipe waits for ever."""
-    if not path.is_file():
-        raise OSError(f"{path} is not a file")
+def _read(path: Path) -> bytes:
+    """The bytes of a file. OSError for what is none: opening a pipe would wait for ever."""
+    return bytes(LocalStorage().read(path))
 
 
 def _environment(path: Path) -> dict[str, Any]:
     """What is known of how the run was made; nothing when the file is missing or damaged."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        _require_plain(path)
-        found = json.loads(path.read_bytes())
+        found = json.loads(_read(path))
         if isinstance(found, dict):
             wanted = {"started": str, "parameters": int}
             return {key: found[key] for key, kind in wanted.items() if type(found.get(key)) is kind}
@@ -289,8 +286,7 @@ def newest_checkpoint(folder: Path) -> int | None:
 def _is_whole(checkpoint: Path) -> bool:
     """Whether the manifest is there, and with it every file that it lists; their bytes are not read."""
     with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError):
-        _require_plain(checkpoint / "MANIFEST.json")
-        listed = json.loads((checkpoint / "MANIFEST.json").read_bytes()).get("files", {})
+        listed = json.loads(_read(checkpoint / "MANIFEST.json")).get("files", {})
         return all((checkpoint / str(name)).is_file() for name in listed)
     return False
 
@@ -298,8 +294,7 @@ def _is_whole(checkpoint: Path) -> bool:
 def _holder(path: Path) -> Holder | None:
     """The living process that holds the run's lock. One on another machine counts as living: it cannot be asked."""
     with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
-        _require_plain(path)
-        holder = Holder(**json.loads(path.read_bytes()))
+        holder = Holder(**json.loads(_read(path)))
         if holder.inode != path.stat().st_ino:
             return None  # the folder is a copy
         if holder.host != socket.gethostname() or holder.is_alive_here:

@@ -49,13 +49,19 @@ class Wanted:
     project: str | None = None
 
 
+def has_tensorboard() -> bool:
+    """Whether TensorBoard is installed; a folder of that name in the present one looks like a package, and is none."""
+    found = find_spec(TENSORBOARD)
+    return found is not None and found.origin is not None
+
+
 def wanted(names: Sequence[str]) -> Iterator[Wanted]:
     """The trackers that names mean here, each once: `auto` is TensorBoard, or nothing where it is not installed."""
     met: set[str] = set()
     for text in names:
         name, _, project = text.partition(":")
         if name == AUTO:
-            if find_spec(TENSORBOARD) is None:
+            if not has_tensorboard():
                 continue
             name = TENSORBOARD
         if name not in met:
@@ -82,7 +88,7 @@ def require_trackers(names: Sequence[str], option: str = SETTING) -> None:
                 expected=f"some of {', '.join([AUTO, *known])}, or none: []",
                 fix=f"{option} {near or TENSORBOARD}" if option != SETTING else f"set {SETTING}: [{near or AUTO}]",
             )
-        if name == TENSORBOARD and find_spec(TENSORBOARD) is None:
+        if name == TENSORBOARD and not has_tensorboard():
             raise _absent(name, "pip install 'sfumato[track]'", option)
         if name != TENSORBOARD and name in built_in and name not in there:
             raise _absent(name, f"pip install {name}", option)
