@@ -222,6 +222,22 @@ def test_a_full_disk_costs_event_files_nothing_but_time(tmp_path: Path, monkeypa
     assert len(notes) == 1
 
 
+def test_lines_that_were_lost_with_the_process_are_told_when_the_run_goes_on(
+    tracked: Path, tmp_path: Path, watcher: Any
+) -> None:
+    """A9: lines waited for a full disk, and the process was killed. The checkpoint of step 8 knows of the line of 6."""
+    for lines, note in ((1, "it ends at step 3, and lines to 6 are lost"), (0, "it ends at step 0"), (3, None)):
+        run = shutil.copytree(tracked, tmp_path / f"run-{lines}")
+        shutil.rmtree(run / "checkpoints" / "step-00000010")
+        log = run / "metrics.jsonl"
+        log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:lines]))
+        reporter = watcher()
+        sfumato.resume(run, reporter=reporter)
+        told = [text for text in reporter.notes if "is incomplete" in text]
+        assert [note in text for text in told if note] == ([] if note is None else [True])
+        assert len(told) == (note is not None)
+
+
 @pytest.mark.parametrize("most", [0, tensorboard.MOST_WAITING])
 def test_a_disk_that_stays_full_does_not_end_the_run(
     most: int, digits: dict[str, Any], tracked: Path, tmp_path: Path, watcher: Any, monkeypatch: pytest.MonkeyPatch
