@@ -35,7 +35,7 @@ $(BIN)/python:
 	@touch $@
 
 .venv/.ready: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing sfumato and the developers' tools into .venv (about a minute, 1.6 GB, most of it torch)"
+	@echo "installing sfumato and the developers' tools into .venv (about a minute, 1.8 GB, most of it torch)"
 	@$(INSTALL) -e . --group dev
 	@touch .venv/.core $@
 

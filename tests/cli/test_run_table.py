@@ -1,6 +1,7 @@
 """The table of runs: filters, columns, rankings that are none, labels, notes, sweeps; and damage that hides nothing."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -65,7 +66,8 @@ def names(found: Any) -> list[str]:
 
 
 def record(**values: Any) -> RunRecord:
-    return RunRecord("a", Path("a"), "finished", settings=values, labels=("good", "v2"))
+    started = "2026-11-22T10:00:00+00:00"
+    return RunRecord("a", Path("a"), "finished", started=started, settings=values, labels=("good", "v2"))
 
 
 @pytest.mark.parametrize(
@@ -94,10 +96,23 @@ def record(**values: Any) -> RunRecord:
         ("label!=draft", True),
         ("labels!=v2", False),
         ("text=a<b", True),
+        ("text='a<b'", True),
+        ('text="a>b"', False),
+        ("number=1e3", True),
+        ("label=null", False),
+        ("label='null'", False),
+        ("started=2026-11-22", True),
+        ("started=2026-11-22T10", True),
+        ("started!=2026-11-22", False),
+        ("date<=2026-11-22", True),
+        ("date<2026-11-22", False),
+        ("date>2026-11-22", False),
+        ("date>2026-11-21", True),
+        ("date>=2026-11-23", False),
     ],
 )
 def test_a_condition(text: str, holds: bool) -> None:
-    found = record(x=3, word="CosineAngle", yes=True, nothing=None, text="a<b")
+    found = record(x=3, word="CosineAngle", yes=True, nothing=None, text="a<b", number="1e3")
     assert Condition.parse(text).holds(found) is holds
 
 
@@ -287,14 +302,35 @@ def test_notes_are_written_shown_and_removed(tmp_path: Path, call: Callable[...,
     found = call("note", "a", "--remove", "1", document=True)
     assert [one["text"] for one in found["notes"]] == ["second\x1b[2J"]
     call("note", "a", "third")
-    call("note", "a", "--remove", "1")
-    assert [one.text for one in sfumato.note("a", runs=tmp_path).notes] == ["third"]
-    assert "has no note 2" in call("note", "a", "--remove", "2", code=2).err
+    call("note", "a", "--remove", "2")
+    assert [(one.number, one.text) for one in sfumato.note("a", runs=tmp_path).notes] == [(3, "third")]
+    assert "has no note 2\nexpected: one of 3" in call("note", "a", "--remove", "2", code=2).err
     assert "the note is empty" in call("note", "a", " ", code=2).err
     (found_run,) = list_runs(tmp_path)
     assert [one.text for one in found_run.notes] == ["third"]
     with pytest.raises(CheckpointError):
         sfumato.note("absent", "x", runs=tmp_path)
+
+
+def test_two_who_remove_at_once_remove_what_they_saw(tmp_path: Path) -> None:
+    """Both looked at notes 1 to 3 before either wrote: a number never passes to another note."""
+    folder = make(tmp_path, "a")
+    for text in ("one", "two", "three"):
+        sfumato.note("a", text, runs=tmp_path)
+    for _ in range(2):
+        with (folder / REMARKS).open("ab") as file:  # the second wrote the same at the same moment
+            file.write(b'{"when": "", "remove_note": 1}\n')
+    sfumato.note("a", remove=2, runs=tmp_path)
+    assert [one.text for one in remarks_of(folder, pytest.fail).notes] == ["three"]
+
+
+def test_a_sweep_and_a_file_are_named_where_a_run_was_meant(tmp_path: Path, call: Callable[..., Any]) -> None:
+    make(tmp_path / "grid" / "arms", "mse-s0")
+    (tmp_path / "grid" / "sweep.yaml").write_text("format: sfumato-sweep-1\n")
+    (tmp_path / "model.safetensors").touch()
+    assert "is a sweep, not a run\nexpected: one of its arms: mse-s0" in call("label", "grid", "+a", code=4).err
+    assert "is one file, not a run folder" in call("note", "model.safetensors", "text", code=4).err
+    assert call("label", "grid/mse-s0", "+a").out == "grid/mse-s0: a\n"
 
 
 def test_what_others_say_at_once_is_not_lost_and_a_torn_line_hides_nothing(tmp_path: Path) -> None:
@@ -363,6 +399,51 @@ def test_a_torn_line_is_a_note_and_the_rest_is_read(tmp_path: Path, call: Callab
     found = call("runs", "--columns", "name,loss,step")
     assert found.out.splitlines()[1].split() == ["a", "1", "100/100"]
     assert found.err == f"{folder / 'metrics.jsonl'}: line 3 is torn or not a record; skipped\n"
+
+
+def test_a_number_that_is_none_any_more_is_not_shown_as_it_was(tmp_path: Path, call: Callable[..., Any]) -> None:
+    """`null` in the record; and what JSON does not know, in a foreign one."""
+    folder = make(tmp_path, "a")
+    lines = '{"step":50,"loss":2.0,"held_out_loss":1.0,"copies":1}\n{"step":100,"loss":null,"held_out_loss":NaN}\n'
+    (folder / "metrics.jsonl").write_text(lines)
+    (found,) = sfumato.runs(tmp_path)
+    assert found["copies"] == 1
+    assert found.get("loss") is None
+    assert found.get("held_out_loss") is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes in the file system")
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "environment.json", "LOCK", REMARKS])
+def test_a_pipe_in_place_of_a_file_hangs_nothing(name: str, tmp_path: Path) -> None:
+    make(tmp_path, "b", {"loss": 1.0})
+    path = make(tmp_path, "a", {"loss": 1.0}) / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    found = list_runs(tmp_path)
+    assert [record.name for record in found] == ["a", "b"]
+    assert (found[0].state == "broken") == (name in ("config.yaml", "metrics.jsonl"))
+    assert found[1].state == "finished"
+
+
+def test_a_folder_that_cannot_be_read_does_not_hide_the_others(
+    tmp_path: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not permitted, or removed while it was looked at; and a name that leads to itself."""
+    for name in "abc":
+        make(tmp_path, name, {"loss": 1.0})
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "again").symlink_to(tmp_path)
+    real = Path.is_file
+
+    def denied(self: Path) -> bool:
+        if "b" in self.relative_to(tmp_path).parts:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(self)
+
+    monkeypatch.setattr(Path, "is_file", denied)
+    found = {run["name"]: run for run in call("runs", document=True)["runs"]}
+    assert {name: run["state"] for name, run in found.items()} == {"a": "finished", "b": "broken", "c": "finished"}
+    assert found["b"]["note"] == f"{tmp_path / 'b'} cannot be read: Permission denied"
 
 
 def test_the_list_is_read_off_the_folders_and_nothing_is_written(tmp_path: Path, call: Callable[..., Any]) -> None:

@@ -1,9 +1,13 @@
 """Trackers: told each line and each preview once, never worth a run, and never heard by it."""
 
 import json
+import math
 import shutil
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,9 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import sfumato
+from sfumato.cli import main as cli
 from sfumato.errors import ConfigError, PlatformError, ResourceError
-from sfumato.experiment.tracking import Histogram, Trackers, choosing, require_trackers
-from sfumato.experiment.tracking.by_accelerate import IDENTITIES, identities
+from sfumato.experiment.config import load_experiment
+from sfumato.experiment.tracking import Histogram, Trackers, by_accelerate, choosing, require_trackers
+from sfumato.experiment.tracking import apart as apart_module
+from sfumato.experiment.tracking.by_accelerate import IDENTITIES, MANNERS, ByAccelerate, identities
+from sfumato.experiment.tracking.choosing import settings_of
 from sfumato.experiment.tracking.replaying import Clock, replay, times_of
 from sfumato.experiment.tracking.track import track
 from sfumato.training.lock import RunLock
@@ -145,6 +153,135 @@ def test_a_preview_is_shown_as_it_was_saved(tmp_path: Path) -> None:
     assert len(listener.told) == 12
 
 
+def test_nothing_that_is_told_raises(tmp_path: Path) -> None:
+    """Numbers beyond float64, values closer together or further apart than bars can be, lines without a step."""
+    listener = Listener()
+    said, report = notes()
+    trackers = Trackers({"a": listener}, report)
+    near = [1.0, np.nextafter(1.0, 2.0)] * 3
+    trackers.line({"step": 1, "loss": 10**400, "nan": math.nan, "knots": [10**400, *near], "far": [1e308, -1e308] * 3})
+    trackers.line({"loss": 1.0})
+    np.savez(tmp_path / "near.npz", values=np.array([near, [1e308, -1e308] * 3, range(6)]).T)
+    trackers.preview(2, tmp_path / "near.npz")
+    assert listener.told == [(2, "histogram", "samples/3", 6)]
+    assert [note.partition(":")[0] for note in said] == ["a line is told to no tracker"]
+
+
+# ------------------------------------------------------------------------------------------------ one that hangs alone
+
+
+def apart(
+    listener: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, seconds: float = 60.0
+) -> tuple[Trackers, list[str]]:
+    """A tracker on a thread of its own that is waited for no longer than some seconds."""
+    monkeypatch.setattr(apart_module, "SILENT_SECONDS", 0.02)
+    monkeypatch.setattr(apart_module, "CLOSE_SECONDS", seconds)
+    monkeypatch.setattr(apart_module, "MOST_WAITING", 5)
+    said, report = notes()
+    return Trackers({"far": apart_module.Apart("far", listener, report)}, report), said
+
+
+@dataclass
+class Foul(Listener):
+    """Hangs, or raises what ends a process, where it is told to: at `start`, at a step, at `close`."""
+
+    where: str = ""
+    how: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        if self.where == "start":
+            self.how()
+
+    def _hear(self, step: int, *what: Any) -> None:
+        if self.where == str(step):
+            self.how()
+        self.told.append((step, *what))
+
+    def close(self) -> None:
+        if self.where == "close":
+            self.how()
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+def hanging(released: threading.Event) -> Callable[[], None]:
+    def hang() -> None:
+        released.wait(60)
+
+    return hang
+
+
+@pytest.mark.parametrize("where", ["start", "2", "close"])
+@pytest.mark.parametrize("how", ["hangs", "leaves"])
+def test_a_tracker_that_hangs_or_leaves_stalls_and_ends_nothing(
+    how: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One note, and no step waits; what was told before has arrived."""
+    released = threading.Event()
+    act = leave if how == "leaves" else hanging(released)
+    made: list[Foul] = []
+
+    def start() -> Foul:
+        made.append(Foul(where=where, how=act))
+        return made[0]
+
+    trackers, said = apart(start, monkeypatch, 0.5 if how == "hangs" else 60.0)
+    began = time.perf_counter()
+    for step in (1, 2, 3):
+        trackers.line({"step": step, "loss": 1.0})
+    trackers.close()
+    assert time.perf_counter() - began < 30  # of the 60 s that it hangs
+    told = [note for note in said if "is told no more of this run" in note]
+    assert len(told) == 1
+    assert ("SystemExit: 3" in told[0]) == (how == "leaves")
+    if where != "start":
+        assert [step for step, *_ in made[0].told] == ([1] if where == "2" else [1, 2, 3])
+    released.set()
+
+
+def test_a_tracker_that_does_not_answer_is_given_up_while_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    trackers, said = apart(lambda: Foul(where="1", how=hanging(released)), monkeypatch)
+    for step in range(1, 10):
+        trackers.line({"step": step, "loss": 1.0})
+    assert not trackers
+    assert said == [
+        "far is told no more of this run: it does not answer, and 5 messages wait. metrics.jsonl has everything"
+    ]
+    trackers.close()  # at once
+    released.set()
+
+
+def test_a_tracker_apart_hears_all_in_order_and_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = Listener()
+
+    def slowly() -> Listener:
+        time.sleep(0.2)
+        return listener
+
+    trackers, said = apart(slowly, monkeypatch)
+    for step in (1, 2):
+        trackers.line({"step": step, "loss": 1.0, "knots": [1.0, 2.0, 3.0, 4.0, 5.0]})
+    trackers.close()
+    assert [(step, kind) for step, kind, *_ in listener.told] == [
+        (step, kind) for step in (1, 2) for kind in ("scalars", "histogram")
+    ]
+    assert (listener.closed, trackers.failed) == (1, {})
+    assert said == ["waiting for far to send the rest, at most 60 s"]
+
+
+def test_what_the_last_thing_told_raised_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = Listener(fails_at=2)
+    trackers, said = apart(lambda: listener, monkeypatch)
+    for step in (1, 2):
+        trackers.line({"step": step, "loss": 1.0})
+    trackers.close()
+    assert ["the line is dead" in note for note in said] == [True]
+    assert listener.closed == 1
+
+
 # --------------------------------------------------------------------------------------------------- which are chosen
 
 
@@ -170,7 +307,9 @@ def test_unknown_and_absent_trackers_are_refused_before_anything(
     require_trackers(("auto",))  # wherever it is installed, and here it is not
     require_trackers(())
     assert [one.name for one in choosing.wanted(("auto", "wandb:mine", "wandb"))] == ["wandb"]
-    monkeypatch.setattr(choosing, "find_spec", lambda name: object())
+    monkeypatch.setattr(choosing, "find_spec", lambda name: ModuleSpec(name, None))  # a folder of that name
+    assert [one.name for one in choosing.wanted(("auto",))] == []
+    monkeypatch.setattr(choosing, "find_spec", lambda name: ModuleSpec(name, None, origin="tensorboard/__init__.py"))
     assert [one.name for one in choosing.wanted(("auto", "tensorboard"))] == ["tensorboard"]
 
 
@@ -193,7 +332,7 @@ def test_a_run_is_the_same_with_a_tracker_and_without(
     calls = foreign.calls
     assert calls[0] == ("made", ("my-project", {}))
     assert [kind for kind, _ in calls[:3]] == ["made", "start", "settings"]
-    assert calls[2][1]["training.steps"] == 6
+    assert calls[2][1] == settings_of(sfumato.load(run).experiment)  # the settings: nothing of machine or environment
     assert calls[-1] == ("finish", None)
     told = dict(value for kind, value in calls if kind == "log")
     logged = lines_of(run)
@@ -208,8 +347,6 @@ def test_a_resumed_run_is_the_run_that_the_tracker_knows(
     points: dict[str, Any], tmp_path: Path, foreign: type[Foreign], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The name it gave the run comes back to it, and nothing else that stands in the file; settings are told once."""
-    from sfumato.experiment.tracking import by_accelerate
-
     manner = by_accelerate.Manner(
         lambda name, folder: {"label": name}, {"go_on": True}, {"id": lambda run: "abc"}, one_picture=False
     )
@@ -225,6 +362,45 @@ def test_a_resumed_run_is_the_run_that_the_tracker_knows(
     assert foreign.calls[0] == ("made", ("swiss-roll", {"label": "run", "go_on": True, "id": "abc"}))
     assert "settings" not in [kind for kind, _ in foreign.calls]
     assert [value[0] for kind, value in foreign.calls if kind == "log"] == [4, 5, 6]
+
+
+def test_trackers_that_start_at_once_all_keep_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads the file, adds itself and writes it: 8 of them, each held up between the two."""
+    real = by_accelerate.identities
+
+    def slowly(folder: Path) -> dict[str, dict[str, str]]:
+        found = real(folder)
+        time.sleep(0.02)
+        return found
+
+    monkeypatch.setattr(by_accelerate, "identities", slowly)
+    names = [f"tracker-{number}" for number in range(8)]
+    threads = [
+        threading.Thread(target=by_accelerate.keep_identity, args=(tmp_path, name, {"id": name})) for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert real(tmp_path) == {name: {"id": name} for name in names}
+
+
+def test_names_that_a_tracker_refuses_are_written_otherwise() -> None:
+    """MLflow takes letters, digits, dots, dashes, slashes, underscores and spaces."""
+    heard: list[dict[str, float]] = []
+
+    class Speaks:
+        requires_logging_directory, tracker = False, None
+
+        def log(self, values: dict[str, float], step: int | None = None) -> None:
+            heard.append(values)
+
+    for name in ("mlflow", "wandb"):
+        ByAccelerate(Speaks(), MANNERS[name]).scalars(1, {"kid[judge]": 1.0, "held_out_by_level/1": 2.0})  # type: ignore[arg-type]
+    assert [list(values) for values in heard] == [
+        ["kid.judge", "held_out_by_level/1"],
+        ["kid[judge]", "held_out_by_level/1"],
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"wandb": 3}', b'{"wandb": {"id": 3}}', b"[" * 100_000, b"\xff"])
@@ -308,3 +484,13 @@ def test_a_tracker_that_is_told_afterwards_is_refused_in_the_words_of_its_option
     with pytest.raises(ConfigError, match="--tracker names 'wandd'") as caught:
         track(points_run, ["wandd"])
     assert caught.value.fix == "--tracker wandb"
+
+
+def test_the_remedy_without_any_tracker_is_a_flag_that_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty list has its brackets on the command line; others stand without."""
+    monkeypatch.setattr(accelerate.tracking, "get_available_trackers", list)
+    assert cli.main(["train", "digits", "--training.trackers", "aim", "--runs", str(tmp_path)]) == 7
+    assert capsys.readouterr().err.splitlines()[-1] == "fix: pip install aim, or --training.trackers []"
+    assert load_experiment("digits", {"training.trackers": "[]"}).training.trackers == ()

@@ -16,7 +16,7 @@ from PIL import Image
 
 import sfumato
 from sfumato.experiment.records import list_runs
-from sfumato.experiment.tracking import EventFiles, event_files, tensorboard
+from sfumato.experiment.tracking import EventFiles, Histogram, event_files, tensorboard
 from sfumato.experiment.tracking.event_files import framed, records
 from sfumato.experiment.tracking.track import track
 from sfumato.training.record import MetricsLog
@@ -40,6 +40,18 @@ def raw(folder: Path) -> list[tuple[int, str]]:
 
     events = [Event.FromString(data) for path in event_files(folder) for data in records(path.read_bytes())]
     return [(event.step, value.tag) for event in events for value in event.summary.value]
+
+
+def event_of(data: bytes) -> Any:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    return Event.FromString(data)
+
+
+def only(folder: Path) -> Path:
+    """The only event file of a run."""
+    (path,) = event_files(folder)
+    return path
 
 
 def figures(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -124,6 +136,28 @@ def test_steps_that_a_resumed_run_never_reaches_are_gone(tracked: Path, tmp_path
     assert {step for step, _ in raw(run)} == {0}
 
 
+def test_a_run_that_goes_on_with_other_settings_shows_those(tracked: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tracked, tmp_path / "run")
+    sfumato.resume(run, {"training.steps": 12})
+    (shown,) = read(run).Tensors("config.yaml")
+    assert "steps: 12" in shown.tensor_proto.string_val[0].decode()
+    told = raw(run)
+    assert len(told) == len(set(told))
+    assert told[:2] == raw(tracked)[:2]
+
+
+def test_bars_of_no_height_at_the_ends_leave_the_others_as_wide_as_they_are(tmp_path: Path) -> None:
+    """As TensorBoard shows them, which drops what is empty at the ends: (left, right, amount)."""
+    from tensorboard.data_compat import migrate_value
+    from tensorboard.util.tensor_util import make_ndarray
+
+    files = EventFiles(tmp_path, report=pytest.fail)
+    files.begin(0)
+    files.histogram(1, "loss", Histogram(np.array([0.0, 1.0, 3.0, 7.0]), np.array([0.0, 4.0, 0.0])))
+    (event,) = [event for event in map(event_of, records(only(tmp_path).read_bytes())) if event.summary.value]
+    assert make_ndarray(migrate_value(event.summary.value[0]).tensor).tolist() == [[1.0, 3.0, 4.0]]
+
+
 def test_files_of_others_are_left_alone(tracked: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tracked, tmp_path / "run")
     other = run / "events.out.tfevents.1700000000.host"
@@ -186,6 +220,22 @@ def test_a_full_disk_costs_event_files_nothing_but_time(tmp_path: Path, monkeypa
     files.close()
     assert [event.step for event in read(tmp_path).Scalars("loss")] == [1, 2, 3, 4]
     assert len(notes) == 1
+
+
+def test_lines_that_were_lost_with_the_process_are_told_when_the_run_goes_on(
+    tracked: Path, tmp_path: Path, watcher: Any
+) -> None:
+    """A9: lines waited for a full disk, and the process was killed. The checkpoint of step 8 knows of the line of 6."""
+    for lines, note in ((1, "it ends at step 3, and lines to 6 are lost"), (0, "it ends at step 0"), (3, None)):
+        run = shutil.copytree(tracked, tmp_path / f"run-{lines}")
+        shutil.rmtree(run / "checkpoints" / "step-00000010")
+        log = run / "metrics.jsonl"
+        log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:lines]))
+        reporter = watcher()
+        sfumato.resume(run, reporter=reporter)
+        told = [text for text in reporter.notes if "is incomplete" in text]
+        assert [note in text for text in told if note] == ([] if note is None else [True])
+        assert len(told) == (note is not None)
 
 
 @pytest.mark.parametrize("most", [0, tensorboard.MOST_WAITING])

@@ -16,7 +16,7 @@ def arguments(parser: Parser) -> None:
     """Declare the run and the text."""
     parser.add_argument("run", metavar="RUN", help="a run folder, or the name of a run")
     parser.add_argument("text", nargs="*", metavar="TEXT", help="the note; without it the notes are shown")
-    parser.add_argument("--remove", type=whole, metavar="N", help="remove note N, as they are numbered when shown")
+    parser.add_argument("--remove", type=whole, metavar="N", help="remove note N; the others keep their numbers")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
     parser.epilog = 'example:\n  sfumato note digits-1 "the ones are too thin after step 2,000"'
 
@@ -25,8 +25,11 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     """Write, remove or show; returns the notes that the run has then."""
     text = " ".join(args.text) if args.text else None
     said = note(args.run, text, remove=args.remove, runs=args.runs)
-    for number, one in enumerate(said.notes, start=1):
-        say(f"{number}  {one.when}  {printable(one.text)}")
+    for one in said.notes:
+        say(f"{one.number}  {one.when}  {printable(one.text)}")
     if not said.notes:
         say(f"{printable(args.run)} has no notes")
-    return {"run": args.run, "notes": [{"when": one.when, "text": one.text} for one in said.notes]}
+    return {
+        "run": args.run,
+        "notes": [{"number": one.number, "when": one.when, "text": one.text} for one in said.notes],
+    }

@@ -132,7 +132,7 @@ def _document(record: RunRecord) -> dict[str, object]:
         "started": record.started,
         "parameters": record.parameters,
         "labels": list(record.labels),
-        "notes": [{"when": said.when, "text": said.text} for said in record.notes],
+        "notes": [{"number": said.number, "when": said.when, "text": said.text} for said in record.notes],
         "note": record.note,
         "figures": dict(record.figures),
         "metrics": measured,

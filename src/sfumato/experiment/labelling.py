@@ -23,7 +23,7 @@ def label(
 
 
 def note(run: str | Path, text: str | None = None, *, remove: int | None = None, runs: str | Path = "runs") -> Remarks:
-    """Write a note on a run, or remove its note `remove`, counted from 1; gives all that is said of it then.
+    """Write a note on a run, or remove its note of number `remove`; gives all that is said of it then.
 
     Raises CheckpointError for a run that is not there, UsageError for an empty note or one that is not there.
     """

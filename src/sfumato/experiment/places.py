@@ -36,6 +36,7 @@ def find_run(run: str | Path, runs: Path = Path("runs")) -> Path:
     for folder in (inside_sweep(Path(run)), inside_sweep(runs / run)):
         if (folder / "config.yaml").is_file():
             return folder
+    _refuse_others(run, runs)
     known = sorted(path.parent.name for path in runs.glob("*/config.yaml")) if runs.is_dir() else []
     near = nearest(Path(run).name, known)
     raise CheckpointError(
@@ -43,6 +44,24 @@ def find_run(run: str | Path, runs: Path = Path("runs")) -> Path:
         expected=f"a run folder, a name under {runs} ({', '.join(known[:5]) or 'empty'}) or an exported file",
         fix=f"did you mean {near}?" if near else "`sfumato runs` lists what there is; `sfumato train digits` makes one",
     )
+
+
+def _refuse_others(run: str | Path, runs: Path) -> None:
+    """Say of a sweep and of a file what they are, where a run was to be named."""
+    for folder in (Path(run), runs / run):
+        if (folder / SWEEP).is_file():
+            arms = sorted(path.parent.name for path in folder.glob("arms/*/config.yaml"))
+            raise CheckpointError(
+                f"{folder} is a sweep, not a run",
+                expected=f"one of its arms: {', '.join(arms[:5])}{', …' if len(arms) > 5 else ''}",
+                fix=f"name {run}/{arms[0]}" if arms else f"sfumato runs --where sweep={folder.resolve().name}",
+            )
+        if folder.is_file():
+            raise CheckpointError(
+                f"{folder} is one file, not a run folder",
+                expected="a run folder, or the name of a run",
+                fix="name the run that it was exported from; `sfumato runs` lists what there is",
+            )
 
 
 def inside_sweep(path: Path) -> Path:

@@ -9,10 +9,11 @@ import contextlib
 import json
 import re
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sfumato.errors import SfumatoError
 from sfumato.experiment.evaluations import Number
@@ -22,6 +23,7 @@ from sfumato.experiment.schema import flatten
 from sfumato.experiment.tree import untyped
 from sfumato.experiment.yaml_file import read_yaml
 from sfumato.training.lock import LOCK, Holder
+from sfumato.training.storage import LocalStorage
 
 __all__ = ["COLUMNS", "SWEEP", "RunRecord", "list_runs", "newest_checkpoint", "read_run"]
 
@@ -110,11 +112,19 @@ def list_runs(runs: Path, report: Report = silent) -> list[RunRecord]:
         return list(_arms(runs, report))
     found: list[RunRecord] = []
     for folder in _folders(runs):
-        if (folder / SWEEP).is_file():
-            found += _arms(folder, report)
-        elif _looks_like_a_run(folder):
-            found.append(_whole(read_run(folder, report), report))
+        try:
+            found += _in(folder, report)
+        except OSError as error:  # not permitted, or removed while it was looked at
+            why = error.strerror or str(error)
+            found.append(RunRecord(folder.name, folder, "broken", note=f"{folder} cannot be read: {why}"))
     return found
+
+
+def _in(folder: Path, report: Report) -> list[RunRecord]:
+    """The runs that a folder among runs is: itself, the arms of a sweep, or none."""
+    if (folder / SWEEP).is_file():
+        return list(_arms(folder, report))
+    return [_whole(read_run(folder, report), report)] if _looks_like_a_run(folder) else []
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -140,7 +150,7 @@ def _arms(sweep: Path, report: Report) -> Iterator[RunRecord]:
 def _failure(path: Path) -> str:
     """Why an arm failed, by the file that says so."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads(path.read_bytes())
+        found = json.loads(_read(path))
         if isinstance(found, dict):
             return str(found.get("what", "it failed"))
     return f"it failed, and {path} does not say why"
@@ -218,25 +228,47 @@ def _gap(settings: Mapping[str, object], saved: int | None, logged: float | None
 
 
 def _last_figures(path: Path, report: Report) -> dict[str, float]:
-    """The last value of every number in the log; lines that are torn or foreign are noted and passed over."""
+    """The last value of every number in the log; lines that are torn or foreign are noted and passed over.
+
+    A number that was not finite (`null`) the last time it was recorded has no value: an older one would be a lie.
+    """
     found: dict[str, float] = {}
     if not path.exists():
         return found
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    seen: set[str] = set()
+    torn: list[int] = []
+    lines = _read(path).split(b"\n")
+    for number in range(len(lines), 0, -1):
+        line = lines[number - 1]
         entry: object = None
         with contextlib.suppress(ValueError, RecursionError):
-            entry = json.loads(line)
+            entry = json.loads(line.decode())
         if isinstance(entry, dict):
-            found.update((k, v) for k, v in entry.items() if isinstance(v, int | float) and not isinstance(v, bool))
+            for key in entry.keys() - seen:
+                seen.add(key)
+                if _is_figure(entry[key]):
+                    found[key] = entry[key]
         elif line:
-            report(f"{path}: line {number} is torn or not a record; skipped")
+            torn.append(number)
+    for number in reversed(torn):
+        report(f"{path}: line {number} is torn or not a record; skipped")
     return found
+
+
+def _is_figure(value: object) -> TypeGuard[int | float]:
+    """Whether something in the log is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file. OSError for what is none: opening a pipe would wait for ever."""
+    return bytes(LocalStorage().read(path))
 
 
 def _environment(path: Path) -> dict[str, Any]:
     """What is known of how the run was made; nothing when the file is missing or damaged."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads(path.read_bytes())
+        found = json.loads(_read(path))
         if isinstance(found, dict):
             wanted = {"started": str, "parameters": int}
             return {key: found[key] for key, kind in wanted.items() if type(found.get(key)) is kind}
@@ -254,7 +286,7 @@ def newest_checkpoint(folder: Path) -> int | None:
 def _is_whole(checkpoint: Path) -> bool:
     """Whether the manifest is there, and with it every file that it lists; their bytes are not read."""
     with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError):
-        listed = json.loads((checkpoint / "MANIFEST.json").read_bytes()).get("files", {})
+        listed = json.loads(_read(checkpoint / "MANIFEST.json")).get("files", {})
         return all((checkpoint / str(name)).is_file() for name in listed)
     return False
 
@@ -262,7 +294,7 @@ def _is_whole(checkpoint: Path) -> bool:
 def _holder(path: Path) -> Holder | None:
     """The living process that holds the run's lock. One on another machine counts as living: it cannot be asked."""
     with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
-        holder = Holder(**json.loads(path.read_bytes()))
+        holder = Holder(**json.loads(_read(path)))
         if holder.inode != path.stat().st_ino:
             return None  # the folder is a copy
         if holder.host != socket.gethostname() or holder.is_alive_here:

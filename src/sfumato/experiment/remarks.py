@@ -5,8 +5,9 @@
     {"when": …, "add": ["baseline"], "remove": ["draft"]}
 
 A line is appended in one write and never changed, so two people who write at once lose nothing, and a run that is being
-trained can be written on. What holds is what the lines say, in their order; the times are there for people. Torn and
-foreign lines are noted and passed over.
+trained can be written on. A note keeps its number, the n-th note ever written, when others are removed, so two who
+remove at once remove what they saw. What holds is what the lines say, in their order; the times are there for people.
+Torn and foreign lines are noted and passed over.
 """
 
 import json
@@ -32,8 +33,9 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A note, and when it was written (UTC, ISO 8601)."""
+    """A note, when it was written (UTC, ISO 8601), and its number, which no other note of the run ever has."""
 
+    number: int
     when: str
     text: str
 
@@ -53,11 +55,13 @@ def remarks_of(folder: Path, report: Report) -> Remarks:
         if not path.is_file():
             return Remarks()
         lines = bytes(LocalStorage().read(path, count=MOST_BYTES)).split(b"\n")
+        if path.stat().st_size > MOST_BYTES:
+            report(f"{path} is too large: what stands after its first {MOST_BYTES:,} bytes is not read")
     except OSError as error:
         report(f"{path} cannot be read: {error.strerror or error}")
         return Remarks()
     labels: set[str] = set()
-    notes: list[Note | None] = []  # None where one was removed: the others keep their numbers while it is read
+    notes: list[Note | None] = []  # None where one was removed
     for number, line in enumerate(lines, start=1):
         if line and not _heed(line, labels, notes):
             report(f"{path}: line {number} is torn or no remark; skipped")
@@ -74,12 +78,11 @@ def _heed(line: bytes, labels: set[str], notes: list[Note | None]) -> bool:
         return False
     text, gone = said.get("note"), said.get("remove_note")
     if isinstance(text, str):
-        notes.append(Note(str(said.get("when", "")), text))
+        notes.append(Note(len(notes) + 1, str(said.get("when", "")), text))
         return True
     if type(gone) is int:
-        left = [place for place, note in enumerate(notes) if note is not None]
-        if 1 <= gone <= len(left):
-            notes[left[gone - 1]] = None
+        if 1 <= gone <= len(notes):
+            notes[gone - 1] = None
         return True
     added, removed = _labels(said.get("add")), _labels(said.get("remove"))
     labels |= added
@@ -121,12 +124,12 @@ def write_note(folder: Path, text: str) -> None:
 
 
 def write_removal(folder: Path, number: int) -> None:
-    """Remove note `number`, counted from 1. Raises UsageError where there is none, ResourceError for storage."""
-    there = len(remarks_of(folder, lambda text: None).notes)
-    if not 1 <= number <= there:
+    """Remove note `number`. Raises UsageError where there is none, ResourceError for storage."""
+    there = [note.number for note in remarks_of(folder, lambda text: None).notes]
+    if number not in there:
         raise UsageError(
             f"{folder} has no note {number}",
-            expected=f"a number from 1 to {there}" if there else "a run with notes",
+            expected=f"one of {', '.join(map(str, there))}" if there else "a run with notes",
             fix=f"sfumato note {folder}",
         )
     _append(folder, {"remove_note": number})

@@ -162,7 +162,10 @@ def run_session(session: Session, snapshot: Snapshot | None) -> Run:
         if start == 0:
             trainer.require_free_space()
         write_config(session.folder, session.experiment)  # nothing can be refused any more
-        trainer.log.truncate_after(start)
+        last, due = trainer.log.truncate_after(start), start - trainer.window.count
+        if last < due:  # they waited for a disk that was full when the process was killed
+            lost = f"it ends at step {last}, and lines to {due} are lost"
+            session.reporter.note(f"{trainer.log.path} is incomplete: {lost}")
         trainer.averages.cut_after(start)
     for line in opening_lines(session, start):
         session.reporter.note(line)

@@ -2,8 +2,9 @@
 
     KEY=VALUE   KEY!=VALUE   KEY<VALUE   KEY<=VALUE   KEY>VALUE   KEY>=VALUE
 
-Numbers are compared as numbers, names without regard to case or dashes, dates as the text that they are. A run without
-KEY has no value: it is unequal to every value, and neither below nor above one.
+Numbers are compared as numbers, names without regard to case or dashes, times as far as they are written: a day is all
+of it (started=2026-11-23, started<=2026-11-23). A VALUE in quotes is text. A run without KEY has no value: that is
+`null`, unequal to everything else, and neither below nor above anything.
 
 Sorting by a number that is better low or high is a ranking, and only numbers of the same quantity are ranked: losses of
 the same objective, target, schedule, times and data; distances of the same n, extractor, reference and sampling. Runs
@@ -26,6 +27,8 @@ __all__ = ["Condition", "Ranking", "chosen_columns", "known_name", "matching", "
 
 Relation = Literal["=", "!=", "<", "<=", ">", ">="]
 _CONDITION = re.compile(r"(.+?)(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
+_QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
+TIME = "started"
 FIX = "--where schedule=CosineAngle, --where 'training.steps>=3000', --where label!=draft"
 
 # What decides of which quantity a figure of the log is. Where decoded data are kept, and how they are turned in
@@ -58,13 +61,41 @@ class Condition:
 
     def holds(self, record: RunRecord) -> bool:
         """Whether a run meets it."""
-        if ALIASES.get(self.key, self.key) == "labels" and self.relation in ("=", "!="):
-            has = self.text.lower() in (label.lower() for label in record.labels)
+        is_equality = self.relation in ("=", "!=")
+        if ALIASES.get(self.key, self.key) == "labels" and is_equality and self.wanted is not None:
+            has = self.words.lower() in (label.lower() for label in record.labels)
             return has == (self.relation == "=")
         value = record.get(self.key)
-        if self.relation in ("=", "!="):
-            return _equal(value, self.text) == (self.relation == "=")
-        return _ordered(value, self.relation, self.text)
+        if isinstance(value, str) and ALIASES.get(self.key, self.key) == TIME:
+            value = value[: len(self.words)]
+        return self._equals(value) == (self.relation == "=") if is_equality else self._orders(value)
+
+    @property
+    def words(self) -> str:
+        """What was written, without quotes around it."""
+        quoted = _QUOTED.fullmatch(self.text)
+        return self.text if quoted is None else quoted[2]
+
+    @property
+    def wanted(self) -> object:
+        """What was written as what it seems to be: a number, yes or no, nothing, or text, as it is within quotes."""
+        return Plain(self.text).value() if self.words == self.text else self.words
+
+    def _equals(self, value: object) -> bool:
+        wanted = self.wanted
+        if isinstance(value, bool) or isinstance(wanted, bool) or value is None or wanted is None:
+            return value is wanted
+        if _is_number(value) and _is_number(wanted):
+            return value == wanted
+        return canonical(str(value)) == canonical(self.words)
+
+    def _orders(self, value: object) -> bool:
+        """Whether a value lies on that side of the one that was written; False where it has no order."""
+        wanted = self.words if isinstance(value, str) else self.wanted
+        if not isinstance(value, str) and not (_is_number(value) and _is_number(wanted)):
+            return False
+        below, equal = value < wanted, value == wanted  # type: ignore[operator]
+        return {"<": below, "<=": below or equal, ">": not (below or equal), ">=": not below}[self.relation]
 
 
 def matching(records: Sequence[RunRecord], conditions: Iterable[str]) -> list[RunRecord]:
@@ -79,31 +110,13 @@ def matching(records: Sequence[RunRecord], conditions: Iterable[str]) -> list[Ru
     return kept
 
 
-def _equal(value: object, text: str) -> bool:
-    wanted = Plain(text).value()
-    if isinstance(value, bool) or isinstance(wanted, bool) or value is None or wanted is None:
-        return value is wanted
-    if isinstance(value, int | float) and isinstance(wanted, int | float):
-        return value == wanted
-    return canonical(str(value)) == canonical(text)
-
-
-def _ordered(value: object, relation: Relation, text: str) -> bool:
-    """Whether a value lies on that side of the one that was written; False where it has no order."""
-    wanted: object = text if isinstance(value, str) else Plain(text).value()
-    if not isinstance(value, str) and not (_is_number(value) and _is_number(wanted)):
-        return False
-    below, equal = value < wanted, value == wanted  # type: ignore[operator]
-    return {"<": below, "<=": below or equal, ">": not (below or equal), ">=": not below}[relation]
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _require_order(records: Sequence[RunRecord], condition: Condition) -> None:
     """Refuse `step<abc`: a text that numbers are neither below nor above."""
-    if condition.relation in ("=", "!=") or _is_number(Plain(condition.text).value()):
+    if condition.relation in ("=", "!=") or _is_number(condition.wanted):
         return
     values = [value for record in records if (value := record.get(condition.key)) is not None]
     if values and all(_is_number(value) for value in values):

@@ -29,9 +29,14 @@ def as_flags(text: str, keys: Mapping[str, str], *, prose: bool = False) -> str:
         key, value = found[1], found[2]
         if key not in keys or (prose and not _LOOKS_LIKE_A_VALUE.match(value)):
             return found[0]
-        return f"--{keys[key]} {value.strip('[]').replace(' ', '')}"
+        return f"--{keys[key]} {_one_word(value)}"
 
     return _BETWEEN_FLAGS.sub(r"\1 ", _SETTING.sub(flag, text))
+
+
+def _one_word(value: str) -> str:
+    """A value as it stands after a flag: a list without its brackets, but for one that is empty."""
+    return value.strip("[]").replace(" ", "") or "[]"
 
 
 def as_settings(text: str, keys: Mapping[str, str]) -> str:
@@ -48,7 +53,7 @@ def as_arguments(text: str) -> str:
             return found[0]
         literal = {"null": "None", "true": "True", "false": "False"}.get(value, value)
         quoted = literal if literal != value or re.fullmatch(r"[-+0-9.e]+|\[.*", value) else repr(value)
-        return f"{key}={quoted} (--{key} {value.strip('[]').replace(' ', '')})"
+        return f"{key}={quoted} (--{key} {_one_word(value)})"
 
     return _SETTING.sub(argument, text)
 

@@ -84,11 +84,11 @@ class MetricsLog:
         except OSError:
             pass  # nothing was recorded yet, or the disk is full and the warning was given
 
-    def truncate_after(self, step: int) -> None:
+    def truncate_after(self, step: int) -> int:
         """Cut the record back to the lines of steps up to `step`, whole or not at all; for the start of a resumed run.
 
-        Kept lines keep their bytes; torn and doubled ones go too. Raises `ResourceError` when the file cannot be
-        replaced.
+        Kept lines keep their bytes; torn and doubled ones go too. Gives the step of the last line kept, 0 for none.
+        Raises `ResourceError` when the file cannot be replaced.
         """
         self._waiting.clear()
         self._step = step
@@ -96,10 +96,11 @@ class MetricsLog:
             try:
                 before = bytes(self.storage.read(self.path))
             except FileNotFoundError:
-                return
-            after = _kept(before, step)
-            if after != before:
+                return 0
+            kept = _kept(before, step)
+            if (after := b"".join(kept.values())) != before:
                 replace_file(self.path, [after], self.storage)
+            return max(kept, default=0)
         except OSError as error:
             doing = f"cutting {self.path} back to step {step}"
             raise explained(error, doing, path=self.path.parent, storage=self.storage) from None
@@ -124,15 +125,16 @@ class MetricsLog:
         return entries
 
 
-def _kept(text: bytes, step: int) -> bytes:
-    """The whole lines of steps up to `step`, each step once (the first one, as it was before whatever doubled it)."""
-    kept, last = [], -1
+def _kept(text: bytes, step: int) -> dict[int, bytes]:
+    """The whole lines of steps up to `step` by their steps, each once (the first, as it was before what doubled it)."""
+    kept: dict[int, bytes] = {}
+    last = -1
     for line in text.split(b"\n")[:-1]:  # what follows the last newline is torn
         entry = _parsed(line)
         if entry is not None and last < entry["step"] <= step:
-            kept.append(line + b"\n")
             last = entry["step"]
-    return b"".join(kept)
+            kept[last] = line + b"\n"
+    return kept
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

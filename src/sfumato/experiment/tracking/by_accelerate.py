@@ -10,6 +10,8 @@ A tracker that was told of steps which a resumed run computes again is told the 
 """
 
 import json
+import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,7 @@ __all__ = ["IDENTITIES", "ByAccelerate", "Manner", "identities"]
 
 IDENTITIES = "tracking.json"
 MOST_LETTERS = 200  # of a name that a tracker gave a run
+_WRITING = threading.Lock()  # trackers that start at once each add their own to one file
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,19 @@ class Manner:
     again: options beside them for a run that it knows.
     own: its own names for the run, each under the option that takes it back, read off what it started.
     one_picture: whether it takes a picture at a time instead of a list.
+    named: what it calls a number; some refuse the brackets of kid[judge].
     """
 
     first: Callable[[str, Path], dict[str, Any]] = lambda name, folder: {}
     again: Mapping[str, Any] = field(default_factory=dict)
     own: Mapping[str, Callable[[Any], str]] = field(default_factory=dict)
     one_picture: bool = False
+    named: Callable[[str], str] = str
+
+
+def without_brackets(name: str) -> str:
+    """kid[judge] as kid.judge, and nothing but letters, digits, dots, dashes, slashes, underscores and spaces."""
+    return re.sub(r"[^\w./ -]", "_", name.replace("[", ".").replace("]", ""))
 
 
 MANNERS: dict[str, Manner] = {
@@ -48,7 +58,9 @@ MANNERS: dict[str, Manner] = {
         lambda name, folder: {"name": name, "dir": str(folder)}, {"resume": "allow"}, {"id": lambda run: run.id}
     ),
     "trackio": Manner(lambda name, folder: {"name": name}, {"resume": "allow"}, {"name": lambda run: run.name}),
-    "mlflow": Manner(lambda name, folder: {"run_name": name}, own={"run_id": lambda run: run.info.run_id}),
+    "mlflow": Manner(
+        lambda name, folder: {"run_name": name}, own={"run_id": lambda run: run.info.run_id}, named=without_brackets
+    ),
     "comet_ml": Manner(own={"experiment_key": lambda run: run.get_key()}),
     "aim": Manner(own={"run_hash": lambda run: run.hash}, one_picture=True),
     "clearml": Manner(
@@ -110,7 +122,7 @@ class ByAccelerate:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """All numbers of a step at once."""
-        self._tracker.log(dict(values), step=step)
+        self._tracker.log({self._manner.named(name): value for name, value in values.items()}, step=step)
 
     def images(self, step: int, name: str, pictures: NDArray[np.uint8]) -> None:
         """The pictures, by a tracker that takes any; they lie in samples/ as well."""
@@ -150,6 +162,7 @@ def _are_names(names: Mapping[str, object]) -> bool:
 
 def keep_identity(folder: Path, name: str, own: Mapping[str, str]) -> None:
     """Keep by what names a tracker knows the run, perhaps none: it was started, then. Raises OSError."""
-    found = {**identities(folder), name: dict(own)}
-    content = json.dumps(found, indent=2) + "\n"
-    replace_file(folder / IDENTITIES, [content.encode()], LocalStorage())
+    with _WRITING:
+        found = {**identities(folder), name: dict(own)}
+        content = json.dumps(found, indent=2) + "\n"
+        replace_file(folder / IDENTITIES, [content.encode()], LocalStorage())

@@ -18,12 +18,22 @@ from sfumato.errors import ConfigError, PlatformError
 from sfumato.experiment.config import Experiment, experiment_yaml
 from sfumato.experiment.kinds import nearest
 from sfumato.experiment.schema import flatten, to_plain
+from sfumato.experiment.tracking.apart import Apart
 from sfumato.experiment.tracking.by_accelerate import ByAccelerate
 from sfumato.experiment.tracking.replaying import replay
-from sfumato.experiment.tracking.tensorboard import EventFiles
+from sfumato.experiment.tracking.tensorboard import EventFiles, introduced
 from sfumato.experiment.tracking.tracker import Tracker, Trackers, reason
 
-__all__ = ["TENSORBOARD", "Wanted", "introduce", "open_trackers", "require_trackers", "settings_of", "wanted"]
+__all__ = [
+    "TENSORBOARD",
+    "Wanted",
+    "introduction_of",
+    "open_trackers",
+    "require_trackers",
+    "settings_of",
+    "starting",
+    "wanted",
+]
 
 AUTO, TENSORBOARD = "auto", "tensorboard"
 SETTING = "training.trackers"
@@ -39,13 +49,19 @@ class Wanted:
     project: str | None = None
 
 
+def has_tensorboard() -> bool:
+    """Whether TensorBoard is installed; a folder of that name in the present one looks like a package, and is none."""
+    found = find_spec(TENSORBOARD)
+    return found is not None and found.origin is not None
+
+
 def wanted(names: Sequence[str]) -> Iterator[Wanted]:
     """The trackers that names mean here, each once: `auto` is TensorBoard, or nothing where it is not installed."""
     met: set[str] = set()
     for text in names:
         name, _, project = text.partition(":")
         if name == AUTO:
-            if find_spec(TENSORBOARD) is None:
+            if not has_tensorboard():
                 continue
             name = TENSORBOARD
         if name not in met:
@@ -72,7 +88,7 @@ def require_trackers(names: Sequence[str], option: str = SETTING) -> None:
                 expected=f"some of {', '.join([AUTO, *known])}, or none: []",
                 fix=f"{option} {near or TENSORBOARD}" if option != SETTING else f"set {SETTING}: [{near or AUTO}]",
             )
-        if name == TENSORBOARD and find_spec(TENSORBOARD) is None:
+        if name == TENSORBOARD and not has_tensorboard():
             raise _absent(name, "pip install 'sfumato[track]'", option)
         if name != TENSORBOARD and name in built_in and name not in there:
             raise _absent(name, f"pip install {name}", option)
@@ -87,33 +103,42 @@ def _absent(name: str, install: str, option: str) -> PlatformError:
 
 
 def open_trackers(experiment: Experiment, folder: Path, *, after: int, report: Report) -> Trackers:
-    """The trackers of the run in a folder, which goes on after so many steps. One that does not start is a note."""
+    """The trackers of the run in a folder, which goes on after so many steps. One that does not start is a note.
+
+    All but TensorBoard, which only writes files, are told on threads of their own.
+    """
     found: dict[str, Tracker] = {}
     for one in wanted(experiment.training.trackers):
         try:
             if one.name == TENSORBOARD:
                 found[one.name] = _event_files(experiment, folder, after, report)
             else:
-                project = experiment.name if one.project is None else one.project
-                found[one.name] = ByAccelerate.start(one.name, project, folder, settings_of(experiment))
+                found[one.name] = Apart(one.name, starting(one, experiment, folder), report)
         except Exception as error:  # whatever foreign code raises: a tracker is not worth a run
             report(f"{one.name} is told nothing of this run: {reason(error)}. metrics.jsonl has everything")
     return Trackers(found, report)
 
 
+def starting(one: Wanted, experiment: Experiment, folder: Path) -> Callable[[], Tracker]:
+    """What starts one of Accelerate's trackers for the run in a folder."""
+    project = experiment.name if one.project is None else one.project
+    return lambda: ByAccelerate.start(one.name, project, folder, settings_of(experiment))
+
+
 def _event_files(experiment: Experiment, folder: Path, after: int, report: Report) -> EventFiles:
     """TensorBoard's files, cut back; where they are new to a run that goes on, with all that was recorded before."""
     files = EventFiles(folder, report=report)
-    if not files.begin(after):
-        introduce(files, experiment)
+    introduction = introduction_of(experiment)
+    if not files.begin(after, introduction):
+        files.introduce(introduction)
         if after:
             replay(folder, Trackers({TENSORBOARD: files}, report), upto=after, report=report)
     return files
 
 
-def introduce(files: EventFiles, experiment: Experiment) -> None:
+def introduction_of(experiment: Experiment) -> object:
     """What TensorBoard shows of a run beside its figures: the settings."""
-    files.introduce(experiment_yaml(experiment), settings_of(experiment))
+    return introduced(experiment_yaml(experiment), settings_of(experiment))
 
 
 def settings_of(experiment: Experiment) -> dict[str, object]:

@@ -38,12 +38,16 @@ class Histogram:
 
 
 def histogram_of(values: NDArray[np.floating] | Sequence[float]) -> Histogram | None:
-    """How many of the values that are finite lie where; None for none."""
+    """How many of the values that are finite lie where; None for none, and where no bars fit between them."""
     found = np.asarray(values, dtype=np.float64).ravel()
     found = found[np.isfinite(found)]
     if not len(found):
         return None
-    amounts, edges = np.histogram(found, bins=PARTS)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            amounts, edges = np.histogram(found, bins=PARTS)
+    except ValueError:  # closer together than float64 tells apart, or further than it reaches
+        return None
     return Histogram(edges.astype(np.float64), amounts.astype(np.float64))
 
 

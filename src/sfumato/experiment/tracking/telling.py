@@ -75,4 +75,7 @@ def _numbers(found: object) -> list[float | None]:
 
 def is_finite(value: object) -> TypeGuard[int | float]:
     """Whether something is a number that can be drawn."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False

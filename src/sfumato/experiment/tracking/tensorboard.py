@@ -27,9 +27,10 @@ from sfumato.experiment.tracking.event_files import framed, records
 from sfumato.experiment.tracking.histogram import Histogram
 from sfumato.training.storage import LocalStorage, Storage, human_bytes, replace_file
 
-__all__ = ["EventFiles", "event_files"]
+__all__ = ["EventFiles", "event_files", "introduced"]
 
 VERSION = "brain.Event:2"
+CONFIG = "config.yaml"
 MOST_WAITING = 64_000_000  # bytes that wait in memory for a disk that is full
 _NAME = re.compile(r"events\.out\.tfevents\.([0-9]{6,12})\.sfumato")
 
@@ -45,6 +46,26 @@ def event_files(folder: Path, storage: Storage | None = None) -> list[Path]:
 def indented(text: str) -> str:
     """Text as Markdown shows it letter for letter."""
     return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def introduced(config: str, settings: Mapping[str, object]) -> Any:
+    """The settings of a run as a Summary: as text, and by dotted key for the page HPARAMS, which sets runs side by
+    side. One event: all of it or nothing.
+    """
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+    from tensorboard.plugins.text.summary_v2 import text_pb
+
+    shown = {key: v if isinstance(v, bool | int | float | str) else str(v) for key, v in settings.items()}
+    text, table = text_pb(CONFIG, indented(config)), hparams_pb(shown)
+    return Summary(value=[*text.value, *table.value])
+
+
+def _is_outdated(there: Any, introduction: Any) -> bool:
+    """Whether a Summary introduces the run by other settings. (Two of the same differ in the time they were made.)"""
+    if not there.value or there.value[0].tag != CONFIG:
+        return False
+    return bool(there.value[0].tensor.string_val != introduction.value[0].tensor.string_val)
 
 
 @final
@@ -67,15 +88,16 @@ class EventFiles:
 
     # -------------------------------------------------------------------------------------------------------- beginning
 
-    def begin(self, after: int) -> bool:
+    def begin(self, after: int, introduction: Any = None) -> bool:
         """Cut what is there back to the steps up to `after`, and open a new file. Whether any event is left.
 
+        `introduction`: the settings of the run by now (`introduced`); those that it went on from are replaced by them.
         Raises OSError where a file cannot be cut.
         """
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         there = event_files(self.folder, self.storage)
-        kept = [self._cut(path, after) for path in there]
+        kept = [self._cut(path, after, introduction) for path in there]
         numbers = [int(match[1]) for path in there if (match := _NAME.fullmatch(path.name))]
         self.path = self.folder / f"events.out.tfevents.{max(numbers, default=0) + 1:06d}.sfumato"
         opening = [Event(wall_time=self._clock(), file_version=VERSION)]
@@ -90,13 +112,16 @@ class EventFiles:
         for path in event_files(self.folder, self.storage):
             self.storage.remove(path)
 
-    def _cut(self, path: Path, after: int) -> bool:
+    def _cut(self, path: Path, after: int, introduction: Any) -> bool:
         """Keep the whole records of steps up to `after`, their bytes unchanged. Whether any tells of the run."""
         from tensorboard.compat.proto.event_pb2 import Event
 
         before, kept, told = bytes(self.storage.read(path)), [], False
         for data in records(before):
             event = Event.FromString(data)
+            if introduction is not None and _is_outdated(event.summary, introduction):
+                event.summary.CopyFrom(introduction)
+                data = event.SerializeToString()
             restart = event.HasField("session_log")
             if event.step <= after + restart:  # a restart carries the step that it goes on with
                 kept.append(framed(data))
@@ -133,13 +158,14 @@ class EventFiles:
         self._write(step, Summary(value=[Summary.Value(tag=name, image=image)]))
 
     def histogram(self, step: int, name: str, values: Histogram) -> None:
-        """The bars as they are."""
+        """The bars as they are. TensorBoard drops empty ones at both ends and stretches the next to `min` and `max`."""
         from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 
         amounts, centres = values.amounts, values.centres
+        there = np.flatnonzero(amounts) if amounts.any() else np.arange(len(amounts))
         proto = HistogramProto(
-            min=float(values.edges[0]),
-            max=float(values.edges[-1]),
+            min=float(values.edges[there[0]]),
+            max=float(values.edges[there[-1] + 1]),
             num=float(amounts.sum()),
             sum=float((amounts * centres).sum()),
             sum_squares=float((amounts * centres**2).sum()),
@@ -154,17 +180,9 @@ class EventFiles:
 
         self._write(step, text_pb(name, text))
 
-    def introduce(self, config: str, settings: Mapping[str, object]) -> None:
-        """The settings of the run, before step 1: as text, and by dotted key for the page HPARAMS, which sets runs side
-        by side. One event: all of it or nothing.
-        """
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-        from tensorboard.plugins.text.summary_v2 import text_pb
-
-        shown = {key: v if isinstance(v, bool | int | float | str) else str(v) for key, v in settings.items()}
-        text, table = text_pb("config.yaml", indented(config)), hparams_pb(shown)
-        self._write(0, Summary(value=[*text.value, *table.value]))
+    def introduce(self, introduction: Any) -> None:
+        """The settings of the run (`introduced`), before step 1."""
+        self._write(0, introduction)
 
     def close(self) -> None:
         """Write what waits; whatever the disk still refuses is lost here, and kept in `metrics.jsonl`."""

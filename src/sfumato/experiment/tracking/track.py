@@ -7,8 +7,7 @@ from pathlib import Path
 from sfumato.errors import ResourceError
 from sfumato.experiment.load import read_run_config
 from sfumato.experiment.places import find_run
-from sfumato.experiment.tracking.by_accelerate import ByAccelerate
-from sfumato.experiment.tracking.choosing import TENSORBOARD, introduce, require_trackers, settings_of, wanted
+from sfumato.experiment.tracking.choosing import TENSORBOARD, introduction_of, require_trackers, starting, wanted
 from sfumato.experiment.tracking.replaying import Clock, replay, started
 from sfumato.experiment.tracking.tensorboard import EventFiles, event_files
 from sfumato.experiment.tracking.tracker import Tracker, Trackers
@@ -59,11 +58,10 @@ def track(
                 files = EventFiles(folder, report=note, clock=clock)
                 files.clear()
                 files.begin(0)
-                introduce(files, experiment)
+                files.introduce(introduction_of(experiment))
                 named[one.name] = files
             else:
-                project = experiment.name if one.project is None else one.project
-                named[one.name] = ByAccelerate.start(one.name, project, folder, settings_of(experiment))
+                named[one.name] = starting(one, experiment, folder)()
         told = Trackers(named, note)
         found = replay(folder, told, report=note, clock=clock)
         told.close()

@@ -9,17 +9,16 @@ import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, final
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.data.decoding import BadPicture, Preparation, decode
+from sfumato.data.decoding import Preparation, decode
 from sfumato.errors import SfumatoError
 from sfumato.experiment.tracking.histogram import Histogram, histogram_of
 from sfumato.experiment.tracking.telling import told_by
 
-__all__ = ["SAMPLES", "Tracker", "Trackers", "reason"]
+__all__ = ["SAMPLES", "Report", "Tracker", "Trackers", "reason"]
 
 SAMPLES = "samples"
 MOST_COORDINATES = 8  # of samples that are no pictures: a histogram for each
@@ -62,7 +61,11 @@ class Trackers:
         """A line of the record."""
         if not self:
             return
-        step, told = int(line["step"]), told_by(line)
+        try:
+            step, told = int(line["step"]), told_by(line)
+        except Exception as error:  # a foreign line, in a record that is told again
+            self._report(f"a line is told to no tracker: {reason(error)}")
+            return
         if told.scalars:
             self._each(lambda tracker: tracker.scalars(step, told.scalars))
         for name, bars in told.histograms.items():
@@ -74,14 +77,14 @@ class Trackers:
             return
         try:
             sheet = decode(path, Preparation()).pixels[None] if path.suffix == ".png" else None
-            columns = () if sheet is not None else coordinates(path)
-        except (BadPicture, BadZipFile, OSError, ValueError, KeyError) as error:
-            self._report(f"the preview {path} is shown to no tracker: {error}")
+            found = () if sheet is not None else tuple(map(histogram_of, coordinates(path)))
+        except Exception as error:
+            self._report(f"the preview {path} is shown to no tracker: {reason(error)}")
             return
         if sheet is not None:
             self._each(lambda tracker: tracker.images(step, SAMPLES, sheet))
-        for number, column in enumerate(columns, start=1):
-            if (bars := histogram_of(column)) is not None:
+        for number, bars in enumerate(found, start=1):
+            if bars is not None:
                 self._bars(step, f"{SAMPLES}/{number}", bars)
 
     def close(self) -> None:
