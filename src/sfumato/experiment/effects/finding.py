@@ -5,6 +5,7 @@ of the same change at different settings of the other axes, interactions and all
 which is about these models and not about their settings; this is said.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,14 @@ from sfumato.errors import UsageError, printable
 from sfumato.experiment.comparability import direction
 from sfumato.experiment.difference import LEVEL, Uncompared
 from sfumato.experiment.effects.contrasts import Contrast, Place, contrasts_of
-from sfumato.experiment.effects.errors import Scatter, error_of, own_scatter, pooled_scatter, repeat_of
+from sfumato.experiment.effects.errors import (
+    Scatter,
+    error_of,
+    is_uneven,
+    own_scatter,
+    pooled_scatter,
+    repeat_of,
+)
 from sfumato.experiment.effects.numbers import LOSS, Cells, Incomparable, apart, balanced, compared_across, numbers_of
 from sfumato.experiment.effects.results import Effect, Effects, Repeats
 from sfumato.experiment.evaluations import Number
@@ -53,8 +61,11 @@ def effects(
     for metric in chosen:
         cells = balanced(numbers[metric])
         notes += _left_out(metric, numbers[metric], cells, found)
+        known = len(told)
         for one in effects_on(found, metric, cells, pooled=pooled, interactions=interactions):
             told.append(one) if isinstance(one, Effect) else untold.append(one)
+        if len(told) > known:
+            notes += _of_its_arms(found, metric, cells, pooled=pooled)
     if not told:
         raise _nothing(untold)
     return corrected(found.plan.name, told, untold, notes)
@@ -73,9 +84,7 @@ def effects_on(
     """Every effect on one metric, or why it cannot be told. `cells`: in which every place has every seed."""
     across = compared_across(sweep)
     # What is of another quantity for some arms scatters in another unit there.
-    keys = [axis.key for axis in sweep.plan.axes]
-    alike = all(apart(metric, keys, _of_seed(cells, seed), across) is None for seed in _seeds(cells))
-    table = _Table(metric, cells, pooled and alike)
+    table = _Table(metric, cells, pooled and _of_one_unit(sweep, metric, cells) and not is_uneven(_values(cells)))
     for contrast in contrasts_of(sweep.plan.axes, cells):
         if len(contrast.axes) == 1 or interactions:
             why = _why_not(metric, contrast, cells, across)
@@ -104,15 +113,23 @@ class _Table:
         scatter = own_scatter(found) if scatter is None else scatter
         shared = repeats == "settings" or self._same_examples(seeds)
         error = error_of(found, scatter, shared=shared)
-        pairs = len(contrast.parts)
-        return Effect(self.metric, contrast.axes, contrast.levels, error, pairs, len(seeds), repeats, is_pooled)
+        pairs, count = len(contrast.parts), len(seeds)
+        effect = Effect(self.metric, contrast.axes, contrast.levels, error, pairs, count, repeats, is_pooled)
+        return replace(effect, base=self._base(contrast)) if len(contrast.axes) == 1 else effect
+
+    def _base(self, contrast: Contrast) -> float:
+        """The mean of the metric over the arms that have the base value."""
+        values = [number.value for place in contrast.weights for number in self._below(contrast, place)]
+        return math.fsum(values) / len(values)
+
+    def _below(self, contrast: Contrast, place: Place) -> list[Number]:
+        return list(self.cells[place].values()) if contrast.weights[place] < 0 else []
 
     def _of(self, seed: int) -> dict[Place, Number]:
         return {place: of_place[seed] for place, of_place in self.cells.items()}
 
     def _pooled(self, contrast: Contrast, seeds: Sequence[int]) -> Scatter | None:
-        values = [[of_place[seed].value for seed in seeds] for of_place in self.cells.values()]
-        return pooled_scatter(values, list(contrast.weights.values()))
+        return pooled_scatter(_values(self.cells), list(contrast.weights.values()))
 
     def _same_examples(self, seeds: Sequence[int]) -> bool:
         """Whether arms of different seeds may have been measured on the same examples."""
@@ -125,8 +142,17 @@ def _seeds(cells: Cells) -> list[int]:
     return sorted(next(iter(cells.values()))) if cells else []
 
 
-def _of_seed(cells: Cells, seed: int) -> list[Number]:
-    return [of_place[seed] for of_place in cells.values()]
+def _values(cells: Cells) -> list[list[float]]:
+    """A row for each arm, a column for each seed."""
+    seeds = _seeds(cells)
+    return [[of_place[seed].value for seed in seeds] for of_place in cells.values()]
+
+
+def _of_one_unit(sweep: Sweep, metric: str, cells: Cells) -> bool:
+    """Whether the numbers of all arms are of one quantity."""
+    keys, across = [axis.key for axis in sweep.plan.axes], compared_across(sweep)
+    of_seeds = ([of_place[seed] for of_place in cells.values()] for seed in _seeds(cells))
+    return all(apart(metric, keys, numbers, across) is None for numbers in of_seeds)
 
 
 def _why_not(metric: str, contrast: Contrast, cells: Cells, across: Sequence[str]) -> Incomparable | None:
@@ -206,6 +232,17 @@ def _left_out(metric: str, every: Cells, kept: Cells, sweep: Sweep) -> Iterator[
         )
 
 
+def _of_its_arms(sweep: Sweep, metric: str, cells: Cells, *, pooled: bool) -> Iterator[str]:
+    """What the arms have that keeps their scatter from being taken together."""
+    if not _of_one_unit(sweep, metric, cells):
+        yield f"{metric}: of other quantities along an axis that is not ranked; other effects are means over these"
+    elif pooled and len(_seeds(cells)) > 1 and is_uneven(_values(cells)):
+        yield (
+            f"{metric}: one arm scatters far more than the others (Cochran's test, p < {LEVEL}), so each effect has "
+            "its own scatter"
+        )
+
+
 def _nothing(untold: Sequence[Uncompared]) -> UsageError:
     reasons = list(dict.fromkeys(f"{u.metric} of {u.first} and {u.second}: {u.reason}" for u in untold))
     expected = "; ".join(dict.fromkeys(u.expected for u in untold[:3])) or "arms that are trained and measured alike"
@@ -226,8 +263,13 @@ def _reading(told: Sequence[Effect]) -> Iterator[str]:
     if any(e.repeats == "seeds" and not e.pooled for e in told):
         yield "±: the scatter of the effect itself among seeds, and what their examples have in common"
     if any(e.repeats == "settings" for e in told):
-        yield "one seed: ± is from the scatter of the same change at other settings, their interactions among it"
+        yield (
+            "one seed: ± is from the scatter of the same change at other settings, their interactions among it; what "
+            "another seed would change at all settings alike is not in it"
+        )
     if any(e.repeats == "none" for e in told):
         yield "one seed, and no other setting: ± is of measuring alone, of these models and not of their settings"
+    if any(e.repeats != "none" and e.value and e.std_error == e.error.measuring for e in told):
+        yield "where all repeats are the same number, ± is of measuring alone"
     if any(e.metric == LOSS for e in told):
         yield f"{LOSS} is stored without pairs; its seeds are taken to hold out other examples (else: loss[held-out])"
