@@ -3,7 +3,7 @@
     t = d/s,   P(|T| >= |t|) = I_x(m/2, 1/2),   x = m/(m + t²)          for m degrees of freedom
     Holm: the i-th smallest of k p-values becomes max over j <= i of min(1, (k - j + 1) p_(j))           (Holm 1979)
 
-    Cochran: the largest of k variances is more of their sum than c with P <= k I_(1-c)((k - 1) m/2, m/2)   (Cochran 1941)
+    Cochran: the largest of k variances is more of their sum than c with P <= k I_(1-c)((k-1)m/2, m/2)  (Cochran 1941)
 
 I is the regularised incomplete beta function, by its continued fraction (DLMF 8.17.22), which keeps its digits however
 small p is. Where a hundred things are compared, five differ at p < 0.05 by chance; after Holm's correction the chance

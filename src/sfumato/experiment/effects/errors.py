@@ -24,12 +24,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sfumato.experiment.difference import LEVEL
 from sfumato.experiment.effects.contrasts import Place
 from sfumato.experiment.evaluations import Number
-from sfumato.experiment.difference import LEVEL
 from sfumato.experiment.significance import cochran, two_sided
 
-__all__ = ["Error", "Repeat", "Scatter", "error_of", "is_uneven", "own_scatter", "pooled_scatter", "quantile", "repeat_of"]
+__all__ = [
+    "Error",
+    "Repeat",
+    "Scatter",
+    "error_of",
+    "is_uneven",
+    "own_scatter",
+    "pooled_scatter",
+    "quantile",
+    "repeat_of",
+]
 
 EXACT = 1e-6  # of a variance: what rounding the influences leaves unexplained
 ROUNDING = 1e-12  # of a value: a scatter below it is none
