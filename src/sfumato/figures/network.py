@@ -70,7 +70,8 @@ def _parameters(axes: "Axes", rows: Sequence[Stage], total: int) -> None:
         if stage.parameters == 0:
             continue
         axes.barh(row, stage.parameters, height=0.72, color=PALETTE[0], linewidth=0)
-        text = f" {stage.parameters:,}  ({percent(stage.parameters / total)})"
+        share = stage.parameters / total
+        text = f" {stage.parameters:,}  ({percent(share) if share >= 0.001 else '< 0.1 %'})"
         axes.text(stage.parameters, row, text, ha="left", va="center", color=INK, size=SMALL)
     panel(axes, "parameters", "", "")
     axes.set_xlim(0, 1.75 * most if most else 1)
