@@ -241,6 +241,7 @@ def test_other_quantities_are_not_ranked(grid: Sweep, monkeypatch: pytest.Monkey
     monkeypatch.setattr(finding, "numbers_of", lambda sweep: {"loss[held-out]": cells})
     told_of = effects(grid, "loss[held-out]")
     assert "of other quantities along an axis" in told_of.notes[0]
+    assert [u.first for u in told_of.untold] == ["objective.distance=mse"]  # its interactions follow from it
     assert {"objective.distance" in one.axes for one in told_of.effects} == {False}
 
 

@@ -1,5 +1,7 @@
 """Stages of networks: their shapes, their parameters, and what is drawn of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -10,6 +12,7 @@ from sfumato.experiment.anatomy import OWN, Anatomy, anatomy, stages_of
 from sfumato.experiment.build import build_network, resolved
 from sfumato.experiment.config import load_experiment
 from sfumato.figures import network
+from sfumato.nn import DitConfig, Edm2UNetConfig, FourierMlpConfig, NetworkConfig, UNet1dConfig
 
 PICTURES = {
     "ResidualUNet": ("digits", (1, 8, 8)),
@@ -18,13 +21,13 @@ PICTURES = {
     "FilmUNet": ("film-ddim-small", (3, 32, 32)),
     "DdpmUNet": ("cifar10-ddpm-small", (3, 32, 32)),
 }
-KINDS = {
-    **{name: (recipe, shape, {}) for name, (recipe, shape) in PICTURES.items()},
-    "StepMlp": ("swiss-roll", (2,), {}),
-    "FourierMlp": ("swiss-roll", (2,), {"network": "FourierMlp"}),
-    "UNet1d": ("swiss-roll", (2, 12), {"network": "{kind: UNet1d, widths: [8, 16], groups: 4, heads: 2}"}),
-    "Dit": ("digits", (1, 8, 8), {"network": "{kind: Dit, patch: 2, width: 32, depth: 4, heads: 2}"}),
-    "Edm2UNet": ("digits", (1, 8, 8), {"network": "{kind: Edm2UNet, widths: [16, 32], depth: 1, head_width: 16}"}),
+KINDS: dict[str, tuple[str, tuple[int, ...], NetworkConfig | None]] = {
+    **{name: (recipe, shape, None) for name, (recipe, shape) in PICTURES.items()},
+    "StepMlp": ("swiss-roll", (2,), None),
+    "FourierMlp": ("swiss-roll", (2,), FourierMlpConfig(width=16, depth=4)),
+    "UNet1d": ("swiss-roll", (2, 12), UNet1dConfig(widths=(8, 16), depth=1, embedding=8, heads=2, groups=4)),
+    "Dit": ("digits", (1, 8, 8), DitConfig(patch=2, width=32, depth=4, heads=2)),
+    "Edm2UNet": ("digits", (1, 8, 8), Edm2UNetConfig(widths=(8, 16), depth=1, attention=(4,), head_width=8)),
 }
 
 
@@ -32,8 +35,9 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_stages_add_up_to_the_model(kind: str, told: ConditionShape) -> None:
     """Every network of the package: the parameters of the stages are the model's, and the last shape is its output."""
-    recipe, shape, changes = KINDS[kind]
-    experiment = load_experiment(recipe, list(changes.items()))
+    recipe, shape, config = KINDS[kind]
+    experiment = load_experiment(recipe)
+    experiment = experiment if config is None else replace(experiment, network=config)
     is_image = len(shape) == 3
     found = anatomy(experiment, shape=shape, is_image=is_image, condition=told)
     ready = resolved(experiment, shape=shape, is_image=is_image)

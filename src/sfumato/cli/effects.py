@@ -57,12 +57,12 @@ def print_effects(found: "Effects") -> None:
     """A table for each metric, the reasons for what is not told, and how to read it."""
     for metric in found.metrics:
         say(f"{printable(metric)}:")
-        head = ["change", "base", "effect", "95 % interval", "p", "pairs x seeds", "verdict"]
+        head = ["change", "base", "effect", "95 % interval", "p corrected", "pairs x seeds", "verdict"]
         table(head, [_row(found, effect) for effect in found.of(metric)])
         say()
     for left in found.untold:
-        say(f"- {printable(left.metric)} of {printable(left.first)} and {printable(left.second)} is not ranked: ")
-        say(f"  {printable(left.reason)}")
+        say(f"- {printable(left.metric)} of {printable(left.first)} and {printable(left.second)} is not ranked,")
+        say(f"  nor are interactions with this change: {printable(left.reason)}")
     for text in found.notes:
         say(f"- {printable(text)}")
 

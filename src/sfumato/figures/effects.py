@@ -33,7 +33,8 @@ def effects(found: Effects) -> "Figure":
             _rows(axes, found, group)
             panel(axes, metric, "", "")
         figure.supxlabel(
-            f"change of the metric, 95 % intervals; filled: p < {LEVEL} after correction for {len(found.effects)}",
+            "change of the metric, alone (blue) and what two add together (orange); 95 % intervals, each for itself; "
+            f"filled: p < {LEVEL} after correction for {len(found.effects)}",
             size=SMALL,
             color=FAINT,
         )
@@ -51,4 +52,3 @@ def _rows(axes: "Axes", found: Effects, group: Sequence[Effect]) -> None:
         axes.plot([effect.value], [row], "o", color=colour, markerfacecolor=fill, markersize=4)
     axes.set_yticks(range(len(group)), [shortened(found.label(effect), 60) for effect in group])
     axes.set_ylim(len(group) - 0.5, -0.5)
-

@@ -32,6 +32,7 @@ from sfumato.experiment.sweep.stored import Sweep
 
 __all__ = ["corrected", "effects", "effects_on"]
 
+BETWEEN = " and "  # the two values of an interaction
 BY_LEVEL = "loss_by_log_snr"  # a dozen numbers of one thing, which are drawn instead (`levels`)
 
 
@@ -75,7 +76,17 @@ def corrected(sweep: str, told: Sequence[Effect], untold: Sequence[Uncompared], 
     """The effects, each corrected for the number of all of them, and how to read them."""
     p_values = holm([effect.p_value for effect in told])
     all_of_them = tuple(replace(effect, corrected=p) for effect, p in zip(told, p_values, strict=True))
-    return Effects(sweep, all_of_them, tuple(untold), (*notes, *_reading(all_of_them)))
+    return Effects(sweep, all_of_them, tuple(_without_repeats(untold)), (*notes, *_reading(all_of_them)))
+
+
+def _without_repeats(untold: Sequence[Uncompared]) -> Iterator[Uncompared]:
+    """Without the interactions of a change that is itself not told: they follow from it."""
+    changes = {(u.metric, u.first, u.second) for u in untold}
+    for one in untold:
+        pairs = zip(one.first.split(BETWEEN), one.second.split(BETWEEN), strict=False)
+        parts = [(one.metric, first, second) for first, second in pairs]
+        if len(parts) == 1 or changes.isdisjoint(parts):
+            yield one
 
 
 def effects_on(
@@ -171,7 +182,7 @@ def _why_not(metric: str, contrast: Contrast, cells: Cells, across: Sequence[str
 
 def _uncompared(metric: str, contrast: Contrast, why: Incomparable) -> Uncompared:
     sides = [
-        ", ".join(f"{axis}={pair[side]}" for axis, pair in zip(contrast.axes, contrast.levels, strict=True))
+        BETWEEN.join(f"{axis}={pair[side]}" for axis, pair in zip(contrast.axes, contrast.levels, strict=True))
         for side in (0, 1)
     ]
     return Uncompared(metric, sides[0], sides[1], why.reason, why.expected)
@@ -257,11 +268,13 @@ def _reading(told: Sequence[Effect]) -> Iterator[str]:
     """How the numbers are to be read."""
     holm_of = f", corrected for {len(told)} comparisons by Holm's method" if len(told) > 1 else ""
     yield f"p: the chance of such an effect, were there none; Student's t, two-sided{holm_of}; verdicts at p < {LEVEL}"
+    if len(told) > 1:
+        yield "intervals are not corrected: each for itself holds the truth in 95 % of sweeps"
     yield "effects are paired: arms of one seed that differ in nothing else, the same examples and noise"
-    if any(e.repeats == "seeds" and e.pooled for e in told):
-        yield "±: the scatter among seeds, of all arms together, and what their examples have in common"
-    if any(e.repeats == "seeds" and not e.pooled for e in told):
-        yield "±: the scatter of the effect itself among seeds, and what their examples have in common"
+    for pooled, whose in ((True, "of all arms together"), (False, "of the effect itself")):
+        of = dict.fromkeys(e.metric for e in told if e.repeats == "seeds" and e.pooled is pooled)
+        if of:
+            yield f"± of {', '.join(of)}: the scatter among seeds {whose}, and what their examples have in common"
     if any(e.repeats == "settings" for e in told):
         yield (
             "one seed: ± is from the scatter of the same change at other settings, their interactions among it; what "
