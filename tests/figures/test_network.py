@@ -37,7 +37,8 @@ def test_stages_add_up_to_the_model(kind: str, told: ConditionShape) -> None:
     """Every network of the package: the parameters of the stages are the model's, and the last shape is its output."""
     recipe, shape, config = KINDS[kind]
     experiment = load_experiment(recipe)
-    experiment = experiment if config is None else replace(experiment, network=config)
+    if config is not None:  # with data of any shape
+        experiment = replace(experiment, network=config, data=type(experiment.data)())
     is_image = len(shape) == 3
     found = anatomy(experiment, shape=shape, is_image=is_image, condition=told)
     ready = resolved(experiment, shape=shape, is_image=is_image)
