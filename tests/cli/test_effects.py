@@ -18,7 +18,7 @@ def test_the_table_says_what_the_effect_is(capsys: pytest.CaptureFixture[str]) -
     left = Uncompared("loss", "s=p", "s=q", "measured_as is one and another", "the same loss")
     print_effects(Effects("a sweep", (CHANGE,), (left,), ("a note",)))
     out = capsys.readouterr().out
-    assert "a.b: x -> y" in out
+    assert "b x → y" in out
     assert "-0.4 ± 0.1" in out
     assert "better" in out  # of kid less is better
     assert "loss of s=p and s=q is not ranked" in out

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from sfumato.cli import main as cli
+from sfumato.experiment.load import load
+from sfumato.experiment.preview import save_preview
 
 TINY = ["--training.evaluate_every", "2", "--training.log_every", "1", "--training.preview_every", "0"]
 
@@ -195,3 +197,37 @@ def test_array_files_that_are_none(content: bytes, tmp_path: Path, capsys: pytes
     (tmp_path / "x.npz").write_bytes(content)
     assert cli.main(["figures", "grid", str(tmp_path / "x.npz"), "--out", str(tmp_path / "x.png")]) == 3
     assert "x.npz" in capsys.readouterr().err
+
+
+def test_numbers_go_with_the_figure(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*words: str) -> dict[str, object]:
+        capsys.readouterr()
+        assert (
+            cli.main(["figures", *words, "--runs", str(runs), "--out", str(tmp_path / f"{words[0]}.pdf"), "--json"])
+            == 0
+        )
+        found = json.loads(capsys.readouterr().out)
+        assert isinstance(found, dict)
+        return found
+
+    of_run = told("network", "digits")
+    model = load("digits", runs=str(runs))
+    assert of_run["parameters"] == sum(p.numel() for p in model.denoiser.network.parameters())
+    quality = told("steps", "points", "--steps", "3,2", "--samplers", "ddim", "-n", "20")
+    assert quality["metric"] == "energy_distance"
+    samplers = quality["samplers"]
+    assert isinstance(samplers, dict)
+    assert list(samplers["ddim"]) == ["2", "3"]
+
+
+def test_progress_of_points(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["figures", "progress", "points", "--runs", str(runs), "--out", str(tmp_path / "p.png"), "--json"]
+    assert cli.main(command) == 3
+    assert "no previews" in json.loads(capsys.readouterr().out)["error"]["what"]
+    for step in (1, 2):
+        save_preview(runs / "points" / "samples", step, np.zeros((5, 2)) + step, is_image=False)
+    assert cli.main(command) == 0
+    (runs / "points" / "samples" / "step-00000003.npz").write_bytes(b"torn")
+    capsys.readouterr()
+    assert cli.main([*command, "--force"]) == 3
+    assert "step-00000003.npz cannot be read" in json.loads(capsys.readouterr().out)["error"]["what"]

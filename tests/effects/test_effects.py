@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from sfumato.experiment.effects.errors import (
     Repeat,
     Scatter,
     error_of,
+    is_uneven,
     own_scatter,
     pooled_scatter,
     quantile,
@@ -25,6 +27,7 @@ from sfumato.experiment.effects.errors import (
 from sfumato.experiment.effects.finding import effects_on
 from sfumato.experiment.effects.numbers import balanced
 from sfumato.experiment.evaluations import Number
+from sfumato.experiment.significance import cochran
 from sfumato.experiment.sweep import Axis, Plan, Random, Sweep
 
 AXES = (Axis("objective.distance", ("mse", "mae")), Axis("training.learning_rate", ("0.001", "0.002", "0.004")))
@@ -104,6 +107,9 @@ def test_exact_numbers_give_exact_effects(grid: Sweep) -> None:
     for effect in told(grid, cells):
         assert effect.value == pytest.approx(true_value(effect.levels, effect.axes), abs=1e-12)
         assert effect.std_error == pytest.approx(0, abs=1e-12)
+        base = [truth(p) + 3.5 for p in places() if dict(zip(AXES, p, strict=True))[AXES[0]] == "mse"]
+        if effect.axes == (AXES[0].key,):
+            assert effect.base == pytest.approx(statistics.fmean(base))
 
 
 @pytest.mark.parametrize("pooled", [True, False])
@@ -174,6 +180,37 @@ def test_pooled_scatter_is_that_of_two_ways() -> None:
     assert (own.variance, own.degrees) == (pytest.approx(8.0), 1)
 
 
+def test_one_wild_arm_is_seen() -> None:
+    """Critical values of Cochran's table at 0.05; where one arm is beyond them, no scatter is taken together."""
+    for count, degrees, share in ((8, 1, 0.6798), (4, 1, 0.9065), (5, 2, 0.6838), (3, 2, 0.8709)):
+        rest = [(1 - share) / (count - 1)] * (count - 1)
+        # Of three the bound is a little above the truth; the others agree with the table's four digits.
+        assert cochran([share, *rest], degrees) == pytest.approx(0.05, rel=0.002)
+    calm = [[5.0, 5.1], [7.0, 7.1], [1.0, 1.3], [2.0, 1.9], [4.0, 4.2], [3.0, 3.1], [6.0, 6.2], [8.0, 8.1]]
+    assert not is_uneven(calm)
+    assert is_uneven([[5.0, 9.0], *calm[1:]])
+    assert cochran([0.0, 0.0], 1) == 1.0
+
+
+def test_a_wild_arm_leaves_each_effect_its_own_scatter(grid: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = drawn(np.random.default_rng(5), 3, training=0.05, measuring=0.0)
+    assert all(effect.pooled for effect in told(grid, cells))
+    wild = {**cells, places()[0]: {0: number(0.0), 1: number(9.0), 2: number(-4.0)}}
+    assert not any(effect.pooled for effect in told(grid, wild))
+    monkeypatch.setattr(finding, "numbers_of", lambda sweep: {"kid": wild})
+    assert any("Cochran" in text for text in effects(grid).notes)
+
+
+def test_equal_repeats_tell_no_scatter(grid: Sweep) -> None:
+    """Shares of a few samples may repeat to the digit: that is no proof, and measuring has its error all the same."""
+    known = {p: {s: number(truth(p), np.array([0.1, 0.1 * i])) for s in (0, 1)} for i, p in enumerate(places())}
+    first = next(told(grid, known, pooled=False))
+    assert first.std_error == first.error.measuring == pytest.approx(0.3)  # the means of 3, 4, 5 and 0, 1, 2, tenths
+    exact = {p: {s: Number(truth(p), 0.0, 50, {}) for s in (0, 1)} for p in places()}
+    assert {effect.verdict for effect in told(grid, exact) if abs(effect.value) > 1e-9} == {"no error known"}
+    assert {effect.p_value for effect in told(grid, exact)} == {1.0}
+
+
 def test_quantiles_of_the_tables() -> None:
     assert quantile(1, 0.05) == pytest.approx(12.7062, abs=1e-4)
     assert quantile(10, 0.05) == pytest.approx(2.2281, abs=1e-4)
@@ -195,12 +232,17 @@ def test_every_seed_keeps_the_same_arms() -> None:
     assert {len(row) for row in balanced(lost).values()} == {2}
 
 
-def test_other_quantities_are_not_ranked(grid: Sweep) -> None:
+def test_other_quantities_are_not_ranked(grid: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers that were measured as another loss along one axis: that axis is refused, the other is told."""
     cells = {p: {s: number(truth(p), np.ones(4), measured_as=p[0]) for s in (0, 1)} for p in places()}
     found = list(effects_on(grid, "loss[held-out]", cells))
     assert [isinstance(one, Effect) for one in found] == [False, True, True, False, False]
     assert not any(one.pooled for one in found if isinstance(one, Effect))  # scatter in two units is not pooled
+    monkeypatch.setattr(finding, "numbers_of", lambda sweep: {"loss[held-out]": cells})
+    told_of = effects(grid, "loss[held-out]")
+    assert "of other quantities along an axis" in told_of.notes[0]
+    assert [u.first for u in told_of.untold] == ["objective.distance=mse"]  # its interactions follow from it
+    assert {"objective.distance" in one.axes for one in told_of.effects} == {False}
 
 
 def test_bins_of_other_spans_are_not_ranked(grid: Sweep) -> None:
@@ -214,9 +256,11 @@ def test_bins_of_other_spans_are_not_ranked(grid: Sweep) -> None:
 
 
 def test_one_seed_says_what_its_error_is(grid: Sweep) -> None:
-    cells = {place: {0: number(truth(place), np.full(4, 0.01))} for place in places()}
+    cells = {place: {0: number(truth(place), np.array([0.01, 0.01 * i]))} for i, place in enumerate(places())}
     found = list(told(grid, cells))
     assert [effect.repeats for effect in found] == ["settings"] * 3 + ["none"] * 2
+    last = replace(found[-2], error=replace(found[-2].error, std_error=0.1, value=0.5), corrected=0.01)
+    assert last.verdict == "higher, of these models"  # one pair of runs tells nothing of the settings
 
 
 def test_significance_is_corrected_for_all(grid: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +284,6 @@ def test_refusals(grid: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UsageError, match="no axes"):
         effects(Sweep.of(Plan("seeds", grid.plan.base, (), seeds=2), tmp_path))
     monkeypatch.setattr(finding, "numbers_of", lambda sweep: {"kid": {p: {0: number(1.0)} for p in places()}})
-    with pytest.raises(UsageError, match="no number energy") as caught:
+    with pytest.raises(UsageError, match="has a number energy") as caught:
         effects(grid, "energy_distance")
     assert "--metrics energy_distance" in caught.value.fix

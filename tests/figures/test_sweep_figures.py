@@ -39,6 +39,32 @@ def test_levels_are_drawn_where_they_were_met() -> None:
     np.testing.assert_array_equal(line.get_ydata(), [0.9, 0.5])
 
 
+def test_pairs_have_one_colour() -> None:
+    """Eight curves: two distances by dashes, the four others by colours."""
+    points = (LevelPoint(-3.0, -2.0, 0.9, 0.01, 2),)
+    curves = tuple(
+        LevelCurve({"distance": d, "target": t, "schedule": s}, points)
+        for d in ("mse", "mae")
+        for t in ("noise", "image")
+        for s in ("VpSde", "CosineAngle")
+    )
+    (axes,) = by_level(LevelCurves("a sweep", "noise", curves)).axes
+    looks = {str(line.get_label()): (line.get_color(), line.get_linestyle()) for line in axes.lines}
+    of = [looks[curve.name] for curve in curves]
+    assert len(set(of)) == 8
+    assert [colour for colour, _ in of[:4]] == [colour for colour, _ in of[4:]]
+    assert {dashes for _, dashes in of[:4]} == {"-"}
+
+
+def test_an_arm_far_out_does_not_flatten_the_others() -> None:
+    rng = np.random.default_rng(0)
+    clouds = [rng.standard_normal((50, 2)) * size for size in (1, 1, 1, 300)]
+    drawn = arms([ArmRow(name, cloud) for name, cloud in zip("abcd", clouds, strict=True)])
+    assert isinstance(drawn, Figure)
+    assert all(np.ptp(axes.get_xlim()) < 12 for axes in drawn.axes[:4])
+    assert [bool(axes.get_xlabel()) for axes in drawn.axes[:4]] == [False, False, False, True]
+
+
 def test_quality_by_steps() -> None:
     found = (Estimate(0.4, 0.01, 100), Estimate(0.1, 0.01, 100))
     (axes,) = steps("kid", [StepCurve("ddim", (5, 50), found)]).axes
@@ -46,6 +72,11 @@ def test_quality_by_steps() -> None:
     np.testing.assert_array_equal(line.get_xdata(), [5, 50])
     np.testing.assert_array_equal(line.get_ydata(), [0.4, 0.1])
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    heun = tuple(Estimate(0.1, 0.01, 100, {"calls": calls}) for calls in (9, 99))
+    ddim = tuple(Estimate(0.1, 0.01, 100, {"calls": calls}) for calls in (5, 50))
+    (axes,) = steps("kid", [StepCurve("ddim", (5, 50), ddim), StepCurve("heun", (5, 50), heun)]).axes
+    named = {str(line.get_label()) for line in axes.lines}
+    assert {"ddim", "heun (9–99 network calls)"} <= named  # its steps cost more
 
 
 def test_arms_stand_below_their_names() -> None:

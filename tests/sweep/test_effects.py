@@ -28,6 +28,7 @@ def test_effects_of_a_rate(points: dict[str, Any], tmp_path: Path) -> None:
         seeds=2,
         overrides=points,
         metrics="energy_distance,loss_by_log_snr",
+        n=6,
         launcher="inline",
         runs=tmp_path,
         name="rates",

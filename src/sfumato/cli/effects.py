@@ -57,18 +57,20 @@ def print_effects(found: "Effects") -> None:
     """A table for each metric, the reasons for what is not told, and how to read it."""
     for metric in found.metrics:
         say(f"{printable(metric)}:")
-        head = ["change", "effect", "95 % interval", "p", "pairs x seeds", "verdict"]
-        table(head, [_row(effect) for effect in found.of(metric)])
+        head = ["change", "base", "effect", "95 % interval", "p corrected", "pairs x seeds", "verdict"]
+        table(head, [_row(found, effect) for effect in found.of(metric)])
         say()
     for left in found.untold:
-        say(f"- {printable(left.metric)} of {printable(left.first)} and {printable(left.second)} is not ranked: ")
-        say(f"  {printable(left.reason)}")
+        say(f"- {printable(left.metric)} of {printable(left.first)} and {printable(left.second)} is not ranked,")
+        say(f"  nor are interactions with this change: {printable(left.reason)}")
     for text in found.notes:
         say(f"- {printable(text)}")
 
 
-def _row(effect: "Effect") -> list[str]:
+def _row(found: "Effects", effect: "Effect") -> list[str]:
     low, high = effect.interval
     p = f"< {LEAST_P:.0e}" if effect.corrected < LEAST_P else f"{effect.corrected:.2g}"
     size = f"{effect.value:+.3g} ± {effect.std_error:.2g}"
-    return [effect.name, size, f"{low:+.3g} … {high:+.3g}", p, f"{effect.pairs} x {effect.seeds}", effect.verdict]
+    base = "" if effect.base is None else f"{effect.base:.4g}"
+    span = f"{low:+.3g} … {high:+.3g}"
+    return [found.label(effect), base, size, span, p, f"{effect.pairs} x {effect.seeds}", effect.verdict]

@@ -17,7 +17,8 @@ effects SWEEP            what each axis of a sweep does to its metrics, with 95 
 by-level SWEEP           noise error (--error image: of the image) by log-SNR, a curve for each point of the sweep
 arms SWEEP               samples of every arm from the same noise, in the order of the table
 steps RUN                a metric against the number of steps, by sampler (--samplers ddim,heun --steps 5,10,20,50)
-progress RUN             the previews of a run, from one noise, by step
+progress RUN             the previews of a run, from one noise, by step (--columns: how many)
+network RECIPE|RUN       every stage of the network with its shape and its number of parameters
 """
 
 import argparse
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from sfumato.cli import plane, sweep_figures
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.naming import one, trained
+from sfumato.cli.numbered import Numbered
 from sfumato.cli.output import note, say
 from sfumato.cli.sample import Asking, asked_in, in_turn, tell, whole
 from sfumato.errors import DataError, UsageError, printable
@@ -64,9 +66,9 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="the folder of runs (default: runs)")
-    counting = "grid, forward, reverse, ema, neighbours, levels"
+    counting = "grid, forward, reverse, ema, neighbours, levels, arms, steps"
     parser.add_argument("-n", "--count", type=whole, metavar="N", help=f"examples ({counting})")
-    parser.add_argument("--columns", type=whole, metavar="C", help="columns (grid) or moments (reverse)")
+    parser.add_argument("--columns", type=whole, metavar="C", help="columns (grid) or moments (reverse, progress)")
     parser.add_argument("--seed", type=whole, default=0, metavar="K", help="seed of samples and noise (default: 0)")
     parser.add_argument("--device", default="auto", metavar="D", help="where to compute (default: auto)")
     parser.add_argument("--compare", metavar="NAME", action="append", default=[], help="another schedule (forward)")
@@ -265,34 +267,17 @@ def _levels(args: argparse.Namespace, settings: Settings, target: Path) -> "Numb
     return Numbered(levels(found), {"metrics": {name: e.to_plain() for name, e in named_losses(found)}})
 
 
-def _effects(args: argparse.Namespace, settings: Settings, target: Path) -> "Numbered":
-    from sfumato.figures.effects import effects
+def _network(args: argparse.Namespace, settings: Settings, target: Path) -> "Numbered":
+    from sfumato.experiment.anatomy import anatomy
+    from sfumato.experiment.forecast import stand_in
+    from sfumato.figures.network import network
 
-    found = sweep_figures.found_effects(args)
-    return Numbered(effects(found), found.document())
-
-
-def _by_level(args: argparse.Namespace, settings: Settings, target: Path) -> "Numbered":
-    from sfumato.figures.by_level import by_level
-
-    found = sweep_figures.curves_by_level(args)
-    return Numbered(by_level(found), found.document())
-
-
-def _arms(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
-    return sweep_figures.arm_rows(args)
-
-
-def _steps(args: argparse.Namespace, settings: Settings, target: Path) -> "Numbered":
-    from sfumato.figures.quality import steps
-
-    metric, curves = sweep_figures.step_curves(args, settings)
-    numbers = {c.sampler: {s: e.to_plain() for s, e in zip(c.steps, c.found, strict=True)} for c in curves}
-    return Numbered(steps(metric, curves), {"metric": metric, "samplers": numbers})
-
-
-def _progress(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
-    return sweep_figures.previews(args)
+    what = one(args, "RECIPE or RUN")
+    experiment = _experiment(what, args.runs, settings)
+    record = trained(what, args).record if is_run(what, args.runs) else stand_in(experiment).record
+    told = record.condition_shape(experiment.condition)
+    found = anatomy(experiment, shape=record.shape, is_image=record.is_image, condition=told)
+    return Numbered(network(found), found.document())
 
 
 def _subject(args: argparse.Namespace, settings: Settings, part: "Part") -> "Subject":
@@ -304,14 +289,6 @@ def _subject(args: argparse.Namespace, settings: Settings, part: "Part") -> "Sub
     model = replace(model, experiment=experiment)
     n = args.count if part == "held-out" else 2  # training examples are looked up, not measured
     return subject_of(model, weights="ema", part=part, n=n, seed=args.seed, report=note)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Numbered:
-    """A drawing with the numbers that it shows, for the JSON document."""
-
-    drawing: "Drawing"
-    numbers: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,11 +316,12 @@ KINDS: dict[str, Kind] = {
     "ema": Kind(_ema, ("count",)),
     "neighbours": Kind(_neighbours, ("count",), settings=True),
     "levels": Kind(_levels, ("count",)),
-    "effects": Kind(_effects, ("metrics",)),
-    "by-level": Kind(_by_level, ("error",)),
-    "arms": Kind(_arms, ("count",)),
-    "steps": Kind(_steps, ("count", "metrics", "samplers"), settings=True),
-    "progress": Kind(_progress, ("columns",)),
+    "effects": Kind(sweep_figures.effects_of, ("metrics",)),
+    "by-level": Kind(sweep_figures.by_level_of, ("error",)),
+    "arms": Kind(sweep_figures.arms_of, ("count",)),
+    "steps": Kind(sweep_figures.steps_of, ("count", "metrics", "samplers"), settings=True),
+    "progress": Kind(sweep_figures.progress_of, ("columns",)),
+    "network": Kind(_network, settings=True),
 }
 OPTIONS = ("count", "columns", "compare", "at", "log_snr", "start", "side", "metrics", "samplers", "error", *TOLD)
 
@@ -379,8 +357,12 @@ def _sampling(model: "Model", settings: Settings) -> "SamplingConfig":
 
 def _known(name: str, runs: str) -> str:
     """A run's folder where `name` is a run; other names as they are."""
-    folder = Path(runs) / name
-    return str(folder) if (folder / "config.yaml").is_file() else name
+    return str(Path(runs) / name) if is_run(name, runs) else name
+
+
+def is_run(name: str, runs: str) -> bool:
+    """Whether there is a run of that name below the folder of runs."""
+    return (Path(runs) / name / "config.yaml").is_file()
 
 
 def _experiment(what: str, runs: str, settings: Settings) -> "Experiment":

@@ -3,45 +3,50 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sfumato.cli.arguments import Settings
 from sfumato.cli.naming import one, trained
+from sfumato.cli.numbered import Numbered
 from sfumato.cli.output import note
 from sfumato.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from sfumato.experiment.effects import Effects, LevelCurves
     from sfumato.experiment.model import Model
     from sfumato.figures.quality import StepCurve
     from sfumato.metrics import Estimate
 
-__all__ = ["arm_rows", "curves_by_level", "found_effects", "previews", "step_curves"]
+__all__ = ["arms_of", "by_level_of", "effects_of", "progress_of", "steps_of"]
 
 USUAL_STEPS, USUAL_SAMPLERS = "5,10,20,50", "ddim,heun"
 SAMPLES, MOST_PREVIEWS = 8, 6
 
 
-def found_effects(args: argparse.Namespace) -> "Effects":
+def effects_of(args: argparse.Namespace, settings: Settings, target: Path) -> Numbered:
     """The effects of the sweep that is named."""
     from sfumato.experiment.effects import effects
+    from sfumato.figures.effects import effects as drawn
 
-    return effects(one(args, "SWEEP"), args.metrics, runs=args.runs)
+    found = effects(one(args, "SWEEP"), args.metrics, runs=args.runs)
+    return Numbered(drawn(found), found.document())
 
 
-def curves_by_level(args: argparse.Namespace) -> "LevelCurves":
+def by_level_of(args: argparse.Namespace, settings: Settings, target: Path) -> Numbered:
     """Its errors by noise level, of the noise or (--error image) of the image."""
     from sfumato.experiment.effects import level_curves
+    from sfumato.figures.by_level import by_level
 
     if args.error not in (None, "noise", "image"):
         raise UsageError(f"--error is {args.error}", expected="noise or image", fix="--error image")
-    return level_curves(one(args, "SWEEP"), "image" if args.error == "image" else "noise", runs=args.runs)
+    found = level_curves(one(args, "SWEEP"), "image" if args.error == "image" else "noise", runs=args.runs)
+    return Numbered(by_level(found), found.document())
 
 
-def arm_rows(args: argparse.Namespace) -> "Figure | Image":
+def arms_of(args: argparse.Namespace, settings: Settings, target: Path) -> "Figure | Image":
     """Samples of every trained arm of the first seed, in the order of the table, from the same noise."""
     from sfumato.experiment.sweep import load_sweep
     from sfumato.figures.arms import ArmRow, arms
@@ -61,7 +66,16 @@ def arm_rows(args: argparse.Namespace) -> "Figure | Image":
     return arms(rows)
 
 
-def step_curves(args: argparse.Namespace, settings: Settings) -> "tuple[str, list[StepCurve]]":
+def steps_of(args: argparse.Namespace, settings: Settings, target: Path) -> Numbered:
+    """The metric against the number of steps, a curve for each sampler."""
+    from sfumato.figures.quality import steps
+
+    metric, curves = _step_curves(args, settings)
+    numbers = {c.sampler: {s: e.to_plain() for s, e in zip(c.steps, c.found, strict=True)} for c in curves}
+    return Numbered(steps(metric, curves), {"metric": metric, "samplers": numbers})
+
+
+def _step_curves(args: argparse.Namespace, settings: Settings) -> "tuple[str, list[StepCurve]]":
     """The metric of samples by each sampler with each number of steps: its name, and a curve for each sampler."""
     from sfumato.figures.quality import StepCurve
 
@@ -107,33 +121,41 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(word) for word in words}))
 
 
-def previews(args: argparse.Namespace) -> "Image":
+def progress_of(args: argparse.Namespace, settings: Settings, target: Path) -> "Figure | Image":
     """The previews of a run, which are drawn from one noise, side by side with their steps."""
-    from PIL import Image
-
     from sfumato.experiment.places import find_run
-    from sfumato.figures.sheets import CAPTION, GUTTER, write_line
-    from sfumato.figures.style import INK
+    from sfumato.experiment.tracking.replaying import previews
+    from sfumato.figures.progress import Moment, progress
 
     folder = find_run(one(args, "RUN"), Path(args.runs))
-    files = sorted((folder / "samples").glob("step-*.png"))
-    if not files:
+    found = list(previews(folder))
+    if not found:
         raise DataError(
-            f"{folder} has no previews in pictures",
-            expected="a run of pictures with training.preview_every above 0",
+            f"{folder} has no previews",
+            expected="a run with training.preview_every above 0, and as many steps",
             fix="train with --training.preview_every 500",
         )
-    most = args.columns or MOST_PREVIEWS
-    count = min(most, len(files))
-    chosen = [files[round(k * (len(files) - 1) / max(1, count - 1))] for k in range(count)]
-    sheets = [Image.open(path).convert("RGB") for path in chosen]
-    width = sum(sheet.width + GUTTER for sheet in sheets) - GUTTER
-    whole = Image.new("RGB", (width, max(sheet.height for sheet in sheets) + CAPTION), "white")
-    left = 0
-    for path, sheet in zip(chosen, sheets, strict=True):
-        middle = left + sheet.width // 2
-        step = int(path.stem.removeprefix("step-"))
-        write_line(whole, f"step {step:,}", middle=middle, top=0, room=sheet.width, colour=INK)
-        whole.paste(sheet, (left, CAPTION))
-        left += sheet.width + GUTTER
-    return whole
+    count = min(args.columns or MOST_PREVIEWS, len(found))
+    chosen = [found[round(k * (len(found) - 1) / max(1, count - 1))] for k in range(count)]
+    return progress([Moment(step, _preview(path)) for step, path in chosen])
+
+
+def _preview(path: Path) -> "Image | NDArray[Any]":
+    """One preview. Raises DataError for a file that training did not write."""
+    import zipfile
+
+    import numpy as np
+    from PIL import Image
+
+    try:
+        if path.suffix == ".png":
+            with Image.open(path, formats=["PNG"]) as image:
+                return image.convert("RGB")
+        with np.load(path, allow_pickle=False) as arrays:
+            return np.asarray(arrays["values"])
+    except (OSError, ValueError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"the preview {path} cannot be read: {type(error).__name__}",
+            expected="a preview as training writes it",
+            fix="remove the file",
+        ) from None

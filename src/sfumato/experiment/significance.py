@@ -3,6 +3,8 @@
     t = d/s,   P(|T| >= |t|) = I_x(m/2, 1/2),   x = m/(m + t²)          for m degrees of freedom
     Holm: the i-th smallest of k p-values becomes max over j <= i of min(1, (k - j + 1) p_(j))           (Holm 1979)
 
+    Cochran: the largest of k variances is more of their sum than c with P <= k I_(1-c)((k-1)m/2, m/2)  (Cochran 1941)
+
 I is the regularised incomplete beta function, by its continued fraction (DLMF 8.17.22), which keeps its digits however
 small p is. Where a hundred things are compared, five differ at p < 0.05 by chance; after Holm's correction the chance
 that any does is below 0.05, whatever depends on what.
@@ -11,7 +13,7 @@ that any does is below 0.05, whatever depends on what.
 import math
 from collections.abc import Sequence
 
-__all__ = ["holm", "two_sided"]
+__all__ = ["cochran", "holm", "two_sided"]
 
 MOST_TERMS = 100_000
 
@@ -31,6 +33,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (count - rank) * p_values[place]))
         adjusted[place] = least
     return adjusted
+
+
+def cochran(squares: Sequence[float], degrees: float) -> float:
+    """The chance that the largest of k sums of squares is so much of their sum, were all variances equal, at most.
+
+    `degrees` of each. For two of them it is exact, for more an upper bound, close where it is small.
+    """
+    total = math.fsum(squares)
+    if total == 0:
+        return 1.0
+    rest = 1 - max(squares) / total
+    return min(1.0, len(squares) * _beta_share((len(squares) - 1) * degrees / 2, degrees / 2, rest, 1 - rest))
 
 
 def _beta_share(a: float, b: float, x: float, rest: float) -> float:

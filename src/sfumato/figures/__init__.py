@@ -16,7 +16,9 @@ from sfumato.figures.history import losses
 from sfumato.figures.langevin import LangevinWalk, langevin_animation, langevin_paths, usual_starts
 from sfumato.figures.levels import levels
 from sfumato.figures.neighbours import neighbours
+from sfumato.figures.network import network
 from sfumato.figures.noising import forward
+from sfumato.figures.progress import Moment, progress
 from sfumato.figures.quality import StepCurve, steps
 from sfumato.figures.reversing import Animation, animation, reverse
 from sfumato.figures.sheets import grid
@@ -29,6 +31,7 @@ __all__ = [
     "Column",
     "Densities",
     "LangevinWalk",
+    "Moment",
     "ScoreField",
     "StepCurve",
     "animation",
@@ -50,6 +53,8 @@ __all__ = [
     "levels",
     "losses",
     "neighbours",
+    "network",
+    "progress",
     "reverse",
     "save",
     "schedules",

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from sfumato.data.sheet import tile_sheet
 from sfumato.errors import DataError
 from sfumato.figures.material import Points, material
 from sfumato.figures.sheets import CAPTION, GUTTER, fitting_scale, marker_area, write_line
+from sfumato.figures.strips import Limits, limits_of
 from sfumato.figures.style import INK, PALETTE, house_style, new_figure, panel, shortened
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ArmRow", "arms"]
 
 ACROSS = 4  # panels of points in a row
+FAR = 3.0  # times as wide as the others: an arm that diverged
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,16 +63,28 @@ def arms(rows: Sequence[ArmRow], *, scale: int | None = None) -> "Image.Image | 
 
 
 def _panels(names: Sequence[str], points: Sequence[Points]) -> "Figure":
-    """A panel of points for each, all with the same axes."""
+    """A panel of points for each, all with the same axes; arms that are far out do not flatten the others."""
     columns = min(ACROSS, len(points))
     lines = -(-len(points) // columns)
+    limits = _limits([one.places for one in points])
     with house_style():
         figure = new_figure(1.9 * columns, 2.0 * lines)
         panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flatten()
         for axes, name, one in zip(panels, names, points, strict=False):
             area = marker_area(len(one), 1.5 * 72)
             axes.scatter(one.places[:, 0], one.places[:, 1], s=area, color=PALETTE[0], linewidths=0)
-            panel(axes, shortened(name, 28), "", "")
+            left_out = limits.outside(one.places)
+            panel(axes, shortened(name, 28), f"{left_out:,} of {len(one):,} lie outside" if left_out else "", "")
+            axes.set_aspect("equal")
+            axes.set_xlim(*limits.x)
+            axes.set_ylim(*limits.y)
         for axes in panels[len(points) :]:
             axes.set_axis_off()
     return figure
+
+
+def _limits(clouds: Sequence[NDArray[np.float64]]) -> Limits:
+    """Limits that hold all arms that reach no more than `FAR` times as far as the narrower quarter of them."""
+    reaches = [np.ptp(limits_of([cloud]).x) for cloud in clouds]
+    most = FAR * float(np.quantile(reaches, 0.25))
+    return limits_of([cloud for cloud, reach in zip(clouds, reaches, strict=True) if reach <= most])

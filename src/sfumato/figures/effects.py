@@ -30,17 +30,18 @@ def effects(found: Effects) -> "Figure":
         figure = new_figure(7.0, sum(heights) + 0.2)
         panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
         for axes, metric, group in zip(panels, found.metrics, groups, strict=True):
-            _rows(axes, group)
+            _rows(axes, found, group)
             panel(axes, metric, "", "")
         figure.supxlabel(
-            f"change of the metric, 95 % intervals; filled: p < {LEVEL} after correction for {len(found.effects)}",
+            "change of the metric, alone (blue) and what two add together (orange); 95 % intervals, each for itself; "
+            f"filled: p < {LEVEL} after correction for {len(found.effects)}",
             size=SMALL,
             color=FAINT,
         )
     return figure
 
 
-def _rows(axes: "Axes", group: Sequence[Effect]) -> None:
+def _rows(axes: "Axes", found: Effects, group: Sequence[Effect]) -> None:
     """One row for each effect, the first on top."""
     axes.axvline(0, color=FAINT, linewidth=0.8)
     for row, effect in enumerate(group):
@@ -49,11 +50,5 @@ def _rows(axes: "Axes", group: Sequence[Effect]) -> None:
         axes.plot([low, high], [row, row], color=colour, linewidth=1.2)
         fill = colour if effect.corrected < LEVEL else "white"
         axes.plot([effect.value], [row], "o", color=colour, markerfacecolor=fill, markersize=4)
-    axes.set_yticks(range(len(group)), [_told(effect) for effect in group])
+    axes.set_yticks(range(len(group)), [shortened(found.label(effect), 60) for effect in group])
     axes.set_ylim(len(group) - 0.5, -0.5)
-
-
-def _told(effect: Effect) -> str:
-    """A change by the last words of its settings, an interaction in two lines' worth of one."""
-    pairs = zip(effect.axes, effect.levels, strict=True)
-    return shortened(" × ".join(f"{axis.rpartition('.')[2]} {a} → {b}" for axis, (a, b) in pairs), 60)

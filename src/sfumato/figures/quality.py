@@ -33,7 +33,7 @@ def steps(metric: str, curves: Sequence[StepCurve]) -> "Figure":
         for index, (curve, colour) in enumerate(zip(curves, colours(len(curves)), strict=True)):
             y = [estimate.value for estimate in curve.found]
             dashes = DASHES[index % len(DASHES)]
-            axes.plot(curve.steps, y, marker="o", linestyle=dashes, color=colour, markersize=2.8, label=curve.sampler)
+            axes.plot(curve.steps, y, marker="o", linestyle=dashes, color=colour, markersize=2.8, label=_told(curve))
             errors = [estimate.std_error for estimate in curve.found]
             axes.errorbar(curve.steps, y, errors, fmt="none", ecolor=colour, elinewidth=0.8)
         panel(axes, metric, "steps", "")
@@ -46,3 +46,12 @@ def steps(metric: str, curves: Sequence[StepCurve]) -> "Figure":
             log_axis(axes, values)
         axes.legend(loc="best")
     return figure
+
+
+def _told(curve: StepCurve) -> str:
+    """The sampler; and how often it calls the network, where that is not once a step: such steps cost more."""
+    calls = [estimate.provenance.get("calls") for estimate in curve.found]
+    if list(curve.steps) == calls or None in calls:
+        return curve.sampler
+    span = f"{calls[0]:,}" if len(calls) == 1 else f"{calls[0]:,}–{calls[-1]:,}"
+    return f"{curve.sampler} ({span} network calls)"

@@ -16,20 +16,33 @@ influences are missing, C is at most V, and V at most (Σ |c| s)²; both are tak
 
 `pooled`: S² of all contrasts together, from the two-way residuals of arms and seeds, a randomised block design with
 seeds as blocks: e = y(p, k) - mean over k - mean over p + mean over all,  A-hat = Σ e² / ((P - 1)(K - 1)), and S² of a
-contrast with weights c is A-hat Σ c². More degrees of freedom; it supposes that all arms scatter alike.
+contrast with weights c is A-hat Σ c². More degrees of freedom; it supposes that all arms scatter alike. Where one of
+them has so much of Σ e² that they do not (Cochran 1941), each contrast is left its own scatter.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sfumato.experiment.difference import LEVEL
 from sfumato.experiment.effects.contrasts import Place
 from sfumato.experiment.evaluations import Number
-from sfumato.experiment.significance import two_sided
+from sfumato.experiment.significance import cochran, two_sided
 
-__all__ = ["Error", "Repeat", "Scatter", "error_of", "own_scatter", "pooled_scatter", "quantile", "repeat_of"]
+__all__ = [
+    "Error",
+    "Repeat",
+    "Scatter",
+    "error_of",
+    "is_uneven",
+    "own_scatter",
+    "pooled_scatter",
+    "quantile",
+    "repeat_of",
+]
 
 EXACT = 1e-6  # of a variance: what rounding the influences leaves unexplained
+ROUNDING = 1e-12  # of a value: a scatter below it is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +89,10 @@ class Error:
 
     @property
     def p_value(self) -> float:
-        """The chance of such a value or a larger one, were there none."""
-        if self.value == 0:
+        """The chance of such a value or a larger one, were there none; 1 where no error is known."""
+        if self.value == 0 or self.std_error == 0:
             return 1.0
-        return two_sided(math.inf if self.std_error == 0 else self.value / self.std_error, self.degrees)
+        return two_sided(self.value / self.std_error, self.degrees)
 
 
 def repeat_of(weights: Mapping[Place, float], numbers: Mapping[Place, Number]) -> Repeat:
@@ -116,21 +129,33 @@ def own_scatter(repeats: Sequence[Repeat]) -> Scatter | None:
 
 def pooled_scatter(values: Sequence[Sequence[float]], weights: Sequence[float]) -> Scatter | None:
     """S² of a contrast from the residuals of all arms: `values` has a row for each arm, a column for each seed."""
-    rows, columns = len(values), len(values[0])
-    if rows < 2 or columns < 2:
+    degrees = (len(values) - 1) * (len(values[0]) - 1)
+    if degrees == 0:
         return None
+    return Scatter(math.fsum(_squares(values)) / degrees * math.fsum(c * c for c in weights), degrees)
+
+
+def is_uneven(values: Sequence[Sequence[float]]) -> bool:
+    """Whether one arm scatters so much more than the others that they cannot be taken to scatter alike."""
+    return len(values) > 2 and cochran(_squares(values), len(values[0]) - 1) < LEVEL
+
+
+def _squares(values: Sequence[Sequence[float]]) -> list[float]:
+    """Σ over seeds of the squared two-way residuals of each arm."""
+    rows, columns = len(values), len(values[0])
     of_rows = [math.fsum(row) / columns for row in values]
     of_columns = [math.fsum(column) / rows for column in zip(*values, strict=True)]
     mean = math.fsum(of_rows) / rows
-    squares = math.fsum(
-        (values[p][k] - of_rows[p] - of_columns[k] + mean) ** 2 for p in range(rows) for k in range(columns)
-    )
-    degrees = (rows - 1) * (columns - 1)
-    return Scatter(squares / degrees * math.fsum(c * c for c in weights), degrees)
+    return [
+        math.fsum((values[p][k] - of_rows[p] - of_columns[k] + mean) ** 2 for k in range(columns)) for p in range(rows)
+    ]
 
 
 def error_of(repeats: Sequence[Repeat], scatter: Scatter | None, *, shared: bool) -> Error:
-    """The mean of the repeats and its error. shared: whether errors without influences may be common to all repeats."""
+    """The mean of the repeats and its error. shared: whether errors without influences may be common to all repeats.
+
+    Without scatter, or where the repeats are all the same number, which tells of none, the error is that of measuring.
+    """
     count = len(repeats)
     value = math.fsum(repeat.value for repeat in repeats) / count
     common = _common(repeats, shared=shared)
@@ -138,7 +163,7 @@ def error_of(repeats: Sequence[Repeat], scatter: Scatter | None, *, shared: bool
     measuring = mean_variance / count + (count - 1) / count * common
     parts = min(repeat.n if repeat.influences is None else len(repeat.influences) for repeat in repeats)
     of_measuring = max(1, parts - 1)
-    if scatter is None:
+    if scatter is None or scatter.variance <= (ROUNDING * max(abs(r.value) for r in repeats)) ** 2:
         return Error(value, math.sqrt(measuring), of_measuring, math.sqrt(measuring))
     of_scatter = scatter.variance / count
     total = of_scatter + common
@@ -167,7 +192,7 @@ def quantile(degrees: float, level: float) -> float:
     low, high = 0.0, 1.0
     while two_sided(high, degrees) > level:
         low, high = high, 2 * high
-    for _ in range(100):
+    while high - low > ROUNDING * high:
         middle = (low + high) / 2
         low, high = (middle, high) if two_sided(middle, degrees) > level else (low, middle)
     return high

@@ -5,6 +5,7 @@ of the same change at different settings of the other axes, interactions and all
 which is about these models and not about their settings; this is said.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,14 @@ from sfumato.errors import UsageError, printable
 from sfumato.experiment.comparability import direction
 from sfumato.experiment.difference import LEVEL, Uncompared
 from sfumato.experiment.effects.contrasts import Contrast, Place, contrasts_of
-from sfumato.experiment.effects.errors import Scatter, error_of, own_scatter, pooled_scatter, repeat_of
+from sfumato.experiment.effects.errors import (
+    Scatter,
+    error_of,
+    is_uneven,
+    own_scatter,
+    pooled_scatter,
+    repeat_of,
+)
 from sfumato.experiment.effects.numbers import LOSS, Cells, Incomparable, apart, balanced, compared_across, numbers_of
 from sfumato.experiment.effects.results import Effect, Effects, Repeats
 from sfumato.experiment.evaluations import Number
@@ -24,6 +32,7 @@ from sfumato.experiment.sweep.stored import Sweep
 
 __all__ = ["corrected", "effects", "effects_on"]
 
+BETWEEN = " and "  # the two values of an interaction
 BY_LEVEL = "loss_by_log_snr"  # a dozen numbers of one thing, which are drawn instead (`levels`)
 
 
@@ -53,8 +62,11 @@ def effects(
     for metric in chosen:
         cells = balanced(numbers[metric])
         notes += _left_out(metric, numbers[metric], cells, found)
+        known = len(told)
         for one in effects_on(found, metric, cells, pooled=pooled, interactions=interactions):
             told.append(one) if isinstance(one, Effect) else untold.append(one)
+        if len(told) > known:
+            notes += _of_its_arms(found, metric, cells, pooled=pooled)
     if not told:
         raise _nothing(untold)
     return corrected(found.plan.name, told, untold, notes)
@@ -64,7 +76,17 @@ def corrected(sweep: str, told: Sequence[Effect], untold: Sequence[Uncompared], 
     """The effects, each corrected for the number of all of them, and how to read them."""
     p_values = holm([effect.p_value for effect in told])
     all_of_them = tuple(replace(effect, corrected=p) for effect, p in zip(told, p_values, strict=True))
-    return Effects(sweep, all_of_them, tuple(untold), (*notes, *_reading(all_of_them)))
+    return Effects(sweep, all_of_them, tuple(_without_repeats(untold)), (*notes, *_reading(all_of_them)))
+
+
+def _without_repeats(untold: Sequence[Uncompared]) -> Iterator[Uncompared]:
+    """Without the interactions of a change that is itself not told: they follow from it."""
+    changes = {(u.metric, u.first, u.second) for u in untold}
+    for one in untold:
+        pairs = zip(one.first.split(BETWEEN), one.second.split(BETWEEN), strict=False)
+        parts = [(one.metric, first, second) for first, second in pairs]
+        if len(parts) == 1 or changes.isdisjoint(parts):
+            yield one
 
 
 def effects_on(
@@ -73,9 +95,7 @@ def effects_on(
     """Every effect on one metric, or why it cannot be told. `cells`: in which every place has every seed."""
     across = compared_across(sweep)
     # What is of another quantity for some arms scatters in another unit there.
-    keys = [axis.key for axis in sweep.plan.axes]
-    alike = all(apart(metric, keys, _of_seed(cells, seed), across) is None for seed in _seeds(cells))
-    table = _Table(metric, cells, pooled and alike)
+    table = _Table(metric, cells, pooled and _of_one_unit(sweep, metric, cells) and not is_uneven(_values(cells)))
     for contrast in contrasts_of(sweep.plan.axes, cells):
         if len(contrast.axes) == 1 or interactions:
             why = _why_not(metric, contrast, cells, across)
@@ -104,15 +124,23 @@ class _Table:
         scatter = own_scatter(found) if scatter is None else scatter
         shared = repeats == "settings" or self._same_examples(seeds)
         error = error_of(found, scatter, shared=shared)
-        pairs = len(contrast.parts)
-        return Effect(self.metric, contrast.axes, contrast.levels, error, pairs, len(seeds), repeats, is_pooled)
+        pairs, count = len(contrast.parts), len(seeds)
+        effect = Effect(self.metric, contrast.axes, contrast.levels, error, pairs, count, repeats, is_pooled)
+        return replace(effect, base=self._base(contrast)) if len(contrast.axes) == 1 else effect
+
+    def _base(self, contrast: Contrast) -> float:
+        """The mean of the metric over the arms that have the base value."""
+        values = [number.value for place in contrast.weights for number in self._below(contrast, place)]
+        return math.fsum(values) / len(values)
+
+    def _below(self, contrast: Contrast, place: Place) -> list[Number]:
+        return list(self.cells[place].values()) if contrast.weights[place] < 0 else []
 
     def _of(self, seed: int) -> dict[Place, Number]:
         return {place: of_place[seed] for place, of_place in self.cells.items()}
 
     def _pooled(self, contrast: Contrast, seeds: Sequence[int]) -> Scatter | None:
-        values = [[of_place[seed].value for seed in seeds] for of_place in self.cells.values()]
-        return pooled_scatter(values, list(contrast.weights.values()))
+        return pooled_scatter(_values(self.cells), list(contrast.weights.values()))
 
     def _same_examples(self, seeds: Sequence[int]) -> bool:
         """Whether arms of different seeds may have been measured on the same examples."""
@@ -125,8 +153,17 @@ def _seeds(cells: Cells) -> list[int]:
     return sorted(next(iter(cells.values()))) if cells else []
 
 
-def _of_seed(cells: Cells, seed: int) -> list[Number]:
-    return [of_place[seed] for of_place in cells.values()]
+def _values(cells: Cells) -> list[list[float]]:
+    """A row for each arm, a column for each seed."""
+    seeds = _seeds(cells)
+    return [[of_place[seed].value for seed in seeds] for of_place in cells.values()]
+
+
+def _of_one_unit(sweep: Sweep, metric: str, cells: Cells) -> bool:
+    """Whether the numbers of all arms are of one quantity."""
+    keys, across = [axis.key for axis in sweep.plan.axes], compared_across(sweep)
+    of_seeds = ([of_place[seed] for of_place in cells.values()] for seed in _seeds(cells))
+    return all(apart(metric, keys, numbers, across) is None for numbers in of_seeds)
 
 
 def _why_not(metric: str, contrast: Contrast, cells: Cells, across: Sequence[str]) -> Incomparable | None:
@@ -145,7 +182,7 @@ def _why_not(metric: str, contrast: Contrast, cells: Cells, across: Sequence[str
 
 def _uncompared(metric: str, contrast: Contrast, why: Incomparable) -> Uncompared:
     sides = [
-        ", ".join(f"{axis}={pair[side]}" for axis, pair in zip(contrast.axes, contrast.levels, strict=True))
+        BETWEEN.join(f"{axis}={pair[side]}" for axis, pair in zip(contrast.axes, contrast.levels, strict=True))
         for side in (0, 1)
     ]
     return Uncompared(metric, sides[0], sides[1], why.reason, why.expected)
@@ -206,6 +243,17 @@ def _left_out(metric: str, every: Cells, kept: Cells, sweep: Sweep) -> Iterator[
         )
 
 
+def _of_its_arms(sweep: Sweep, metric: str, cells: Cells, *, pooled: bool) -> Iterator[str]:
+    """What the arms have that keeps their scatter from being taken together."""
+    if not _of_one_unit(sweep, metric, cells):
+        yield f"{metric}: of other quantities along an axis that is not ranked; other effects are means over these"
+    elif pooled and len(_seeds(cells)) > 1 and is_uneven(_values(cells)):
+        yield (
+            f"{metric}: one arm scatters far more than the others (Cochran's test, p < {LEVEL}), so each effect has "
+            "its own scatter"
+        )
+
+
 def _nothing(untold: Sequence[Uncompared]) -> UsageError:
     reasons = list(dict.fromkeys(f"{u.metric} of {u.first} and {u.second}: {u.reason}" for u in untold))
     expected = "; ".join(dict.fromkeys(u.expected for u in untold[:3])) or "arms that are trained and measured alike"
@@ -220,14 +268,21 @@ def _reading(told: Sequence[Effect]) -> Iterator[str]:
     """How the numbers are to be read."""
     holm_of = f", corrected for {len(told)} comparisons by Holm's method" if len(told) > 1 else ""
     yield f"p: the chance of such an effect, were there none; Student's t, two-sided{holm_of}; verdicts at p < {LEVEL}"
+    if len(told) > 1:
+        yield "intervals are not corrected: each for itself holds the truth in 95 % of sweeps"
     yield "effects are paired: arms of one seed that differ in nothing else, the same examples and noise"
-    if any(e.repeats == "seeds" and e.pooled for e in told):
-        yield "±: the scatter among seeds, of all arms together, and what their examples have in common"
-    if any(e.repeats == "seeds" and not e.pooled for e in told):
-        yield "±: the scatter of the effect itself among seeds, and what their examples have in common"
+    for pooled, whose in ((True, "of all arms together"), (False, "of the effect itself")):
+        of = dict.fromkeys(e.metric for e in told if e.repeats == "seeds" and e.pooled is pooled)
+        if of:
+            yield f"± of {', '.join(of)}: the scatter among seeds {whose}, and what their examples have in common"
     if any(e.repeats == "settings" for e in told):
-        yield "one seed: ± is from the scatter of the same change at other settings, their interactions among it"
+        yield (
+            "one seed: ± is from the scatter of the same change at other settings, their interactions among it; what "
+            "another seed would change at all settings alike is not in it"
+        )
     if any(e.repeats == "none" for e in told):
         yield "one seed, and no other setting: ± is of measuring alone, of these models and not of their settings"
+    if any(e.repeats != "none" and e.value and e.std_error == e.error.measuring for e in told):
+        yield "where all repeats are the same number, ± is of measuring alone"
     if any(e.metric == LOSS for e in told):
         yield f"{LOSS} is stored without pairs; its seeds are taken to hold out other examples (else: loss[held-out])"

@@ -8,7 +8,6 @@ bin they are of one, for every target and loss too: what differs is how well the
 point is the mean over its seeds, with the scatter among seeds (or, of one seed, the error of measuring).
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from sfumato.experiment.effects.contrasts import Place
 from sfumato.experiment.effects.numbers import numbers_of
 from sfumato.experiment.evaluations import Number
 from sfumato.experiment.sweep.stored import Sweep
+from sfumato.experiment.sweep.table import mean_over_seeds
 
 __all__ = ["LevelCurve", "LevelCurves", "LevelPoint", "level_curves"]
 
@@ -114,13 +114,9 @@ def level_curves(sweep: Sweep | str | Path, of: Of = "noise", *, runs: str | Pat
 def _point(low: float, high: float, numbers: list[Number]) -> LevelPoint:
     """The mean over seeds in one bin."""
     ends = [(_end(n, "log_snr_low", low), _end(n, "log_snr_high", high)) for n in numbers]
-    count = len(numbers)
-    mean = math.fsum(n.value for n in numbers) / count
-    if count == 1:
-        error = numbers[0].std_error
-    else:
-        error = math.sqrt(math.fsum((n.value - mean) ** 2 for n in numbers) / (count * (count - 1)))
-    return LevelPoint(ends[0][0], ends[0][1], mean, error, count)
+    mean = mean_over_seeds([n.value for n in numbers])
+    error = numbers[0].std_error if mean.std_error is None else mean.std_error
+    return LevelPoint(ends[0][0], ends[0][1], mean.value, error, len(numbers))
 
 
 def _end(number: Number, fact: str, otherwise: float) -> float:

@@ -25,6 +25,7 @@ class Effect:
     repeats: what tells the scatter.
     pooled: whether the scatter is that of all arms.
     corrected: p-value corrected for all effects told, by Holm's method.
+    base: of a main effect the mean of the metric at the base value.
     """
 
     metric: str
@@ -36,6 +37,7 @@ class Effect:
     repeats: Repeats
     pooled: bool = False
     corrected: float = 1.0
+    base: float | None = None
 
     @property
     def value(self) -> float:
@@ -69,13 +71,14 @@ class Effect:
         """What may be said of the change."""
         if self.value == 0 and self.std_error == 0:
             return "the same"
-        if self.std_error == 0 and self.repeats == "none":
+        if self.std_error == 0:
             return "no error known"
         if self.corrected >= LEVEL:
             return "no effect seen" if len(self.axes) == 1 else "no interaction seen"
         way = "lower" if self.value < 0 else "higher"
         better = direction(self.metric) if len(self.axes) == 1 else None
-        return way if better is None else "better" if way == better else "worse"
+        said = way if better is None else "better" if way == better else "worse"
+        return said if self.repeats != "none" else f"{said}, of these models"
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON data."""
@@ -85,6 +88,7 @@ class Effect:
             "kind": "main effect" if len(self.axes) == 1 else "interaction",
             "axes": list(self.axes),
             "levels": [list(pair) for pair in self.levels],
+            "base": self.base,
             "value": self.value,
             "std_error": self.std_error,
             "measuring_std_error": self.error.measuring,
@@ -108,6 +112,14 @@ class Effects:
     effects: tuple[Effect, ...]
     untold: tuple[Uncompared, ...]
     notes: tuple[str, ...]
+
+    def label(self, effect: Effect) -> str:
+        """The change in few words: settings by their last ones, where these tell all axes apart."""
+        axes = dict.fromkeys(axis for one in self.effects for axis in one.axes)
+        last = {axis: "+".join(key.rpartition(".")[2] for key in axis.split("+")) for axis in axes}
+        named = last if len(set(last.values())) == len(last) else {axis: axis for axis in axes}
+        pairs = zip(effect.axes, effect.levels, strict=True)
+        return " × ".join(f"{named[axis]} {base} → {other}" for axis, (base, other) in pairs)
 
     def of(self, metric: str) -> tuple[Effect, ...]:
         """The effects on one metric: main effects first, in the order of the axes."""
