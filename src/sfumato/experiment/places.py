@@ -36,6 +36,7 @@ def find_run(run: str | Path, runs: Path = Path("runs")) -> Path:
     for folder in (inside_sweep(Path(run)), inside_sweep(runs / run)):
         if (folder / "config.yaml").is_file():
             return folder
+    _refuse_sweep(Path(run), runs)
     known = sorted(path.parent.name for path in runs.glob("*/config.yaml")) if runs.is_dir() else []
     near = nearest(Path(run).name, known)
     raise CheckpointError(
@@ -43,6 +44,22 @@ def find_run(run: str | Path, runs: Path = Path("runs")) -> Path:
         expected=f"a run folder, a name under {runs} ({', '.join(known[:5]) or 'empty'}) or an exported file",
         fix=f"did you mean {near}?" if near else "`sfumato runs` lists what there is; `sfumato train digits` makes one",
     )
+
+
+def _refuse_sweep(run: Path, runs: Path) -> None:
+    """Say of a sweep, and of an arm that it has not, which arms there are. Raises CheckpointError."""
+    for place in (run, runs / run):
+        inside = inside_sweep(place)
+        sweep = place if inside == place else next(folder for folder in place.parents if (folder / SWEEP).is_file())
+        if not (sweep / SWEEP).is_file():
+            continue
+        arms = sorted(path.parent.name for path in (sweep / "arms").glob("*/config.yaml"))
+        near = nearest(place.name, arms) if sweep != place else None
+        raise CheckpointError(
+            f"{sweep} is a sweep, not a run" if sweep == place else f"{sweep} has no arm {place.name} that was begun",
+            expected=f"one of its arms: {', '.join(arms[:5]) or 'none was begun yet'}{' …' if len(arms) > 5 else ''}",
+            fix=f"name {sweep / (near or arms[0])}" if arms else f"begin them: sfumato sweep {sweep}",
+        )
 
 
 def inside_sweep(path: Path) -> Path:

@@ -38,18 +38,22 @@ class Ending:
 def in_order(sweep: Sweep, *, retry: bool) -> tuple[Arm, ...]:
     """The arms that are to be trained, those that were begun first, then seed by seed.
 
-    Failed ones among them where they may end otherwise this time, or with `retry`.
+    Failed ones among them where they may end otherwise this time, or with `retry`; last those that a process trains by
+    now, such as one whose scheduler was killed a moment ago: they may be free when it is their turn.
     """
     wanted: list[Arm] = []
     begun: set[str] = set()
+    held: set[str] = set()
     for arm in sweep.arms:
         state, failure = sweep.state(arm), sweep.failure(arm)
         if state == "half-done" or (state == "failed" and (arm.folder / "config.yaml").is_file()):
             begun.add(arm.name)
+        if state == "running":
+            held.add(arm.name)
         again = state == "failed" and (retry or (failure is not None and not failure.would_repeat))
-        if state in ("waiting", "half-done") or again:
+        if state in ("waiting", "half-done", "running") or again:
             wanted.append(arm)
-    return tuple(sorted(wanted, key=lambda arm: (arm.name not in begun, arm.seed)))  # a stable sort
+    return tuple(sorted(wanted, key=lambda arm: (arm.name in held, arm.name not in begun, arm.seed)))  # a stable sort
 
 
 class Running:
@@ -148,6 +152,7 @@ class Running:
             self.remaining.ended(arm.name)
             self.steps[arm.name] = sweep.experiment(arm).training.steps
         elif code == BUSY:
+            self.wanted.discard(arm.name)
             self.reporter.note(f"{arm.name} is being trained by another process")
         elif code == STOPPED or (code < 0 and (self.stopping is not None or self.stop)):
             if self.stopping is None:
