@@ -12,6 +12,7 @@ from sfumato.experiment.arms import ArmState, Failure, arm_state, failure_of, fo
 from sfumato.experiment.labelling import label, note
 from sfumato.experiment.records import list_runs
 from sfumato.experiment.sweep import Sweep, load_sweep
+from sfumato.experiment.sweep.running import in_order
 from sfumato.experiment.sweep.stored import store_plan
 from sfumato.experiment.tracking.track import track
 from sfumato.training.lock import RunLock
@@ -111,3 +112,13 @@ def test_words_are_said_of_arms_and_not_of_a_sweep(whole: Sweep, tmp_path: Path)
         with pytest.raises(CheckpointError, match="whole has no arm mse-nois-s0 that was begun") as refusal:
             tell("whole/mse-nois-s0")
         assert refusal.value.fix.endswith("whole/mse-noise-s0")
+
+
+def test_arms_that_a_process_still_trains_come_last(whole: Sweep, tmp_path: Path) -> None:
+    """The workers of a scheduler that was killed save for a moment; the same command meets them when they are gone."""
+    found = copy_of(whole, tmp_path)
+    for arm in found.arms[:3]:
+        shutil.rmtree(arm.folder / "checkpoints" / "step-00000006")
+    with RunLock(found.arms[0].folder):
+        assert in_order(found, retry=False) == (found.arms[1], found.arms[2], found.arms[0])
+    assert in_order(found, retry=False) == found.arms[:3]

@@ -223,11 +223,11 @@ def test_the_search_is_no_seed_of_training() -> None:
     assert Grid() == Grid()
 
 
-def test_numbers_spelled_otherwise_mean_the_same_sweep(points: dict[str, Any], tmp_path: Path) -> None:
+def test_numbers_spelled_otherwise_mean_the_same_sweep(tmp_path: Path) -> None:
     """0.1 and 1e-1, CosineAngle and cosine-angle; -1 and 1, 1e-3 and 1e3 are other values."""
 
     def opened(*axes: str) -> tuple[str, list[str]]:
-        found = open_sweep(Wish("swiss-roll", axes_of(axes), points, runs=tmp_path), quiet)
+        found = open_sweep(Wish("digits", axes_of(axes), runs=tmp_path), quiet)
         store_plan(found.plan, found.folder)
         return found.folder.name, [arm.name for arm in found.arms]
 
@@ -263,7 +263,9 @@ def test_a_folder_without_a_plan_is_used_again(points: dict[str, Any], tmp_path:
     (tmp_path / "swiss-roll-sweep-2").mkdir()
     (tmp_path / "swiss-roll-sweep-2" / "mine.txt").write_text("mine")
     for taken in ("swiss-roll-sweep-1", "swiss-roll-sweep-3"):
-        found = open_sweep(Wish("swiss-roll", axes_of(["schedule=VpSde"]), points, seeds=2, runs=tmp_path), quiet)
+        found = open_sweep(
+            Wish("swiss-roll", axes_of(["parameterization=velocity"]), points, seeds=2, runs=tmp_path), quiet
+        )
         assert found.folder.name == taken
         (found.folder / "arms" / "kept").mkdir(parents=True)
 
@@ -280,13 +282,23 @@ def test_a_search_that_learns_passes_over_what_cannot_be_trained(points: dict[st
 
 def test_the_plan_that_another_command_stored_meanwhile_counts(points: dict[str, Any], tmp_path: Path) -> None:
     """Two commands open one sweep; the first adds seeds and ends before the second begins: no seed is dropped."""
-    wish = {"overrides": points, "runs": tmp_path, "name": "x"}
-    first = open_sweep(Wish("swiss-roll", axes_of(["schedule=VpSde"]), seeds=3, **wish), quiet)  # type: ignore[arg-type]
-    second = open_sweep(Wish("swiss-roll", axes_of(["schedule=VpSde"]), seeds=2, **wish), quiet)  # type: ignore[arg-type]
+    wish: dict[str, Any] = {"overrides": points, "runs": tmp_path, "name": "x"}
+    first = open_sweep(Wish("swiss-roll", axes_of(["parameterization=velocity"]), seeds=3, **wish), quiet)
+    second = open_sweep(Wish("swiss-roll", axes_of(["parameterization=velocity"]), seeds=2, **wish), quiet)
     store_plan(first.plan, first.folder)
     now = _as_it_is_by_now(second)
     assert (now.plan.seeds, len(now.arms)) == (3, 3)
-    other = open_sweep(Wish("swiss-roll", axes_of(["schedule=Ve"]), seeds=2, overrides=points, runs=tmp_path / "b",
-                            name="x"), quiet)  # fmt: skip
+    elsewhere = {**wish, "runs": tmp_path / "b"}
+    other = open_sweep(Wish("swiss-roll", axes_of(["parameterization=image"]), seeds=2, **elsewhere), quiet)
     with pytest.raises(ConfigError, match="started with other settings"):
         _as_it_is_by_now(replace(other, folder=first.folder))
+
+
+def test_a_sweep_that_is_called_as_its_recipe_goes_on(points: dict[str, Any], tmp_path: Path) -> None:
+    """The very same command again means the recipe; the name alone means the sweep."""
+    wish = Wish("swiss-roll", axes_of(["parameterization=noise"]), points, seeds=2, runs=tmp_path, name="swiss-roll")
+    for _ in range(2):
+        found = open_sweep(wish, quiet)
+        assert len(found.arms) == 2
+        store_plan(found.plan, found.folder)
+    assert open_sweep(Wish("swiss-roll", runs=tmp_path), quiet).plan == found.plan

@@ -6,6 +6,7 @@ An arm is done when its last checkpoint is whole and all that was to be measured
 that says why, removed when the arm is tried again; of an arm that is done all the same it says nothing.
 """
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -112,7 +113,8 @@ def note_failure(sweep: Path, arm: str, failure: Failure) -> None:
 
 def forget_failure(sweep: Path, arm: str) -> None:
     """An arm is tried again."""
-    _file(sweep, arm).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        _file(sweep, arm).unlink(missing_ok=True)
 
 
 def _file(sweep: Path, arm: str) -> Path:

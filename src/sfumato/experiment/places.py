@@ -54,9 +54,10 @@ def _refuse_sweep(run: Path, runs: Path) -> None:
         if not (sweep / SWEEP).is_file():
             continue
         arms = sorted(path.parent.name for path in (sweep / "arms").glob("*/config.yaml"))
-        near = nearest(place.name, arms) if sweep != place else None
+        arm = next((part for part in inside.relative_to(sweep).parts[1:]), "")  # below `arms`
+        near = nearest(arm, arms)
         raise CheckpointError(
-            f"{sweep} is a sweep, not a run" if sweep == place else f"{sweep} has no arm {place.name} that was begun",
+            f"{sweep} has no arm {arm} that was begun" if arm else f"{sweep} is a sweep, not a run",
             expected=f"one of its arms: {', '.join(arms[:5]) or 'none was begun yet'}{' …' if len(arms) > 5 else ''}",
             fix=f"name {sweep / (near or arms[0])}" if arms else f"begin them: sfumato sweep {sweep}",
         )

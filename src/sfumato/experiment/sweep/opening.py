@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sfumato.data.wording import counted
 from sfumato.errors import ConfigError, UsageError
+from sfumato.experiment.catalog import recipe_names
 from sfumato.experiment.config import Experiment, Overrides, load_experiment
 from sfumato.experiment.evaluation.features import known_extractor
 from sfumato.experiment.evaluation.metrics import require_known
@@ -88,8 +89,10 @@ def open_sweep(wish: Wish, note: Note) -> Sweep:
 
 
 def _stored_folder(wish: Wish) -> Path | None:
-    """The folder of a sweep that was named in the place of a recipe."""
+    """The folder of a sweep that was named in the place of a recipe; a recipe of that name wins, where more is said."""
     if isinstance(wish.recipe, Experiment):
+        return None
+    if (wish.axes or wish.overrides or wish.name is not None) and str(wish.recipe) in recipe_names():
         return None
     places = (Path(wish.recipe), wish.runs / wish.recipe)
     return next((place for place in places if (place / SWEEP).is_file()), None)

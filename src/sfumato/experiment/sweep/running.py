@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sfumato.errors import ResourceError, SfumatoError
-from sfumato.experiment.arms import Failure, note_failure
+from sfumato.experiment.arms import Failure, forget_failure, note_failure
 from sfumato.experiment.records import newest_checkpoint
 from sfumato.experiment.sweep.launching import Inline, Job, Launcher
 from sfumato.experiment.sweep.plan import Arm
@@ -176,6 +176,7 @@ class Running:
             arm = self.queue.pop(0)
             slot = next(slot for slot in range(self.workers) if slot not in self.jobs)
             self.remaining.started(arm.name)
+            forget_failure(self.sweep.folder, arm.name)
             try:
                 self.jobs[slot] = self.launcher.start(self.sweep, arm, slot, self._told)
             except SfumatoError as error:
