@@ -289,7 +289,7 @@ def test_the_plan_that_another_command_stored_meanwhile_counts(points: dict[str,
     now = _as_it_is_by_now(second)
     assert (now.plan.seeds, len(now.arms)) == (3, 3)
     elsewhere = {**wish, "runs": tmp_path / "b"}
-    other = open_sweep(Wish("swiss-roll", axes_of(["parameterization=image"]), seeds=2, **elsewhere), quiet)
+    other = open_sweep(Wish("swiss-roll", axes_of(["objective.distance=mae"]), seeds=2, **elsewhere), quiet)
     with pytest.raises(ConfigError, match="started with other settings"):
         _as_it_is_by_now(replace(other, folder=first.folder))
 

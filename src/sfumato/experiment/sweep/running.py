@@ -154,7 +154,7 @@ class Running:
         elif code == BUSY:
             self.wanted.discard(arm.name)
             self.reporter.note(f"{arm.name} is being trained by another process")
-        elif code == STOPPED or (code < 0 and (self.stopping is not None or self.stop)):
+        elif code == STOPPED or ((self.stopping is not None or self.stop) and (code < 0 or sweep.failure(arm) is None)):
             if self.stopping is None:
                 self.reporter.note(f"{arm.name} was stopped; it is saved")
             if isinstance(self.launcher, Inline):  # the arm heard in our place that everything is to stop

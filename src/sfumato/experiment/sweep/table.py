@@ -91,8 +91,8 @@ class Table:
         }
 
 
-def _plain(figures: Mapping[str, Figure]) -> dict[str, dict[str, float | None]]:
-    return {name: {"value": figure.value, "std_error": figure.std_error} for name, figure in figures.items()}
+def _plain(figures: Mapping[str, Figure]) -> dict[str, dict[str, float | int | None]]:
+    return {name: {"value": one.value, "std_error": one.std_error, "n": one.n} for name, one in figures.items()}
 
 
 def table_of(sweep: Sweep) -> Table:
