@@ -9,7 +9,7 @@ that says why, removed when the arm is tried again; of an arm that is done all t
 import contextlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -87,13 +87,17 @@ def lacking(wanted: Collection[str], measured: Mapping[str, Number]) -> tuple[st
 def failure_of(sweep: Path, arm: str) -> Failure | None:
     """Why an arm of the sweep in a folder failed, where it did."""
     path = _file(sweep, arm)
+    told = Failure("BUG", f"it failed, and {path} does not say why", "a reason", "give the command again", "")
     try:
         found = json.loads(path.read_bytes())
-        return Failure(**{key: str(found[key]) for key in ("code", "what", "expected", "fix", "when")})
+        if not isinstance(found["what"], str):
+            return told
+        names = ("code", "what", "expected", "fix", "when")
+        return replace(told, **{key: str(found[key]) for key in names if key in found})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return Failure("BUG", f"it failed, and {path} does not say why", "a reason", "run the sweep again", "")
+        return told
 
 
 def failed_arms(sweep: Path) -> tuple[str, ...]:
