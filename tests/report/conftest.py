@@ -16,10 +16,11 @@ from PIL import Image
 
 import sfumato
 from sfumato.errors import NumericsError
+from sfumato.experiment.arms import note_failure
 from sfumato.experiment.config import load_experiment
 from sfumato.experiment.evaluation.files import write_evaluation
 from sfumato.experiment.sweep import Axis, Failure, Plan, Sweep
-from sfumato.experiment.sweep.stored import note_failure, store_plan
+from sfumato.experiment.sweep.stored import store_plan
 from sfumato.training import storage
 
 SHORT = {

@@ -122,3 +122,20 @@ def test_a_guided_sweep_goes_on_to_the_same_points(points: dict[str, Any], tmp_p
     assert [arm.name for arm in again.arms] == [arm.name for arm in whole.arms]
     assert len(whole.arms) == 4
     assert table_of(again).document() == table_of(whole).document()
+
+
+@needs_optuna
+def test_points_that_cannot_be_trained_end_no_search(points: dict[str, Any], tmp_path: Path) -> None:
+    """A batch of no examples is a point that failed: it is told to the search, which asks for the next one."""
+    wanted = {"search": Optuna(4, startup=4), "launcher": "inline", "name": "x", "forecast": False}
+    axes: dict[str, Any] = {"training.batch_size": ["0", "8"], "training.learning_rate": "1e-4..1e-2:log"}
+    found = sweep("swiss-roll", axes, overrides=points, runs=tmp_path, **wanted)  # type: ignore[arg-type]
+    assert len(found.plan.asked) == 4
+    unfit = sum(point["training.batch_size"] == "0" for point in found.plan.asked)
+    assert 0 < unfit < 4
+    assert [found.state(arm) for arm in found.arms] == ["done"] * (4 - unfit)
+    assert [one.failed for one in told_of(found, Optuna(4), [])] == [
+        point["training.batch_size"] == "0" for point in found.plan.asked
+    ]
+    again = sweep(found.folder, launcher="inline", forecast=False)
+    assert again.plan.asked == found.plan.asked  # nothing is asked for twice

@@ -148,3 +148,48 @@ def test_tensors_of_one_network_are_drawn_apart() -> None:
     other = weights(load_experiment(experiment, {"seed": 1}))
     assert all(not torch.equal(a, b) for a, b in zip(drawn, [t for t in other.values() if t.ndim > 1 and bool(t.any())],
                                                      strict=True))  # fmt: skip
+
+
+def drawn(experiment: Experiment, step: int) -> dict[str, Tensor]:
+    """All that a step draws, in the order of the batch."""
+    one = session(experiment, prepare_data(experiment))
+    [(examples, draw)] = one.step.parts(step)
+    found = {"indices": examples.indices, "x0": examples.x0, "eps": draw.eps, "t": draw.t}
+    if examples.cond is not None and examples.cond.dropped is not None:
+        found["dropped"] = examples.cond.dropped
+    return found
+
+
+def test_batches_of_another_size_are_of_the_same_stream() -> None:
+    """Batch size: the same examples in the same order, in other batches. Times and noise belong to the step: others."""
+    eight, four = arms("training.batch_size=8,4").values()
+    long = torch.cat([drawn(eight, step)["indices"] for step in range(7)])
+    short = torch.cat([drawn(four, step)["indices"] for step in range(14)])
+    assert torch.equal(long, short)
+    assert not torch.equal(drawn(eight, 1)["eps"][:4], drawn(four, 2)["eps"])
+
+
+def test_mirroring_and_averaging_move_no_other_draw() -> None:
+    """Augmentation and EMA: examples, times and noise stay; mirrored is what the coins say, all else as it was."""
+    first, *others = arms("data.flip=true,false", "training.ema_decay=0.5,0.9").values()
+    one, mirrored = drawn(first, 3), 0
+    for experiment in others:
+        other = drawn(experiment, 3)
+        for key in ("indices", "eps", "t"):
+            assert torch.equal(one[key], other[key])
+        same = (one["x0"] == other["x0"]).flatten(1).all(1)
+        assert torch.equal(one["x0"][~same].flip(-1), other["x0"][~same])
+        assert experiment.data.flip is False or bool(same.all())
+        mirrored += int((~same).sum())
+    assert mirrored > 0
+
+
+def test_labels_that_are_dropped_rarely_are_dropped_often() -> None:
+    """Dropout of labels: from the same uniform numbers, so what a small share drops, a larger one drops too."""
+    told = {**DIGITS, "training.batch_size": 40, "condition.labels": True, "condition.classes": 10}
+    rare, often = (load_experiment("digits", {**told, "condition.dropout": share}) for share in (0.2, 0.6))
+    one, other = drawn(rare, 2), drawn(often, 2)
+    for key in ("indices", "x0", "eps", "t"):
+        assert torch.equal(one[key], other[key])
+    assert 0 < int(one["dropped"].sum()) < int(other["dropped"].sum()) < 40
+    assert bool((other["dropped"] | ~one["dropped"]).all())

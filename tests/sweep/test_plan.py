@@ -10,9 +10,10 @@ import pytest
 from sfumato.errors import ConfigError, UsageError
 from sfumato.experiment.config import load_experiment
 from sfumato.experiment.sweep import Grid, Measures, Optuna, Random, Wish, axes_of, open_sweep
-from sfumato.experiment.sweep.axes import Axis
+from sfumato.experiment.sweep.axes import Axis, as_written_once
 from sfumato.experiment.sweep.plan import Plan, grown, planned, same_sweep
 from sfumato.experiment.sweep.stored import read_plan, store_plan
+from sfumato.experiment.sweep.sweeping import _as_it_is_by_now
 
 DISTANCES = Axis("objective.distance", ("mse", "mae"))
 TARGETS = Axis("parameterization", ("Noise", "Velocity"))
@@ -220,3 +221,84 @@ def test_the_search_is_no_seed_of_training() -> None:
     with pytest.raises(ConfigError, match="--seeds is 0"):
         plan(DISTANCES, seeds=0)
     assert Grid() == Grid()
+
+
+def test_numbers_spelled_otherwise_mean_the_same_sweep(tmp_path: Path) -> None:
+    """0.1 and 1e-1, CosineAngle and cosine-angle; -1 and 1, 1e-3 and 1e3 are other values."""
+
+    def opened(*axes: str) -> tuple[str, list[str]]:
+        found = open_sweep(Wish("digits", axes_of(axes), runs=tmp_path), quiet)
+        store_plan(found.plan, found.folder)
+        return found.folder.name, [arm.name for arm in found.arms]
+
+    first = opened("training.learning_rate=0.1,0.20", "schedule=CosineAngle")
+    assert opened("training.learning_rate=1e-1,2e-1", "schedule=cosine-angle") == first
+    assert opened("training.learning_rate=1e-1,2e-1,0.3", "schedule=cosine-angle")[1][:2] == first[1]
+    assert [as_written_once(v) for v in ("-1", "1", "1e-3", "1E+3", "0.10", " .1")] == [
+        "-1", "1", "0.001", "1000", "0.1", "0.1",
+    ]  # fmt: skip
+
+
+def test_arms_that_are_there_keep_their_names(points: dict[str, Any], tmp_path: Path) -> None:
+    """`x` with `y-z` is called as `x-y` with `z` was, which is trained already: refused before anything is mixed up."""
+
+    def opened(*axes: str, **more: Any) -> list[str]:
+        found = open_sweep(Wish("swiss-roll", axes_of(axes), points, runs=tmp_path, name="words", **more), quiet)
+        store_plan(found.plan, found.folder)
+        return [arm.name for arm in found.arms]
+
+    description = "description=x,x-y"
+    first = opened(description, "training.init_from=z", skip_unfit=True)
+    assert first == ["x-z-s0", "x-y-z-s0"]
+    with pytest.raises(ConfigError, match=r"the arm x-y-z-s0 of .* would be another one") as refusal:
+        opened(description, "training.init_from=z,y-z", skip_unfit=True)
+    assert "--name" in refusal.value.fix
+    assert opened(description, "training.init_from=z,other") == ["x-z-s0", "x-other-s0", "x-y-z-s0", "x-y-other-s0"]
+
+
+def test_a_folder_without_a_plan_is_used_again(points: dict[str, Any], tmp_path: Path) -> None:
+    """A sweep that was killed before its plan was written left its lock at most; the same command takes its place."""
+    (tmp_path / "swiss-roll-sweep-1" / "arms").mkdir(parents=True)
+    (tmp_path / "swiss-roll-sweep-1" / "LOCK").write_text("{}")
+    (tmp_path / "swiss-roll-sweep-2").mkdir()
+    (tmp_path / "swiss-roll-sweep-2" / "mine.txt").write_text("mine")
+    for taken in ("swiss-roll-sweep-1", "swiss-roll-sweep-3"):
+        found = open_sweep(
+            Wish("swiss-roll", axes_of(["parameterization=velocity"]), points, seeds=2, runs=tmp_path), quiet
+        )
+        assert found.folder.name == taken
+        (found.folder / "arms" / "kept").mkdir(parents=True)
+
+
+def test_a_search_that_learns_passes_over_what_cannot_be_trained(points: dict[str, Any], tmp_path: Path) -> None:
+    """An unfit point is no arm and no error: the search is told that it failed. A grid refuses it."""
+    asked = ({"training.batch_size": "8"}, {"training.batch_size": "0"})
+    axes = (Axis("training.batch_size", ("0..8",)),)
+    found = planned(plan(*axes, search=Optuna(4), asked=asked), Path("p"))
+    assert [arm.name for arm in found.arms] == ["batch_size-8-s0"]
+    assert found.notes[0].startswith("left out 1 that cannot be trained, such as batch_size-0-s0")
+    assert plan(*axes, search=Optuna(4), asked=asked, seeds=3).coming == 6
+
+
+def test_the_plan_that_another_command_stored_meanwhile_counts(points: dict[str, Any], tmp_path: Path) -> None:
+    """Two commands open one sweep; the first adds seeds and ends before the second begins: no seed is dropped."""
+    wish: dict[str, Any] = {"overrides": points, "runs": tmp_path, "name": "x"}
+    first = open_sweep(Wish("swiss-roll", axes_of(["parameterization=velocity"]), seeds=3, **wish), quiet)
+    second = open_sweep(Wish("swiss-roll", axes_of(["parameterization=velocity"]), seeds=2, **wish), quiet)
+    store_plan(first.plan, first.folder)
+    now = _as_it_is_by_now(second)
+    assert (now.plan.seeds, len(now.arms)) == (3, 3)
+    elsewhere = {**wish, "runs": tmp_path / "b"}
+    other = open_sweep(Wish("swiss-roll", axes_of(["objective.distance=mae"]), seeds=2, **elsewhere), quiet)
+    with pytest.raises(ConfigError, match="started with other settings"):
+        _as_it_is_by_now(replace(other, folder=first.folder))
+
+
+def test_a_sweep_that_is_called_as_its_recipe_goes_on(points: dict[str, Any], tmp_path: Path) -> None:
+    """The very same command again means the recipe; the name alone means the sweep."""
+    wish = Wish("swiss-roll", axes_of(["parameterization=noise"]), points, seeds=2, runs=tmp_path, name="swiss-roll")
+    for _ in range(2):
+        found = open_sweep(wish, quiet)
+        assert len(found.arms) == 2
+        store_plan(found.plan, found.folder)
+    assert open_sweep(Wish("swiss-roll", runs=tmp_path), quiet).plan == found.plan

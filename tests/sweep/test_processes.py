@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,76 @@ def test_the_environment_of_an_arm(whole: Sweep, monkeypatch: pytest.MonkeyPatch
     import sfumato
 
     assert found["PYTHONPATH"].split(os.pathsep)[0] == str(Path(sfumato.__file__).resolve().parents[1])
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "devices"),
+    [
+        (None, 2, ["0", "1"]),
+        ("3,5", 2, ["3", "5"]),
+        ("GPU-a, GPU-b", 2, ["GPU-a", "GPU-b"]),
+        ("", 0, []),
+        (None, 0, []),
+    ],
+)
+def test_gpus_are_shared_out_over_the_workers(
+    visible: str | None,
+    count: int,
+    devices: list[str],
+    whole: Sweep,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Five slots on two GPUs: each worker sees one, the slots in turn; on none of them nothing is set."""
+    import torch
+
+    from sfumato.experiment.sweep import launching, machine
+
+    seen: list[str | None] = []
+
+    class Popen:
+        def __init__(self, words: list[str], env: dict[str, str], **rest: Any) -> None:
+            self.stdout: list[bytes] = []
+            seen.append(env.get("CUDA_VISIBLE_DEVICES"))
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(launching.subprocess, "Popen", Popen)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    base, here = whole.plan.base, replace(whole, folder=tmp_path)
+    assert machine.gpus(base) == devices
+    assert machine.usual_workers(base) == (len(devices) or machine.cores())
+    launcher = launching.Processes(machine.gpus(base))
+    for slot in range(5):
+        launcher.start(here, here.arms[0], slot, lambda name, step: None)
+    assert seen == ([devices[slot % 2] for slot in range(5)] if devices else [visible] * 5)
+    on_one = replace(base, training=replace(base.training, device="cuda:1"))
+    assert machine.gpus(on_one) == []  # the settings name it
+    monkeypatch.setattr(machine, "cores", lambda: 16)
+    assert machine.threads_for(base, 8) == (8 if devices else 1)
+
+
+def test_a_worker_ends_though_threads_stand_anywhere() -> None:
+    """A daemon thread within a lock that the interpreter wants at its end would abort it (-6); another never ends."""
+    program = (
+        "import sys, threading, time\n"
+        "from sfumato.experiment.sweep.__main__ import leave\n"
+        "threading.Thread(target=sys.stdin.buffer.read, daemon=True).start()\n"
+        "threading.Thread(target=time.sleep, args=(600,)).start()\n"
+        "time.sleep(0.2)\n"
+        "print('said', end='')\n"
+    )
+    for end, code in (("leave(75)", 75), ("leave(0)", 0)):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program + end], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.wait(timeout=60) == code
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.read() == b"said"  # nothing that was said is lost
+        process.stdin.close()
 
 
 @slow
@@ -73,6 +144,34 @@ def test_a_signal_saves_the_running_arms(
     steps = [record.step for record in map(left.record, left.arms) if record is not None]
     assert len(steps) == 2
     assert all(step is not None and 0 < step < 100_000 for step in steps)
+
+
+@slow
+@pytest.mark.parametrize("first", [0.5, None])
+def test_ctrl_c_at_a_terminal_reaches_everybody(first: float | None, flags: list[str], tmp_path: Path) -> None:
+    """SIGINT of the whole process group, while arms train and while their processes begin: nothing counts as failed."""
+    long = ["--training.steps", "100000", "--training.checkpoint_every", "100000"]
+    process = subprocess.Popen(
+        command([*flags, *long], tmp_path, "--workers", "2", "--json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+    )
+    if first is None:
+        wait_for(lambda: len(list((tmp_path / "whole" / "logs").glob("*.log"))) == 2)
+    else:
+        wait_for(lambda: len(list((tmp_path / "whole" / "arms").glob("*/checkpoints/step-00000000"))) == 2)
+        time.sleep(first)
+    os.killpg(process.pid, signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    states = [arm["state"] for arm in json.loads(out)["arms"]]
+    assert "failed" not in states
+    assert not list((tmp_path / "whole").glob("failures/*"))
+    if first is not None:
+        assert states.count("half-done") == 2
 
 
 @slow

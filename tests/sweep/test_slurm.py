@@ -65,15 +65,24 @@ LONG = ("--training.steps", "100000", "--training.checkpoint_every", "100000")
 
 @needs_submitit
 @pytest.mark.slow
-def test_a_signal_cancels_the_jobs_and_their_arms_save(flags: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_a_terminal", [False, True], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_cancels_the_jobs_and_their_arms_save(at_a_terminal: bool, flags: list[str], tmp_path: Path) -> None:
+    """SIGTERM of the command; or Ctrl-C, which the local executor's processes hear too."""
     words = ["swiss-roll", "--axis", "objective.distance=mse,mae", *flags, *LONG, *LOCAL, "--runs", str(tmp_path)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sfumato", "sweep", *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        [sys.executable, "-m", "sfumato", "sweep", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
     )
     arms = tmp_path / "swiss-roll-sweep-1" / "arms"
     wait_for(lambda: len(list(arms.glob("*/checkpoints/step-00000000"))) == 2)
     time.sleep(0.5)
-    process.terminate()
+    if at_a_terminal:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
     errors = process.communicate(timeout=90)[1]
     assert process.returncode == 75, errors
     left = load_sweep(tmp_path / "swiss-roll-sweep-1")

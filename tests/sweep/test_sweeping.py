@@ -13,6 +13,7 @@ import pytest
 import sfumato
 from sfumato.errors import CheckpointError, Interrupted, ResourceError, UsageError
 from sfumato.experiment import run as runs
+from sfumato.experiment.evaluation.files import write_evaluation
 from sfumato.experiment.places import find_run
 from sfumato.experiment.records import list_runs
 from sfumato.experiment.run_table import matching
@@ -298,3 +299,101 @@ def test_threads_of_the_arms_are_those_of_the_plan(whole: Sweep) -> None:
     """Recorded in every run, and put back in this process."""
     counts = {runs.read_run_config(arm.folder).training.threads for arm in whole.arms}
     assert counts == {whole.plan.base.training.threads} == {1}
+
+
+def test_a_run_that_was_extended_by_hand_is_done_and_that_is_said(
+    whole: Sweep, points: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its numbers are of more steps than the others': the table tells, and nothing is trained or measured for ever."""
+    copy = copy_of(whole, tmp_path)
+    sfumato.resume(copy.arms[0].folder, {"training.steps": 9})
+    again = trained(points, tmp_path, metrics="energy_distance", n=6)
+    assert [again.state(arm) for arm in again.arms] == ["done"] * 4
+    found = table_of(again)
+    assert any(f"{copy.arms[0].name} was trained with other settings" in note for note in found.notes)
+    assert any("training.steps (6 -> 9)" in note for note in found.notes)
+    assert not any(f"{copy.arms[1].name} was" in note for note in found.notes)
+    assert "energy_distance" in found.rows[0].figures
+
+
+def test_a_run_of_other_settings_in_the_place_of_an_arm_is_a_failure(
+    whole: Sweep, points: dict[str, Any], tmp_path: Path
+) -> None:
+    """Never gone on with as if it were the arm; the others are."""
+    copy = copy_of(whole, tmp_path)
+    shutil.rmtree(copy.arms[0].folder)
+    shutil.copytree(copy.arms[1].folder, copy.arms[0].folder)
+    shutil.rmtree(copy.arms[0].folder / "checkpoints" / "step-00000006")
+    shutil.rmtree(copy.arms[2].folder)
+    again = trained(points, tmp_path)
+    assert [again.state(arm) for arm in again.arms] == ["failed", "done", "done", "done"]
+    assert "holds a run of other settings: parameterization" in (again.error(again.arms[0]) or "")
+
+
+def test_measured_on_other_numbers_of_examples_is_said(points: dict[str, Any], tmp_path: Path) -> None:
+    axes = {"objective.distance": ["mse", "mae"]}
+    found = trained(points, tmp_path, axes, metrics="energy_distance", n=6)
+    assert not any("same number of examples" in note for note in table_of(found).notes)
+    write_evaluation(
+        found.arms[0].folder, "more", sfumato.evaluate(found.arms[0].folder, "energy_distance", n=8).stored()
+    )
+    assert any("n is 6, 8" in note for note in table_of(found).notes)
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(
+    whole: Sweep, points: dict[str, Any], tmp_path: Path, remains: Remains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row A17: names and order follow from settings and steps, not from the time; two of one second are two."""
+    import time
+
+    now = time.time()
+    clock = iter(range(10_000_000))
+    monkeypatch.setattr(time, "time", lambda: now - next(clock))
+    assert remains(trained(points, tmp_path)) == remains(whole)
+    monkeypatch.setattr(time, "time", lambda: now)
+    few = {"objective.distance": ["mse"]}
+    names = [trained(points, tmp_path, {**few, "training.log_every": [k]}, name=None).folder.name for k in (1, 2, 3)]
+    assert names == ["swiss-roll-sweep-1", "swiss-roll-sweep-2", "swiss-roll-sweep-3"] or len({*names}) == 1
+    logged = [line["step"] for line in MetricsLog.read(tmp_path / "whole" / "arms" / "mse-noise-s0" / "metrics.jsonl")]
+    assert logged == sorted(logged)
+
+
+def test_a_search_whose_disk_is_full_saves_what_runs(points: dict[str, Any], tmp_path: Path) -> None:
+    """An error between arms asks the jobs to stop and waits for them; none is killed."""
+    from sfumato.experiment.sweep.launching import Job, Launcher
+    from sfumato.experiment.sweep.running import Running
+    from sfumato.experiment.sweep.stored import Sweep as Stored
+    from sfumato.training.signals import StopRequest
+
+    stored = trained(points, tmp_path, only=["mse-noise-s0"])
+
+    class Asked(Job):
+        def __init__(self, arm: Any) -> None:
+            self.arm, self.heard = arm, list[str]()
+
+        def poll(self) -> int | None:
+            return worker.STOPPED if "stop" in self.heard else None
+
+        def stop(self) -> None:
+            self.heard.append("stop")
+
+        def kill(self) -> None:
+            self.heard.append("kill")
+
+    class Starting(Launcher):
+        def __init__(self) -> None:
+            self.jobs: list[Asked] = []
+
+        def start(self, sweep: Stored, arm: Any, slot: int, told: Any) -> Job:
+            self.jobs.append(Asked(arm))
+            return self.jobs[-1]
+
+    def ask(sweep: Stored, running: Any) -> None:
+        raise ResourceError("no space left while writing sweep.yaml", expected="space", fix="free some")
+
+    launcher = Starting()
+    with pytest.raises(ResourceError, match="no space left"):
+        Running(
+            stored, stored.arms[1:2], launcher, workers=2, reporter=Watcher(), stop=StopRequest(), ask=ask
+        ).run()  # fmt: skip
+    assert [job.heard for job in launcher.jobs] == [["stop"]]

@@ -36,7 +36,8 @@ def find_run(run: str | Path, runs: Path = Path("runs")) -> Path:
     for folder in (inside_sweep(Path(run)), inside_sweep(runs / run)):
         if (folder / "config.yaml").is_file():
             return folder
-    _refuse_others(run, runs)
+    _refuse_sweep(Path(run), runs)
+    _refuse_file(Path(run), runs)
     known = sorted(path.parent.name for path in runs.glob("*/config.yaml")) if runs.is_dir() else []
     near = nearest(Path(run).name, known)
     raise CheckpointError(
@@ -46,19 +47,29 @@ def find_run(run: str | Path, runs: Path = Path("runs")) -> Path:
     )
 
 
-def _refuse_others(run: str | Path, runs: Path) -> None:
-    """Say of a sweep and of a file what they are, where a run was to be named."""
-    for folder in (Path(run), runs / run):
-        if (folder / SWEEP).is_file():
-            arms = sorted(path.parent.name for path in folder.glob("arms/*/config.yaml"))
+def _refuse_sweep(run: Path, runs: Path) -> None:
+    """Say of a sweep, and of an arm that it has not, which arms there are. Raises CheckpointError."""
+    for place in (run, runs / run):
+        inside = inside_sweep(place)
+        sweep = place if inside == place else next(folder for folder in place.parents if (folder / SWEEP).is_file())
+        if not (sweep / SWEEP).is_file():
+            continue
+        arms = sorted(path.parent.name for path in (sweep / "arms").glob("*/config.yaml"))
+        arm = next((part for part in inside.relative_to(sweep).parts[1:]), "")  # below `arms`
+        near = nearest(arm, arms)
+        raise CheckpointError(
+            f"{sweep} has no arm {arm} that was begun" if arm else f"{sweep} is a sweep, not a run",
+            expected=f"one of its arms: {', '.join(arms[:5]) or 'none was begun yet'}{' …' if len(arms) > 5 else ''}",
+            fix=f"name {sweep / (near or arms[0])}" if arms else f"begin them: sfumato sweep {sweep}",
+        )
+
+
+def _refuse_file(run: Path, runs: Path) -> None:
+    """Say of one file what it is. Raises CheckpointError."""
+    for place in (run, runs / run):
+        if place.is_file():
             raise CheckpointError(
-                f"{folder} is a sweep, not a run",
-                expected=f"one of its arms: {', '.join(arms[:5])}{', …' if len(arms) > 5 else ''}",
-                fix=f"name {run}/{arms[0]}" if arms else f"sfumato runs --where sweep={folder.resolve().name}",
-            )
-        if folder.is_file():
-            raise CheckpointError(
-                f"{folder} is one file, not a run folder",
+                f"{place} is one file, not a run folder",
                 expected="a run folder, or the name of a run",
                 fix="name the run that it was exported from; `sfumato runs` lists what there is",
             )

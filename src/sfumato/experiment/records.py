@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from sfumato.errors import SfumatoError
+from sfumato.experiment.arms import arm_state, failed_arms, failure_of, lacking
 from sfumato.experiment.evaluations import Number
 from sfumato.experiment.measured import measured_of
 from sfumato.experiment.remarks import Note, remarks_of
@@ -29,7 +30,7 @@ __all__ = ["COLUMNS", "SWEEP", "RunRecord", "list_runs", "newest_checkpoint", "r
 
 _STEP = re.compile(r"step-([0-9]{8,12})")
 COLUMNS = ("name", "sweep", "state", "step", "steps", "started", "parameters", "labels", "notes", "note", "folder")
-SWEEP, ARMS, FAILURES = "sweep.yaml", "arms", "failures"  # in the folder of a sweep
+SWEEP, ARMS = "sweep.yaml", "arms"  # in the folder of a sweep
 ALIASES = {"date": "started", "label": "labels"}
 
 Report = Callable[[str], None]
@@ -133,27 +134,26 @@ def _folders(folder: Path) -> list[Path]:
 
 def _arms(sweep: Path, report: Report) -> Iterator[RunRecord]:
     """The arms of a sweep that were begun, or failed before they were."""
-    name = sweep.resolve().name
-    failed = {path.stem: path for path in (sweep / FAILURES).glob("*.json")}
+    name, wanted = sweep.resolve().name, _wanted(sweep)
     arms = _folders(sweep / ARMS) if (sweep / ARMS).is_dir() else []
     begun = {folder.name: folder for folder in arms if _looks_like_a_run(folder)}
-    for arm in sorted({*begun, *failed}):
+    for arm in sorted({*begun, *failed_arms(sweep)}):
+        record = RunRecord(arm, sweep / ARMS / arm, "failed")
         if arm in begun:
             record = _whole(read_run(begun[arm], report), report)
-        else:
-            record = RunRecord(arm, sweep / ARMS / arm, "failed")
-        if arm in failed and record.state not in ("running", "finished"):
-            record = replace(record, state="failed", note=_failure(failed[arm]))
+        failure = failure_of(sweep, arm)
+        state = arm_state(record.state, lacking=lacking(wanted, record.measured), failure=failure)
+        if state == "failed":
+            record = replace(record, state=state, note=None if failure is None else failure.what)
         yield replace(record, name=f"{name}/{arm}", sweep=name)
 
 
-def _failure(path: Path) -> str:
-    """Why an arm failed, by the file that says so."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads(_read(path))
-        if isinstance(found, dict):
-            return str(found.get("what", "it failed"))
-    return f"it failed, and {path} does not say why"
+def _wanted(sweep: Path) -> tuple[str, ...]:
+    """The metrics that are to be measured of every arm of a sweep; none where its plan cannot be read."""
+    with contextlib.suppress(SfumatoError, OSError, LookupError, TypeError):
+        found = flatten(untyped(read_yaml(sweep / SWEEP)))["measures.metrics"]
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+    return ()
 
 
 def _whole(record: RunRecord, report: Report) -> RunRecord:

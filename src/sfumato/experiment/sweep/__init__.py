@@ -1,11 +1,12 @@
 """Sweeps: many runs of one experiment along axes, paired by their seeds, continued by the same command."""
 
+from sfumato.experiment.arms import ArmState, Failure
 from sfumato.experiment.sweep.axes import Axis, axes_of
 from sfumato.experiment.sweep.opening import Wish, open_sweep
-from sfumato.experiment.sweep.plan import Arm, ArmState, Measures, Plan
+from sfumato.experiment.sweep.plan import Arm, Measures, Plan
 from sfumato.experiment.sweep.search import Grid, Optuna, Random, Search
 from sfumato.experiment.sweep.standing import Standing, SweepReporter
-from sfumato.experiment.sweep.stored import Failure, Sweep, load_sweep
+from sfumato.experiment.sweep.stored import Sweep, load_sweep
 from sfumato.experiment.sweep.sweeping import Way, carry_out, foresee, seconds_of, sweep
 from sfumato.experiment.sweep.table import Figure, Row, Table, table_of
 from sfumato.experiment.sweep.timing import Outlook

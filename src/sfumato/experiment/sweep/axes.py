@@ -22,7 +22,7 @@ from sfumato.errors import ConfigError, UsageError
 from sfumato.experiment.kinds import nearest
 from sfumato.experiment.schema import to_plain
 
-__all__ = ["Axis", "Between", "axes_of", "require_known_keys", "slug", "text_of"]
+__all__ = ["Axis", "Between", "axes_of", "as_written_once", "require_known_keys", "slug", "text_of"]
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(:log)?")
@@ -198,6 +198,12 @@ def slug(axis: Axis, value: str) -> str:
     if value[:1].isalpha() and word not in _SAYS_LITTLE:
         return word
     return f"{axis.key.split('+')[0].rpartition('.')[2]}-{_shortest(word)}"
+
+
+def as_written_once(value: str) -> str:
+    """A value in one way of writing, to compare commands by: 0.001 for 1e-3, `cosineangle` for `cosine-angle`."""
+    word = value.strip()
+    return _shortest(word) if re.fullmatch(_NUMBER, word) else re.sub(r"[\s_-]+", "", word).lower()
 
 
 def _shortest(word: str) -> str:

@@ -5,7 +5,6 @@ the runs whose plan is the same, or the same with more or fewer seeds, values or
 itself. Arms that were asked for once are never dropped.
 """
 
-import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from sfumato.data.wording import counted
 from sfumato.errors import ConfigError, UsageError
+from sfumato.experiment.catalog import recipe_names
 from sfumato.experiment.config import Experiment, Overrides, load_experiment
 from sfumato.experiment.evaluation.features import known_extractor
 from sfumato.experiment.evaluation.metrics import require_known
@@ -20,7 +20,7 @@ from sfumato.experiment.records import SWEEP
 from sfumato.experiment.run import require_run_name
 from sfumato.experiment.sweep import machine
 from sfumato.experiment.sweep.axes import Axis, require_known_keys
-from sfumato.experiment.sweep.plan import MANY, Measures, Plan, grown, same_sweep
+from sfumato.experiment.sweep.plan import MANY, Measures, Plan, grown, planned, same_sweep
 from sfumato.experiment.sweep.search import Grid, Search
 from sfumato.experiment.sweep.stored import Sweep, read_plan, sweeps_in
 
@@ -89,8 +89,10 @@ def open_sweep(wish: Wish, note: Note) -> Sweep:
 
 
 def _stored_folder(wish: Wish) -> Path | None:
-    """The folder of a sweep that was named in the place of a recipe."""
+    """The folder of a sweep that was named in the place of a recipe; a recipe of that name wins, where more is said."""
     if isinstance(wish.recipe, Experiment):
+        return None
+    if (wish.axes or wish.overrides or wish.name is not None) and str(wish.recipe) in recipe_names():
         return None
     places = (Path(wish.recipe), wish.runs / wish.recipe)
     return next((place for place in places if (place / SWEEP).is_file()), None)
@@ -143,10 +145,25 @@ def _like(stored: Plan, wanted: Plan, wish: Wish) -> Plan:
 def _grown(stored: Plan, wanted: Plan, folder: Path, wish: Wish, note: Note) -> Sweep:
     """A stored sweep with what a command adds to it."""
     plan = grown(stored, _like(stored, wanted, wish))
-    if plan.count > stored.count:
-        _require_few(plan, wish)
-        note(f"{folder} grows from {stored.count} to {counted(plan.count, 'arm')}")
-    return Sweep.of(plan, folder)
+    if plan.count <= stored.count:
+        return Sweep.of(plan, folder)
+    _require_few(plan, wish)
+    found = Sweep.of(plan, folder)
+    _require_same_names(stored, found)
+    note(f"{folder} grows from {stored.count} to {counted(plan.count, 'arm')}")
+    return found
+
+
+def _require_same_names(stored: Plan, found: Sweep) -> None:
+    """Refuse values beside which an arm that is there already would have another name: it is what it is found by."""
+    named = {arm.name: (dict(arm.settings), arm.seed) for arm in found.arms}
+    for arm in planned(stored, found.folder).arms:
+        if named.get(arm.name) != (dict(arm.settings), arm.seed):
+            raise ConfigError(
+                f"with these values the arm {arm.name} of {found.folder} would be another one",
+                expected="values whose arms are called otherwise than those that are there",
+                fix="start them as a sweep of their own: choose another --name",
+            )
 
 
 def _require_few(plan: Plan, wish: Wish) -> None:
@@ -158,8 +175,15 @@ def _require_few(plan: Plan, wish: Wish) -> None:
         )
 
 
+def _is_free(folder: Path) -> bool:
+    """Whether nothing is there, or no more than what a sweep that was killed before its plan was written left."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(path.name == "LOCK" or (path.name == "arms" and not any(path.iterdir())) for path in folder.iterdir())
+
+
 def _require_free(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(name != "LOCK" for name in os.listdir(folder))):
+    if not _is_free(folder):
         raise ConfigError(
             f"{folder} exists already, and is no sweep",
             expected="a new name, or that of a sweep, which then goes on",
@@ -170,6 +194,6 @@ def _require_free(folder: Path) -> None:
 def _free_name(runs: Path, name: str) -> str:
     """NAME-sweep-K with the first free K."""
     number = 1
-    while (runs / f"{name[:80]}-sweep-{number}").exists():
+    while not _is_free(runs / f"{name[:80]}-sweep-{number}"):
         number += 1
     return f"{name[:80]}-sweep-{number}"

@@ -12,20 +12,20 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from sfumato.errors import ConfigError, SfumatoError, UsageError
 from sfumato.experiment.config import Experiment, load_experiment
 from sfumato.experiment.schema import flatten, to_plain
-from sfumato.experiment.sweep.axes import Axis, slug
+from sfumato.experiment.sweep.axes import Axis, as_written_once, slug
 from sfumato.experiment.sweep.search import Grid, Optuna, Point, Random, Search
 
-__all__ = ["MANY", "Arm", "ArmState", "Measures", "Plan", "Planned", "grown", "planned", "same_sweep"]
+__all__ = ["MANY", "Arm", "Measures", "Plan", "Planned", "grown", "planned", "same_sweep"]
 
 MANY = 1000  # arms; more want a yes
+# What may change when a run is resumed, without another model coming out.
+_OPEN = ("training.device", "training.compile", "training.precision", "training.threads", "training.keep_checkpoints",
+         "training.trackers", "training.on_disk_full", "data.path", "data.cache", "data.download")  # fmt: skip
 LONGEST_NAME = 80  # letters; what is longer ends in a digest
-
-ArmState = Literal["waiting", "running", "half-done", "done", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,11 @@ class Plan:
         self.search.count(self.axes)  # an axis that it cannot take is refused
 
     @property
+    def coming(self) -> int:
+        """How many arms a search that learns has not asked for yet, at most."""
+        return (self.search.count(self.axes) - len(self.asked)) * self.seeds if self.search.learns else 0
+
+    @property
     def count(self) -> int:
         """How many arms there are, duplicates among them, without making them."""
         return self.search.count(self.axes) * self.seeds
@@ -115,7 +120,8 @@ class Planned:
 def planned(plan: Plan, folder: Path) -> Planned:
     """The arms of a plan. Points that mean the same experiment are one arm.
 
-    Raises ConfigError naming the arms that cannot be trained, unless the plan leaves them out.
+    Raises ConfigError naming the arms that cannot be trained, unless the plan leaves them out; a search that learns
+    does, to which such a point is a failure.
     """
     arms: dict[str, Arm] = {}
     experiments: dict[str, Experiment] = {}
@@ -134,7 +140,7 @@ def planned(plan: Plan, folder: Path) -> Planned:
                 copies.append(f"{_in_words(point)} is {known[told]}")
                 continue
             arms[arm.name], experiments[arm.name], known[told] = arm, experiment, arm.name
-    if unfit and not plan.skip_unfit:
+    if unfit and not plan.skip_unfit and not plan.search.learns:
         raise _unfit(unfit, len(arms) + len(unfit))
     return Planned(tuple(arms.values()), experiments, (*_of_copies(copies), *_of_unfit(unfit)))
 
@@ -178,6 +184,19 @@ def _unfit(unfit: Mapping[str, SfumatoError], total: int) -> ConfigError:
     return ConfigError(f"{every}: {name}: {error.what}", expected=error.expected, fix=f"{error.fix}{leave}")
 
 
+def departures(experiment: Experiment, settings: Mapping[str, object]) -> list[str]:
+    """In what a run's settings (flat, as its config.yaml has them) are not those of its arm, as `key (this -> that)`.
+
+    What the arm leaves open (null, auto), the machine's part and where the data lie are no departures.
+    """
+    found = []
+    for key, wanted in flatten(to_plain(experiment)).items():
+        open_ = wanted is None or wanted == "auto" or key.startswith(_OPEN) or key not in settings
+        if not open_ and settings[key] != wanted:
+            found.append(f"{key} ({wanted} -> {settings[key]})")
+    return found
+
+
 def differences(one: Experiment, other: Experiment) -> list[str]:
     """The settings in which two experiments differ, as `key (this -> that)`."""
     mine, theirs = flatten(to_plain(one)), flatten(to_plain(other))
@@ -191,7 +210,10 @@ def same_sweep(stored: Plan, wanted: Plan) -> bool:
         grown(stored, wanted)
     except ConfigError:
         return False
-    pairs = [({*mine.values}, {*new.values}) for mine, new in zip(stored.axes, wanted.axes, strict=True)]
+    pairs = [
+        ({*map(as_written_once, mine.values)}, {*map(as_written_once, new.values)})
+        for mine, new in zip(stored.axes, wanted.axes, strict=True)
+    ]
     return all(mine <= new or new <= mine for mine, new in pairs)
 
 

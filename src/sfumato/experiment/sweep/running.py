@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sfumato.errors import ResourceError, SfumatoError
+from sfumato.experiment.arms import Failure, forget_failure, note_failure
 from sfumato.experiment.records import newest_checkpoint
 from sfumato.experiment.sweep.launching import Inline, Job, Launcher
 from sfumato.experiment.sweep.plan import Arm
+from sfumato.experiment.sweep.remaining import Left, Remaining
 from sfumato.experiment.sweep.standing import Moving, Standing, SweepReporter
-from sfumato.experiment.sweep.stored import Failure, Sweep, note_failure
+from sfumato.experiment.sweep.stored import Sweep
 from sfumato.experiment.sweep.worker import BUSY, DONE, STOPPED
 from sfumato.training.signals import StopRequest
 
@@ -36,24 +38,29 @@ class Ending:
 def in_order(sweep: Sweep, *, retry: bool) -> tuple[Arm, ...]:
     """The arms that are to be trained, those that were begun first, then seed by seed.
 
-    Failed ones among them where they may end otherwise this time, or with `retry`.
+    Failed ones among them where they may end otherwise this time, or with `retry`; last those that a process trains by
+    now, such as one whose scheduler was killed a moment ago: they may be free when it is their turn.
     """
     wanted: list[Arm] = []
     begun: set[str] = set()
+    held: set[str] = set()
     for arm in sweep.arms:
         state, failure = sweep.state(arm), sweep.failure(arm)
         if state == "half-done" or (state == "failed" and (arm.folder / "config.yaml").is_file()):
             begun.add(arm.name)
+        if state == "running":
+            held.add(arm.name)
         again = state == "failed" and (retry or (failure is not None and not failure.would_repeat))
-        if state in ("waiting", "half-done") or again:
+        if state in ("waiting", "half-done", "running") or again:
             wanted.append(arm)
-    return tuple(sorted(wanted, key=lambda arm: (arm.name not in begun, arm.seed)))  # a stable sort
+    return tuple(sorted(wanted, key=lambda arm: (arm.name in held, arm.name not in begun, arm.seed)))  # a stable sort
 
 
 class Running:
     """One pass over the arms that are left.
 
     ask: makes another point where the search learns; None where all points are known.
+    price: the seconds that a step of an arm is forecast to take; None where nothing was timed.
     """
 
     def __init__(
@@ -67,17 +74,16 @@ class Running:
         stop: StopRequest,
         deadline: float | None = None,
         ask: Ask | None = None,
-        weights: Callable[[Arm], float] = lambda arm: 1.0,
+        price: Callable[[str], float | None] = lambda arm: None,
     ) -> None:
         self.launcher, self.workers, self.reporter, self.stop = launcher, workers, reporter, stop
-        self.deadline, self.ask, self.weights = deadline, ask, weights
-        self.queue = list(arms)
+        self.deadline, self.ask, self.price = deadline, ask, price
+        self.remaining = Remaining(workers=workers, price=price)
+        self.queue, self.wanted = list(arms), {arm.name for arm in arms}
         self.jobs: dict[int, Job] = {}  # by slot
         self.stopping: str | None = None
         self.ending = Ending(sweep)
-        self.began = time.monotonic()
         self.steps = {arm.name: _steps(arm) for arm in sweep.arms}
-        self.before = dict(self.steps)
         self.done = {arm.name for arm in sweep.arms if sweep.state(arm) == "done"}
         self.failed = {arm.name for arm in sweep.arms if sweep.state(arm) == "failed"} - {arm.name for arm in arms}
 
@@ -89,20 +95,29 @@ class Running:
     def run(self) -> Ending:
         """Train until nothing is left or somebody asks to stop. Jobs never outlive it."""
         try:
-            while True:
-                self._heed()
-                self._collect()
-                self._fill()
-                self._report()
-                if not self.jobs:
-                    break
-                time.sleep(PAUSE)
+            try:
+                self._loop()
+            except SfumatoError:  # of the search, or of its disk: what runs is saved first
+                self.stopping = "an error"
+                self._ask_to_stop()
+                self._loop()
+                raise
         except BaseException:
             for job in self.jobs.values():
                 job.kill()
             raise
         self.ending.why = self.stopping
         return self.ending
+
+    def _loop(self) -> None:
+        while True:
+            self._heed()
+            self._collect()
+            self._fill()
+            self._report()
+            if not self.jobs:
+                return
+            time.sleep(PAUSE)
 
     def _heed(self) -> None:
         """Ask the jobs to stop, once, when somebody asked for it or the budget is spent."""
@@ -113,10 +128,13 @@ class Running:
         elif self.deadline is not None and time.monotonic() >= self.deadline:
             self.stopping = "budget"
         if self.stopping is not None:
-            if self.jobs:
-                self.reporter.note(f"stopping ({self.stopping}): what runs is saved at its next step")
-            for job in self.jobs.values():
-                job.stop()
+            self._ask_to_stop()
+
+    def _ask_to_stop(self) -> None:
+        if self.jobs:
+            self.reporter.note(f"stopping ({self.stopping}): what runs is saved at its next step")
+        for job in self.jobs.values():
+            job.stop()
 
     def _collect(self) -> None:
         """Take in the jobs that ended."""
@@ -131,10 +149,12 @@ class Running:
         sweep = self.sweep
         if code == DONE:
             self.done.add(arm.name)
+            self.remaining.ended(arm.name)
             self.steps[arm.name] = sweep.experiment(arm).training.steps
         elif code == BUSY:
+            self.wanted.discard(arm.name)
             self.reporter.note(f"{arm.name} is being trained by another process")
-        elif code == STOPPED or (code < 0 and self.stopping is not None):
+        elif code == STOPPED or ((self.stopping is not None or self.stop) and (code < 0 or sweep.failure(arm) is None)):
             if self.stopping is None:
                 self.reporter.note(f"{arm.name} was stopped; it is saved")
             if isinstance(self.launcher, Inline):  # the arm heard in our place that everything is to stop
@@ -155,6 +175,8 @@ class Running:
                 return
             arm = self.queue.pop(0)
             slot = next(slot for slot in range(self.workers) if slot not in self.jobs)
+            self.remaining.started(arm.name)
+            forget_failure(self.sweep.folder, arm.name)
             try:
                 self.jobs[slot] = self.launcher.start(self.sweep, arm, slot, self._told)
             except SfumatoError as error:
@@ -166,6 +188,7 @@ class Running:
 
     def _told(self, arm: str, step: int) -> None:
         self.steps[arm] = step
+        self.remaining.told(arm, step)
 
     def _asked(self) -> bool:
         """Whether another point was asked for; its arms wait in the queue then."""
@@ -177,10 +200,11 @@ class Running:
             self.ending.sweep = found
             new = [arm for arm in found.arms if arm.name not in known]
             self.queue += new
+            self.wanted |= {arm.name for arm in new}
             self.steps.update({arm.name: 0 for arm in new})
-            self.before.update({arm.name: 0 for arm in new})
             if new:
                 return True
+            self.reporter.note(f"a point was passed over: {found.notes[-1] if found.notes else 'it is there already'}")
         return False
 
     def _report(self) -> None:
@@ -190,21 +214,20 @@ class Running:
             Moving(job.arm.name, self.steps[job.arm.name], sweep.experiment(job.arm).training.steps)
             for job in self.jobs.values()
         )
-        total = max(len(sweep.arms), sweep.plan.count if self.ask is not None else 0)
-        standing = Standing(total, len(self.done), len(self.failed), moving, self._seconds_left(total))
+        coming = 0 if self.ask is None else sweep.plan.coming
+        total = len(sweep.arms) + coming
+        standing = Standing(total, len(self.done), len(self.failed), moving, self._seconds_left(coming))
         self.reporter.progress(standing)
 
-    def _seconds_left(self, total: int) -> float | None:
-        """By the work done in this pass; None before there is any."""
+    def _seconds_left(self, coming: int) -> float | None:
+        """By the forecast, and by what the arms have taken since."""
         sweep = self.sweep
-        done, left = 0.0, 0.0
-        for arm in sweep.arms:
-            weight, steps = self.weights(arm), sweep.experiment(arm).training.steps
-            done += weight * (self.steps[arm.name] - self.before[arm.name])
-            if arm.name not in self.done and arm.name not in self.failed:
-                left += weight * (steps - self.steps[arm.name])
-        left *= total / max(1, len(sweep.arms))
-        return None if done <= 0 else left * (time.monotonic() - self.began) / done
+        left = [
+            Left(arm.name, max(0, sweep.experiment(arm).training.steps - self.steps[arm.name]), self.price(arm.name))
+            for arm in sweep.arms
+            if arm.name in self.wanted and arm.name not in self.done and arm.name not in self.failed
+        ]
+        return self.remaining.seconds(left, coming=coming)
 
 
 def _steps(arm: Arm) -> int:

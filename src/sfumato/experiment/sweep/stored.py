@@ -3,55 +3,31 @@
     runs/NAME/  sweep.yaml  arms/ARM/ (a run each)  failures/ARM.json  logs/ARM.log
 
 What is done is what the run folders say, so nothing can disagree with them: an arm is done when its last checkpoint is
-whole and what was to be measured of it is stored. A failure is a file that says why, removed when the arm is tried
-again.
+whole and what was to be measured of it is stored (`experiment.arms`).
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sfumato.errors import CheckpointError, ConfigError, SfumatoError
+from sfumato.experiment.arms import ArmState, Failure, arm_state, failure_of, lacking, measured_of_arm
 from sfumato.experiment.config import Experiment
-from sfumato.experiment.evaluations import stored_evaluations
 from sfumato.experiment.kinds import nearest
-from sfumato.experiment.records import SWEEP, RunRecord, read_run
+from sfumato.experiment.records import SWEEP, RunRecord, newest_checkpoint, read_run
 from sfumato.experiment.schema import read, to_plain
 from sfumato.experiment.sweep.axes import Axis
-from sfumato.experiment.sweep.plan import Arm, ArmState, Measures, Plan, planned
+from sfumato.experiment.sweep.plan import Arm, Measures, Plan, planned
 from sfumato.experiment.sweep.search import Point, Search
 from sfumato.experiment.tree import Branch, Leaf, Node, Plain, Row
 from sfumato.experiment.yaml_file import read_yaml, to_yaml
 from sfumato.training.storage import LocalStorage, explained, make_folders, replace_file
 
-__all__ = ["FORMAT", "Failure", "Sweep", "forget_failure", "load_sweep", "note_failure", "store_plan", "sweeps_in"]
+__all__ = ["FORMAT", "Sweep", "find_sweep", "load_sweep", "plain_plan", "read_plan", "store_plan", "sweeps_in"]
 
 FORMAT = "sfumato-sweep-1"
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an arm failed: the three sentences of its error, its kind (`NUMERICS`), and when."""
-
-    code: str
-    what: str
-    expected: str
-    fix: str
-    when: str
-
-    @classmethod
-    def of(cls, error: SfumatoError) -> "Failure":
-        """An error that ended an arm just now."""
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(error.code, error.what, error.expected, error.fix, when)
-
-    @property
-    def would_repeat(self) -> bool:
-        """Whether the same arm would fail in the same way: settings and numbers do, disks and machines may not."""
-        return self.code in ("CONFIG", "USAGE", "NUMERICS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +83,8 @@ class Sweep:
     def state(self, arm: Arm) -> ArmState:
         """What became of an arm."""
         record = self.record(arm)
-        if record is not None and record.state == "running":
-            return "running"
-        if self.is_trained(arm, record) and not self.unmeasured(arm):
-            return "done"
-        if self.failure(arm) is not None:
-            return "failed"
-        return "waiting" if record is None else "half-done"
+        missing = self.unmeasured(arm) if self.is_trained(arm, record) else ()
+        return arm_state(None if record is None else record.state, lacking=missing, failure=self.failure(arm))
 
     def is_trained(self, arm: Arm, record: RunRecord | None) -> bool:
         """Whether a whole checkpoint of the arm has all its steps."""
@@ -124,24 +95,11 @@ class Sweep:
         wanted = self.plan.measures.metrics
         if not wanted:
             return ()
-        step, families = self.experiment(arm).training.steps, set[str]()
-        for evaluation in stored_evaluations(arm.folder, lambda text: None):
-            for name, number in evaluation.metrics.items():
-                facts = number.provenance
-                if facts.get("weights", "ema") == "ema" and facts.get("steps_trained", step) == step:
-                    families.update((name, name.partition("[")[0]))
-        return tuple(metric for metric in wanted if metric not in families)
+        return lacking(wanted, measured_of_arm(arm.folder, newest_checkpoint(arm.folder / "checkpoints")))
 
     def failure(self, arm: Arm) -> Failure | None:
         """Why an arm failed, where it did."""
-        path = _failure_file(self.folder, arm.name)
-        try:
-            found = json.loads(path.read_bytes())
-            return Failure(**{key: str(found[key]) for key in ("code", "what", "expected", "fix", "when")})
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return Failure("BUG", f"{path} cannot be read", "the reason of a failure", "run the sweep again", "")
+        return failure_of(self.folder, arm.name)
 
     def error(self, arm: Arm) -> str | None:
         """Why an arm failed, in a sentence; None where it did not."""
@@ -254,22 +212,3 @@ def _text(node: Node | None) -> str:
     """The text of a leaf as it was written; "" where there is none."""
     value = node.value if isinstance(node, Leaf) else ""
     return value.text if isinstance(value, Plain) else str(value)
-
-
-def note_failure(folder: Path, arm: str, failure: Failure) -> None:
-    """Keep why an arm failed. A disk that refuses costs the reason, nothing else."""
-    path, storage = _failure_file(folder, arm), LocalStorage()
-    try:
-        make_folders(path.parent, storage)
-        replace_file(path, [json.dumps(asdict(failure), indent=2).encode() + b"\n"], storage)
-    except (OSError, SfumatoError):
-        pass
-
-
-def forget_failure(folder: Path, arm: str) -> None:
-    """An arm is tried again."""
-    _failure_file(folder, arm).unlink(missing_ok=True)
-
-
-def _failure_file(folder: Path, arm: str) -> Path:
-    return folder / "failures" / f"{arm}.json"

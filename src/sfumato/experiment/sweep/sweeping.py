@@ -19,17 +19,18 @@ from typing import Literal, get_args
 from sfumato.data.wording import counted
 from sfumato.errors import Interrupted, UsageError, printable
 from sfumato.experiment.config import Experiment, Overrides
+from sfumato.experiment.records import SWEEP
 from sfumato.experiment.sweep import machine
 from sfumato.experiment.sweep.axes import Axis, axes_of
 from sfumato.experiment.sweep.guided import asker
 from sfumato.experiment.sweep.launching import Inline, Launcher, Processes
 from sfumato.experiment.sweep.opening import Wish, open_sweep
-from sfumato.experiment.sweep.plan import Arm, Measures
+from sfumato.experiment.sweep.plan import Arm, Measures, grown
 from sfumato.experiment.sweep.running import Ask, Ending, Running, in_order
 from sfumato.experiment.sweep.search import Grid, Search
 from sfumato.experiment.sweep.slurm import Submitit, slurm_options
 from sfumato.experiment.sweep.standing import Quiet, SweepReporter, duration
-from sfumato.experiment.sweep.stored import Sweep, store_plan
+from sfumato.experiment.sweep.stored import Sweep, read_plan, store_plan
 from sfumato.experiment.sweep.timing import Outlook, foreseen
 from sfumato.training.lock import RunLock
 from sfumato.training.signals import listening
@@ -159,6 +160,7 @@ def carry_out(opened: Sweep, way: Way, reporter: SweepReporter) -> Sweep:
     ask = asker(opened)
     make_folders(opened.folder, LocalStorage())
     with RunLock(opened.folder):
+        opened = _as_it_is_by_now(opened)
         store_plan(opened.plan, opened.folder)
         for text in opened.notes:
             reporter.note(text)
@@ -175,10 +177,19 @@ def carry_out(opened: Sweep, way: Way, reporter: SweepReporter) -> Sweep:
                 stop=stop,
                 deadline=None if way.budget is None else began + way.budget,
                 ask=None if ask is None else _stored_ask(ask),
-                weights=lambda arm: outlook.paces[arm.name].seconds_per_step if arm.name in outlook.paces else 1.0,
+                price=outlook.price,
             ).run()
     _require_whole(ending, way)
     return ending.sweep
+
+
+def _as_it_is_by_now(opened: Sweep) -> Sweep:
+    """The sweep with what another command has stored since it was opened. Raises ConfigError for another sweep."""
+    if not (opened.folder / SWEEP).is_file():
+        return opened
+    stored = read_plan(opened.folder)
+    plan = grown(stored, opened.plan)
+    return opened if plan == opened.plan else Sweep.of(plan, opened.folder)
 
 
 def _stored_ask(ask: Ask) -> Ask:

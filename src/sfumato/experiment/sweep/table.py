@@ -11,10 +11,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sfumato.experiment.comparability import is_reference
-from sfumato.experiment.evaluations import stored_evaluations
-from sfumato.experiment.records import RunRecord
-from sfumato.experiment.sweep.plan import Arm, ArmState
+from sfumato.experiment.arms import ArmState, measured_of_arm
+from sfumato.experiment.records import RunRecord, newest_checkpoint
+from sfumato.experiment.sweep.plan import Arm, departures
 from sfumato.experiment.sweep.search import Point
 from sfumato.experiment.sweep.stored import Sweep
 
@@ -28,10 +27,11 @@ _MACHINE = ("training.threads", "training.precision", "training.device", "traini
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number and its standard error, where it has one."""
+    """A number, its standard error and of how many examples it is, where it has them."""
 
     value: float
     std_error: float | None = None
+    n: int | None = None
 
     def __str__(self) -> str:
         return f"{self.value:.5g}" + ("" if self.std_error is None else f" ± {self.std_error:.2g}")
@@ -91,8 +91,8 @@ class Table:
         }
 
 
-def _plain(figures: Mapping[str, Figure]) -> dict[str, dict[str, float | None]]:
-    return {name: {"value": figure.value, "std_error": figure.std_error} for name, figure in figures.items()}
+def _plain(figures: Mapping[str, Figure]) -> dict[str, dict[str, float | int | None]]:
+    return {name: {"value": one.value, "std_error": one.std_error, "n": one.n} for name, one in figures.items()}
 
 
 def table_of(sweep: Sweep) -> Table:
@@ -100,7 +100,13 @@ def table_of(sweep: Sweep) -> Table:
     records = {arm.name: sweep.record(arm) for arm in sweep.arms}
     rows = tuple(_row(sweep, arm, records[arm.name]) for arm in sweep.arms)
     names = tuple(dict.fromkeys(name for row in rows for name in row.figures))
-    notes = (*_of_losses(sweep, names), *_of_machines(sweep, [r for r in records.values() if r is not None]))
+    begun = {name: record for name, record in records.items() if record is not None}
+    notes = (
+        *_of_losses(sweep, names),
+        *_of_machines(sweep, tuple(begun.values())),
+        *_of_counts(rows, names),
+        *_of_departures(sweep, begun),
+    )
     return Table(rows, _means(sweep, rows) if sweep.plan.seeds > 1 else (), names, notes)
 
 
@@ -117,14 +123,11 @@ def figures_of(sweep: Sweep, arm: Arm, record: RunRecord | None) -> dict[str, Fi
     found: dict[str, Figure] = {}
     if LOSS in record.figures:
         found[LOSS] = Figure(record.figures[LOSS], record.figures.get("held_out_std_error"))
-    step = sweep.experiment(arm).training.steps
-    for evaluation in stored_evaluations(arm.folder, lambda text: None):
-        for name, number in evaluation.metrics.items():
-            facts = number.provenance
-            ours = facts.get("weights", "ema") == "ema" and facts.get("steps_trained", step) == step
-            if ours and not is_reference(name):
-                found[name] = Figure(number.value, number.std_error)
-    return found
+    step = newest_checkpoint(arm.folder / "checkpoints")
+    return found | {
+        name: Figure(number.value, number.std_error, number.n)
+        for name, number in measured_of_arm(arm.folder, step).items()
+    }
 
 
 def _means(sweep: Sweep, rows: Sequence[Row]) -> tuple[Mean, ...]:
@@ -184,3 +187,24 @@ def _of_machines(sweep: Sweep, records: Sequence[RunRecord]) -> tuple[str, ...]:
         if len(values) > 1:
             notes.append(f"arms differ in {key} ({', '.join(values)}): part of their differences may be that")
     return tuple(notes)
+
+
+def _of_counts(rows: Sequence[Row], names: Iterable[str]) -> tuple[str, ...]:
+    """The warning that a number was measured of some arms on other numbers of examples than of others."""
+    notes = []
+    for name in names:
+        counts = {row.figures[name].n for row in rows if name in row.figures} - {None}
+        if len(counts) > 1:
+            told = ", ".join(f"{n:,}" for n in sorted(n for n in counts if n is not None))
+            notes.append(f"{name} was not measured on the same number of examples of every arm: n is {told}")
+    return tuple(notes)
+
+
+def _of_departures(sweep: Sweep, records: Mapping[str, RunRecord]) -> tuple[str, ...]:
+    """The warning that a run was trained otherwise than the plan says, as one that was extended by hand."""
+    found = {name: departures(sweep.experiments[name], record.settings) for name, record in records.items()}
+    return tuple(
+        f"{name} was trained with other settings than the sweep's: {', '.join(told)}"
+        for name, told in found.items()
+        if told
+    )

@@ -87,9 +87,17 @@ class Outlook:
         scale = max(len(self.arms), self._coming()) / len(each)
         return max(max(each), sum(each) * scale / self.workers)
 
+    def price(self, arm: str) -> float | None:
+        """Seconds per step of an arm; of one that a search asked for later, the mean of the others."""
+        if arm in self.paces:
+            return self.paces[arm].seconds_per_step
+        known = [pace.seconds_per_step for pace in self.paces.values()]
+        return statistics.fmean(known) if known else None
+
     def _coming(self) -> int:
         """How many arms are left with those that the search has not asked for yet."""
-        return self.sweep.plan.count - len(self.sweep.arms) + len(self.arms) if self.sweep.plan.search.learns else 0
+        coming = self.sweep.plan.coming
+        return coming + len(self.arms) if coming else 0
 
     @property
     def disk_bytes(self) -> int | None:

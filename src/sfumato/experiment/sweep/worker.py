@@ -11,6 +11,7 @@ how it learns that whoever started it is gone.
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -19,13 +20,14 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from sfumato.errors import Interrupted, PlatformError, ResourceError, SfumatoError
+from sfumato.errors import ConfigError, Interrupted, PlatformError, ResourceError, SfumatoError
+from sfumato.experiment.arms import Failure, forget_failure, note_failure
 from sfumato.experiment.evaluation import evaluate
 from sfumato.experiment.evaluation.files import write_evaluation
 from sfumato.experiment.records import read_run
 from sfumato.experiment.run import resume, train
-from sfumato.experiment.sweep.plan import Arm
-from sfumato.experiment.sweep.stored import Failure, Sweep, forget_failure, note_failure
+from sfumato.experiment.sweep.plan import Arm, departures
+from sfumato.experiment.sweep.stored import Sweep
 from sfumato.training.engine import threads
 from sfumato.training.lock import RunLock
 from sfumato.training.storage import LocalStorage
@@ -58,6 +60,7 @@ def run_arm(sweep: Sweep, arm: Arm, reporter: Reporter) -> int:
 def _train(sweep: Sweep, arm: Arm, reporter: Reporter) -> None:
     """All the steps of an arm that are left."""
     if (arm.folder / "config.yaml").is_file():
+        _require_its_own(sweep, arm)
         resume(arm.folder, reporter=reporter)
         return
     if arm.folder.exists():  # killed before its settings were written: nothing was trained
@@ -65,6 +68,19 @@ def _train(sweep: Sweep, arm: Arm, reporter: Reporter) -> None:
             pass  # nobody else is at it
         LocalStorage().remove(arm.folder)
     train(sweep.experiment(arm), runs=arm.folder.parent, name=arm.name, reporter=reporter)
+
+
+def _require_its_own(sweep: Sweep, arm: Arm) -> None:
+    """Refuse to go on with a run that was begun with the settings of something else. More steps may be asked of it."""
+    record = sweep.record(arm)
+    told = [] if record is None else departures(sweep.experiment(arm), record.settings)
+    told = [one for one in told if not one.startswith("training.steps ")]
+    if told:
+        raise ConfigError(
+            f"{arm.folder} holds a run of other settings: {', '.join(told[:6])}",
+            expected="a run of this arm, as the sweep began it",
+            fix=f"move it away: mv {shlex.quote(str(arm.folder))} elsewhere",
+        )
 
 
 def _measure(sweep: Sweep, arm: Arm, reporter: Reporter) -> None:
