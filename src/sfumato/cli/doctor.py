@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
-from sfumato.cli.output import Faults, is_fancy, is_first_process, say
-from sfumato.errors import UsageError, printable
+from sfumato.cli.output import is_fancy, is_first_process, say
+from sfumato.errors import FaultsError, UsageError, printable
 
 if TYPE_CHECKING:
     from sfumato.experiment.doctor import Diagnosis, Remark
@@ -48,7 +48,7 @@ def arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
-    """Examine and print; returns what was found. Raises `Faults` when something is broken."""
+    """Examine and print; returns what was found. Raises FaultsError when something is broken."""
     if args.device is not None:
         settings = [*settings, ("training.device", args.device)]
     figure = _target(args)
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         say(f"figure: {printable(document['figure'])}")
     broken = found.broken
     if broken:
-        raise Faults(
+        raise FaultsError(
             f"{_count(len(broken), 'thing')} broken: {broken[0].what}",
             expected="nothing broken: warnings and notes do not stop a run",
             fix=broken[0].fix or "see the findings above",
