@@ -3,8 +3,9 @@
     rate_k = low (high/low)^(k/(K-1)),   k = 0 … K-1          (Smith 2017, "Cyclical learning rates", sec. 3.3)
 
 After every step the loss is measured on one fixed batch with fixed times and noise, so that the curve shows the weights
-and not the luck of the draw. It falls, and turns up where steps become too long. Of its running mean over three
-measurements the test names
+and not the luck of the draw; with the statistics of that batch, as in training, where a network normalises by batches:
+running averages of them would lag behind the weights, and show a rise where there is none. It falls, and turns up where
+steps become too long. Of its running mean over three measurements the test names
 
     best         where it is lowest before it has risen again by as much as it had fallen
     steepest     where it falls fastest per factor of the rate
@@ -28,7 +29,7 @@ from sfumato.experiment.session import Session
 from sfumato.objectives import Draw
 from sfumato.training.conditioner import Examples
 
-__all__ = ["RateCurve", "find_rate", "rates_between", "read_curve", "smoothed"]
+__all__ = ["RateCurve", "find_rate", "loss_on", "rates_between", "read_curve", "smoothed"]
 
 LOW, HIGH, COUNT = 1e-6, 1.0, 90
 LEAST_FALL = 0.01  # of the first loss: a curve that falls less names no rate
@@ -55,6 +56,16 @@ class RateCurve:
     steepest: float | None
     recommended: float | None
     diverged: float | None
+
+    @property
+    def finite(self) -> bool:
+        """Whether any loss was."""
+        return any(map(math.isfinite, self.losses))
+
+    @property
+    def flag(self) -> str:
+        """What is recommended with one digit, as people write rates; empty where nothing is."""
+        return "" if self.recommended is None else f"{float(f'{self.recommended:.0e}'):g}"
 
     def document(self) -> dict[str, Any]:
         """As JSON data."""
@@ -98,8 +109,8 @@ def read_curve(rates: Sequence[float], losses: Sequence[float], start: float, *,
     for k, value in enumerate(smooth):
         if value < smooth[lowest]:
             lowest = k
-        fall = max(start - smooth[lowest], LEAST_RISE * abs(start))
-        if not math.isfinite(losses[k]) or value > start + fall:
+        rise = max(start - smooth[lowest], LEAST_RISE * abs(start))
+        if not math.isfinite(losses[k]) or value > smooth[lowest] + rise:
             end, diverged = k, rates[k]
             break
     before = smooth[:end]
@@ -132,7 +143,9 @@ def find_rate(
     count: int = COUNT,
     progress: Callable[[int, int], None] | None = None,
 ) -> RateCurve:
-    """Train a fresh session at rising rates, its weights are spoilt; flops: of one forward pass for one example.
+    """Train a fresh session, without dropout, at rising rates; its weights are spoilt.
+
+    flops: of one forward pass for one example.
 
     On a CPU the batches are cut to what half a minute can do, to 8 examples at least: which is said, and is the same on
     every CPU.
@@ -145,7 +158,7 @@ def find_rate(
     fixed = replace(settings, batch_size=own * session.engine.processes, accumulate=1, warmup_steps=0, decay="constant")
     step.settings = fixed
     examples, draw = next(iter(step.parts(count)))  # the batch after those that are trained on
-    start = _measured(session, examples, draw)
+    start = loss_on(session, examples, draw)
     losses: list[float] = []
     for k, rate in enumerate(rates):
         step.settings = replace(fixed, learning_rate=rate)
@@ -155,7 +168,7 @@ def find_rate(
         except NumericsError:  # that is where the curve ends
             losses.append(math.inf)
             break
-        losses.append(_measured(session, examples, draw))
+        losses.append(loss_on(session, examples, draw))
         if progress is not None:
             progress(k + 1, count)
         if not math.isfinite(losses[-1]) or _hopeless(losses, start):
@@ -170,9 +183,7 @@ def _hopeless(losses: Sequence[float], start: float) -> bool:
 
 
 @torch.no_grad()
-def _measured(session: Session, examples: Examples, draw: Draw) -> float:
-    """The loss on the fixed batch, in evaluation mode: no dropout, no running statistics moved."""
-    session.denoiser.eval()
+def loss_on(session: Session, examples: Examples, draw: Draw) -> float:
+    """The loss on the fixed batch as training has it."""
     found = session.experiment.objective(session.denoiser, examples.x0, draw, examples.cond).values.detach()
-    session.denoiser.train()
     return float(found.double().mean())
