@@ -39,7 +39,7 @@ def test_the_curve_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     document = json.loads(capsys.readouterr().out)
     assert document["figure"] == str(target)
     assert target.read_bytes().startswith(b"\x89PNG")
-    assert document["rate"]["recommended"] == pytest.approx(document["rate"]["best"] / 10)
+    assert document["rate"]["recommended"] == pytest.approx(document["rate"]["best"] / 3)
     assert cli.main([*TINY, "--lr", "--out", str(target)]) == 2  # it is there already
 
 
@@ -59,9 +59,9 @@ def test_no_curve_is_no_figure_and_no_failure(
 
 def test_python_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     settings = dict(zip((word.removeprefix("--") for word in TINY[2:-2:2]), TINY[3:-2:2], strict=True))
-    found = sfumato.doctor("digits", settings, seconds=0.5)
+    found = sfumato.doctor("digits", settings, seconds=60)
     assert isinstance(found, sfumato.Diagnosis)
-    assert cli.main([*TINY, "--json"]) == 0
+    assert cli.main([*TINY[:-1], "60", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [one["check"] for one in document["findings"]] == [remark.check for remark in found.remarks]
     assert set(document) == {"examined", *found.document()}

@@ -96,7 +96,7 @@ def test_a_curve_is_read_where_its_formula_says() -> None:
     lowest = rates[int(np.argmin(losses))]
     assert curve.best == pytest.approx(lowest, rel=0.3)  # two points of the grid
     assert curve.steepest == pytest.approx(1e-3, rel=0.13)
-    assert curve.recommended == pytest.approx(curve.best / 10, rel=1e-12)
+    assert curve.recommended == pytest.approx(curve.best / 3, rel=1e-12)
     assert curve.diverged is not None
     smooth = np.array(smoothed(losses))
     fall = 1.0 - smooth.min()
@@ -129,7 +129,7 @@ def test_negative_losses_are_read_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "level"), [(1e-3, "fine"), (2e-2, "fine"), (5e-2, "note"), (0.5, "warning"), (1e-6, "note")], ids=str
+    ("rate", "level"), [(1e-3, "fine"), (2e-2, "fine"), (5e-2, "note"), (0.5, "warning"), (1e-5, "note")], ids=str
 )
 def test_the_rate_of_the_settings_is_held_against_the_curve(rate: float, level: str) -> None:
     rates = rates_between(1e-6, 1.0, 61)
@@ -138,7 +138,7 @@ def test_the_rate_of_the_settings_is_held_against_the_curve(rate: float, level: 
     assert curve.best == pytest.approx(1e-2, rel=0.3)
     [remark] = of_rate(curve, TrainingConfig(learning_rate=rate))
     assert remark.level == level
-    assert ("--training.learning_rate 0.0008" in remark.fix) == (level != "fine")
+    assert ("--training.learning_rate 0.003" in remark.fix) == (level != "fine")
 
 
 # values
@@ -348,7 +348,7 @@ def test_no_packaged_recipe_averages_too_long(recipe: str) -> None:
 
 
 def test_a_rate_a_hundred_times_too_large_is_found() -> None:
-    sick = doctor("digits", {**TINY, "training.learning_rate": 0.1}, seconds=60)
+    sick = doctor("digits", {"data.limit": 300, "training.learning_rate": 0.1}, seconds=60)
     [remark] = found(sick, "rate", "warning")
     assert "at training.learning_rate 0.1" in remark.what
     assert sick.learning is not None
@@ -393,7 +393,7 @@ def test_a_network_that_does_not_look_is_found(monkeypatch: pytest.MonkeyPatch) 
     silence(monkeypatch, "conv_in")
     sick = doctor("digits", TINY, seconds=60)
     assert sick.learning is not None
-    assert sick.learning.last > 0.4 * sick.learning.first
+    assert sick.learning.last > 0.3 * sick.learning.first  # half of the noise, and where the examples differ
     assert found(sick, "two examples", "warning")
 
 
@@ -437,7 +437,7 @@ def test_the_rate_is_found_again_digit_by_digit() -> None:
     assert first == second
     assert first is not None
     assert first.recommended is not None
-    assert 3e-4 <= first.recommended <= 1e-2  # Adam on a few thousand weights
+    assert 1e-3 <= first.recommended <= 3e-2  # Adam on a few thousand weights
     assert first.losses[0] == pytest.approx(first.start, rel=1e-3)  # a step of 1e-6 changes next to nothing
 
 

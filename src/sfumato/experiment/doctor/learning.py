@@ -37,6 +37,7 @@ OWN_STEPS = 60  # at the rate of the settings
 FLOW_STEPS = 20  # in which gradients are measured
 EXAMPLES, DRAWS = 2, 4
 RATE, WARM_UP, LONGEST = 1e-3, 10, 1.0
+STUCK = 0.9  # share of the first loss
 GOAL = 0.02  # share of the first loss at which nothing is left to show
 PATIENCE = 20.0  # seconds
 LAST = 10  # losses whose mean is the last loss
@@ -96,6 +97,11 @@ class Learning:
         """The mean of the last ten losses, the first left out."""
         end = self.losses[1:][-LAST:] or self.losses
         return sum(end) / len(end)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the loss stayed where it was, at 0.9 of it or above; without a zero to fall to, whether it rose."""
+        return self.last >= STUCK * self.first if self.floor else not self.last < self.first
 
     def document(self) -> dict[str, Any]:
         """As JSON data."""

@@ -12,8 +12,7 @@ from sfumato.training.settings import TrainingConfig
 
 __all__ = ["of_layers", "of_learning", "of_own_rate", "of_rate"]
 
-LEARNT, STUCK = 0.25, 0.9  # of the first loss; absolute errors, unlike squares, fall to a tenth in 200 steps only
-SPOILT = 1.0  # of the first loss: what the rate of the settings must at least keep below
+LEARNT = 0.25  # of the first loss; absolute errors, unlike squares, fall to a tenth in 200 steps only
 ENOUGH = 100  # steps, before which a loss that has not fallen proves nothing
 THROUGH = 5  # steps after which every layer that starts at 0 has let gradients through
 LOST_IN_ADAM = 1e-8  # Adam's epsilon
@@ -34,15 +33,14 @@ def of_learning(found: Learning) -> Iterator[Remark]:
         fix = "--training.precision float32; another --objective.weighting; look at the values of the data"
         yield Remark("two examples", "broken", what, fix)
         return
-    stuck = found.last >= STUCK * found.first if found.floor else not found.last < found.first
-    short = not found.in_time and (len(found.losses) < ENOUGH or not stuck)
+    short = not found.in_time and (len(found.losses) < ENOUGH or not found.stuck)
     cure = "another --network or --network.widths; check --parameterization, --objective and your own network's forward"
     learnt = found.last <= LEARNT * found.first if found.floor else found.last < found.first
     if learnt:
         yield Remark("two examples", "fine", fell)
     elif short:
         yield Remark("two examples", "note", f"{fell}, too few to tell", "--seconds 120 gives it more time")
-    elif stuck:
+    elif found.stuck:
         yield Remark("two examples", "broken", f"{fell}: it cannot learn what it sees every time", cure)
     else:
         yield Remark("two examples", "warning", f"{fell}, where it could be 0: it learns slowly", cure)
@@ -55,7 +53,7 @@ def of_own_rate(found: Learning) -> Iterator[Remark]:
     told = f"at training.learning_rate {found.rate:g} the loss on {counted(found.examples, 'example')} went from "
     if not found.finite:
         what = f"{told}{found.first:.4g} to what is not finite in {counted(len(found.losses), 'step')}"
-    elif found.last >= SPOILT * found.first:
+    elif found.stuck:
         what = f"{told}{found.first:.4g} to {found.last:.4g} in {counted(len(found.losses), 'step')}: it is too high"
     else:
         return
@@ -118,7 +116,7 @@ def of_rate(found: RateCurve, training: TrainingConfig) -> Iterator[Remark]:
         return
     rate, good = training.learning_rate, found.flag
     fix = f"--training.learning_rate {good}"
-    read = f"the loss is lowest at {found.best:.2g} and a tenth of that is {good}; training.learning_rate is {rate:g}"
+    read = f"the loss is lowest at {found.best:.2g} and a third of that is {good}; training.learning_rate is {rate:g}"
     if found.examples < training.batch_size:
         read += f" (found with batches of {found.examples})"
     if found.diverged is not None and rate >= found.diverged:
