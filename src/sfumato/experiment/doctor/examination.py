@@ -6,7 +6,7 @@ refuse once it knows the data becomes a remark, and the rest is looked at all th
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +142,9 @@ def _of_two_examples(experiment: Experiment, data: PreparedData, seconds: float)
 
 def _undropped(network: NetworkConfig) -> NetworkConfig:
     """The network without dropout, where it has any."""
-    if is_dataclass(network) and any(field.name == "dropout" for field in fields(network)):
-        return replace(network, dropout=0.0)
-    return network
+    settings: Any = network  # a frozen dataclass, as every configuration
+    has_dropout = any(field.name == "dropout" for field in fields(settings))
+    return replace(settings, dropout=0.0) if has_dropout else network
 
 
 def _in_flags(remarks: list[Remark]) -> Iterator[Remark]:
