@@ -38,6 +38,7 @@ LOW, HIGH, COUNT = 1e-6, 1.0, 90
 LEAST_FALL = 0.01  # of the first loss: a curve that falls less names no rate
 LEAST_RISE = 0.1  # of the first loss: less is no divergence
 MARGIN = 3.0
+AFTER = 6  # steps that are shown of what has diverged
 WORK = 6e12  # FLOPs of the whole test on a CPU: half a minute of two cores, about
 FEWEST = 8  # examples in a batch of the test
 PASSES = 4  # forward passes that a step and its measurement cost for each example
@@ -174,15 +175,15 @@ def find_rate(
         losses.append(loss_on(session, examples, draw))
         if progress is not None:
             progress(k + 1, count)
-        if not math.isfinite(losses[-1]) or _hopeless(losses, start):
+        if not math.isfinite(losses[-1]) or _is_over(rates, losses, start):
             break
     return read_curve(rates[: len(losses)], losses, start, examples=own)
 
 
-def _hopeless(losses: Sequence[float], start: float) -> bool:
-    """Whether the loss has risen above its start by ten times what it fell: nothing that follows changes a reading."""
-    fall = max(start - min(losses), LEAST_RISE * abs(start))
-    return losses[-1] > start + 10 * fall
+def _is_over(rates: Sequence[float], losses: Sequence[float], start: float) -> bool:
+    """Whether the curve has diverged some steps ago: nothing that follows changes a reading."""
+    diverged = read_curve(rates[: len(losses)], losses, start).diverged
+    return diverged is not None and rates.index(diverged) + AFTER < len(losses)
 
 
 @torch.no_grad()
