@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sfumato.experiment.config import Experiment as Experiment
     from sfumato.experiment.config import load_experiment as load_experiment
     from sfumato.experiment.difference import Comparison as Comparison
+    from sfumato.experiment.doctor import Diagnosis as Diagnosis
+    from sfumato.experiment.doctor import doctor as doctor
     from sfumato.experiment.edits import Colourise as Colourise
     from sfumato.experiment.edits import Deblur as Deblur
     from sfumato.experiment.edits import Edited as Edited
@@ -50,6 +52,7 @@ __all__ = [
     "Colourise",
     "Comparison",
     "Deblur",
+    "Diagnosis",
     "Edited",
     "Effects",
     "Evaluation",
@@ -63,6 +66,7 @@ __all__ = [
     "Upscale",
     "Vary",
     "compare",
+    "doctor",
     "effects",
     "evaluate",
     "evaluate_samples",
@@ -87,6 +91,7 @@ _HOMES = {
     "Colourise": "sfumato.experiment.edits",
     "Comparison": "sfumato.experiment.difference",
     "Deblur": "sfumato.experiment.edits",
+    "Diagnosis": "sfumato.experiment.doctor",
     "Edited": "sfumato.experiment.edits",
     "Effects": "sfumato.experiment.effects",
     "Evaluation": "sfumato.experiment.evaluation",
@@ -100,6 +105,7 @@ _HOMES = {
     "Upscale": "sfumato.experiment.edits",
     "Vary": "sfumato.experiment.edits",
     "compare": "sfumato.experiment.compare",
+    "doctor": "sfumato.experiment.doctor",
     "effects": "sfumato.experiment.effects",
     "evaluate": "sfumato.experiment.evaluation",
     "evaluate_samples": "sfumato.experiment.evaluation",

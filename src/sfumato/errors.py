@@ -7,12 +7,14 @@ how to mend it. The command line prints exactly those three lines and exits with
 This module imports nothing, so that every layer may use it.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "FaultsError",
     "Interrupted",
     "NumericsError",
     "PartialError",
@@ -33,34 +35,45 @@ def printable(value: object) -> str:
 class SfumatoError(Exception):
     """A refusal in three sentences: `what` happened, what was `expected`, how to `fix` it.
 
-    `code` is printed as `error[code]`; `exit_code` is the process's exit status.
+    `code` is printed as `error[code]`; `exit_code` is the process's exit status. `document` is what was done or found
+    before the refusal, as JSON data; empty where that is nothing.
     """
 
     code: ClassVar[str] = "BUG"
     exit_code: ClassVar[int] = 70
 
-    def __init__(self, what: str, *, expected: str, fix: str) -> None:
+    def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object] | None = None) -> None:
         super().__init__(what)
         self.what = what
         self.expected = expected
         self.fix = fix
+        self.document: Mapping[str, object] = {} if document is None else document
 
     def __str__(self) -> str:
         return f"error[{self.code}]: {self.what}\nexpected: {self.expected}\nfix: {self.fix}"
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return _rebuild, (type(self), self.what, self.expected, self.fix)
+        return _rebuild, (type(self), self.what, self.expected, self.fix, self.document)
 
 
-def _rebuild(kind: type[SfumatoError], what: str, expected: str, fix: str) -> SfumatoError:
+def _rebuild(
+    kind: type[SfumatoError], what: str, expected: str, fix: str, document: Mapping[str, object]
+) -> SfumatoError:
     """Unpickle an error that crossed a process border (keyword-only arguments defeat the default)."""
-    return kind(what, expected=expected, fix=fix)
+    return kind(what, expected=expected, fix=fix, document=document)
 
 
 class PartialError(SfumatoError):
     """Some of what was asked for was done, and some failed."""
 
     code = "PARTIAL"
+    exit_code = 1
+
+
+class FaultsError(SfumatoError):
+    """All was done that was asked for, and what was looked at is at fault."""
+
+    code = "FAULTS"
     exit_code = 1
 
 

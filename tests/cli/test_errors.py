@@ -1,5 +1,6 @@
 """The contract of every command: three lines, the exit code, one JSON document, nothing touched, no traceback."""
 
+import copy
 import json
 import os
 import subprocess
@@ -10,15 +11,20 @@ from pathlib import Path
 import pytest
 
 from sfumato.cli import main as cli
+from sfumato.cli.output import error_document
 from sfumato.errors import (
     CheckpointError,
     DataError,
+    FaultsError,
     Interrupted,
     NumericsError,
+    PartialError,
     PlatformError,
     ResourceError,
+    SfumatoError,
     UsageError,
 )
+from sfumato.experiment.wording import in_flags
 
 FAST = "import sys, sfumato.cli.main as m; code = m.main(sys.argv[1:]); print('torch' in sys.modules, file=sys.stderr)"
 
@@ -393,3 +399,14 @@ def test_only_the_first_of_several_processes_speaks(
     assert cli.main(["recipes", "--json"]) == 0
     assert cli.main(["recipes"]) == 0
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("kind", [NumericsError, PartialError, Interrupted, FaultsError], ids=lambda kind: kind.code)
+def test_what_was_done_goes_with_the_error(kind: type[SfumatoError]) -> None:
+    """The document of a command that failed in part: across process borders, and when remedies are put otherwise."""
+    error = kind("what", expected="expected", fix="set seed: 3", document={"done": [1, 2]})
+    there = copy.copy(error)  # by __reduce__, as between processes
+    for told in (error, there, in_flags(error, {"seed": "seed"})):
+        assert error_document(told)["done"] == [1, 2]
+        assert error_document(told)["error"]["code"] == kind.code
+    assert error_document(kind("what", expected="expected", fix="fix")).keys() == {"error"}

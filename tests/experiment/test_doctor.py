@@ -13,14 +13,19 @@ from torch import nn
 
 from sfumato.data import Normalization, pack
 from sfumato.errors import ConfigError, DataError, UsageError
+from sfumato.experiment import build
+from sfumato.experiment.build import build_network, prepare_data, resolved
+from sfumato.experiment.catalog import recipe_names
 from sfumato.experiment.config import load_experiment
-from sfumato.experiment.doctor import Diagnosis, Layer, Learning, Remark, examine
+from sfumato.experiment.doctor import Diagnosis, Layer, Learning, Remark, doctor
 from sfumato.experiment.doctor.learning import Tally
-from sfumato.experiment.doctor.rates import rates_between, read_curve, smoothed
+from sfumato.experiment.doctor.rates import loss_on, rates_between, read_curve, smoothed
 from sfumato.experiment.doctor.remarks import worst_first
-from sfumato.experiment.doctor.settings import mean_age
+from sfumato.experiment.doctor.settings import mean_age, of_average
 from sfumato.experiment.doctor.values import channels_of, of_values
-from sfumato.experiment.doctor.verdicts import of_layers, of_learning, of_rate
+from sfumato.experiment.doctor.verdicts import of_layers, of_learning, of_own_rate, of_rate
+from sfumato.experiment.reporting import Silent
+from sfumato.experiment.session import Session
 from sfumato.training.settings import TrainingConfig
 
 TINY = {
@@ -91,11 +96,11 @@ def test_a_curve_is_read_where_its_formula_says() -> None:
     lowest = rates[int(np.argmin(losses))]
     assert curve.best == pytest.approx(lowest, rel=0.3)  # two points of the grid
     assert curve.steepest == pytest.approx(1e-3, rel=0.13)
-    assert curve.recommended == pytest.approx(curve.best / 10, rel=1e-12)
+    assert curve.recommended == pytest.approx(curve.best / 3, rel=1e-12)
     assert curve.diverged is not None
     smooth = np.array(smoothed(losses))
     fall = 1.0 - smooth.min()
-    assert curve.diverged == rates[int(np.flatnonzero(smooth > 1.0 + fall)[0])]
+    assert curve.diverged == rates[int(np.flatnonzero(smooth > smooth.min() + fall)[0])]  # back where it began
 
 
 def test_what_lies_beyond_divergence_is_not_read() -> None:
@@ -112,7 +117,7 @@ def test_a_curve_that_never_falls_names_no_rate() -> None:
     curve = read_curve(rates, [1.0] * 12, 1.0)
     assert (curve.best, curve.steepest, curve.recommended, curve.diverged) == (None, None, None, None)
     [remark] = of_rate(curve, TrainingConfig())
-    assert remark.level == "broken"
+    assert remark.level == "note"  # whether anything is learnt at all is for the two examples to say
 
 
 def test_negative_losses_are_read_alike() -> None:
@@ -124,16 +129,16 @@ def test_negative_losses_are_read_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "level"), [(1e-3, "fine"), (2e-2, "warning"), (0.5, "warning"), (1e-6, "note")], ids=str
+    ("rate", "level"), [(1e-3, "fine"), (2e-2, "fine"), (5e-2, "note"), (0.5, "warning"), (1e-5, "note")], ids=str
 )
 def test_the_rate_of_the_settings_is_held_against_the_curve(rate: float, level: str) -> None:
     rates = rates_between(1e-6, 1.0, 61)
-    losses = [1.0 - 0.8 * k / 40 for k in range(41)] + [0.3 + 0.3 * k for k in range(20)]
+    losses = [1.0 - 0.8 * k / 40 for k in range(41)] + [0.2 + 0.07 * k for k in range(20)]
     curve = read_curve(rates, losses, 1.0, examples=64)
     assert curve.best == pytest.approx(1e-2, rel=0.3)
     [remark] = of_rate(curve, TrainingConfig(learning_rate=rate))
     assert remark.level == level
-    assert ("--training.learning_rate 0.0008" in remark.fix) == (level != "fine")
+    assert ("--training.learning_rate 0.003" in remark.fix) == (level != "fine")
 
 
 # values
@@ -164,6 +169,9 @@ def test_pictures_of_zeros_and_ones_are_noticed() -> None:
     assert "--data.value_range" in remark.fix
     [fine] = of_values(*channels(pixels * 255))
     assert fine.level == "fine"
+    packed = pack(torch.from_numpy(pixels))
+    mended = Normalization("standardize", (0.5,), (0.5,), size=pixels.shape[1:3])
+    assert [r.level for r in of_values(channels_of(packed, mended, torch.arange(50)), mended)] == ["fine"]
 
 
 def test_coordinates_are_those_of_the_whole_part() -> None:
@@ -188,7 +196,8 @@ def test_coordinates_are_those_of_the_whole_part() -> None:
 
 def learning(losses: list[float], *, norms: list[float] | None = None, floor: bool = True, **other: Any) -> Learning:
     layers = other.pop("layers", (Layer("a", 10, 1.0, 1e-3),))
-    return Learning(tuple(losses), tuple(norms or [1.0] * len(losses)), layers, other.pop("in_time", True), floor)
+    in_time, rate = other.pop("in_time", True), other.pop("rate", 1e-3)
+    return Learning(2, tuple(losses), tuple(norms or [1.0] * len(losses)), layers, in_time, floor, rate)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +207,9 @@ def learning(losses: list[float], *, norms: list[float] | None = None, floor: bo
         (learning([1.0] + [0.5] * 199), "warning"),
         (learning([1.0] * 200), "broken"),
         (learning([1.0] * 40, in_time=False), "note"),
+        (learning([1.0] * 120, in_time=False), "broken"),
+        (learning([1.0] + [0.4] * 120, in_time=False), "note"),  # large networks on a CPU: falling when time was up
+        (learning([1.0] + [0.2] * 199), "fine"),  # absolute errors fall to a tenth at most in so few steps
         (learning([1.0, math.nan]), "broken"),
         (learning([1.0] + [0.8] * 199, floor=False), "fine"),
         (learning([-1.0] + [-0.9] * 199, floor=False), "broken"),
@@ -207,6 +219,26 @@ def test_two_examples_are_judged(case: Learning, level: str) -> None:
     [remark] = of_learning(case)
     assert remark.level == level
     assert (remark.fix == "") == (level == "fine")
+
+
+@pytest.mark.parametrize(
+    ("case", "told"),
+    [
+        (learning([1.0] + [0.1] * 59, rate=0.005), []),
+        (learning([1.0] + [7.0] * 59, rate=0.1), ["1 to 7 in 60 steps"]),
+        (learning([1.0, 9.0, math.inf], rate=0.1), ["not finite in 3 steps"]),
+        (learning([1.0] + [7.0] * 9, rate=0.1, in_time=False), []),
+        (learning([-1.0] + [-7.0] * 59, rate=0.1, floor=False), []),
+        (learning([-1.0] + [7.0] * 59, rate=0.1, floor=False), ["-1 to 7"]),
+    ],
+)
+def test_a_high_rate_is_judged_by_the_two_examples(case: Learning, told: list[str]) -> None:
+    remarks = list(of_own_rate(case))
+    assert len(remarks) == len(told)
+    for remark, part in zip(remarks, told, strict=True):
+        assert remark.level == "warning"
+        assert part in remark.what
+        assert "--training.learning_rate 0.01" in remark.fix
 
 
 @pytest.mark.parametrize(
@@ -251,7 +283,7 @@ def test_the_tally_is_the_root_mean_square_over_steps() -> None:
 
 @pytest.fixture(scope="module")
 def healthy() -> Diagnosis:
-    return examine("digits", TINY, seconds=60)
+    return doctor("digits", TINY, seconds=60)
 
 
 def test_a_healthy_experiment_is_let_be(healthy: Diagnosis) -> None:
@@ -271,7 +303,7 @@ def test_it_is_one_json_document(healthy: Diagnosis) -> None:
 
 
 def test_the_same_examination_finds_the_same_numbers(healthy: Diagnosis) -> None:
-    again = examine("digits", TINY, seconds=60)
+    again = doctor("digits", TINY, seconds=60)
     assert again.learning == healthy.learning
     assert again.remarks == healthy.remarks
 
@@ -302,53 +334,137 @@ def test_the_same_examination_finds_the_same_numbers(healthy: Diagnosis) -> None
 def test_each_fault_is_found_and_its_remedy_mends_it(
     changes: dict[str, Any], check: str, level: str, remedy: dict[str, Any]
 ) -> None:
-    sick = examine("digits", {**TINY, **changes}, seconds=0.01)
+    sick = doctor("digits", {**TINY, **changes}, seconds=0.01)
     [remark] = found(sick, check, level)
     assert remark.fix
-    mended = examine("digits", {**TINY, **changes, **remedy}, seconds=0.01)
+    mended = doctor("digits", {**TINY, **changes, **remedy}, seconds=0.01)
     assert not found(mended, check, level)
 
 
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_no_packaged_recipe_averages_too_long(recipe: str) -> None:
+    """Their decays are what was found to work, also where the warm-up of the average rules from end to end."""
+    assert {remark.level for remark in of_average(load_experiment(recipe))} == {"fine"}
+
+
+def test_a_rate_a_hundred_times_too_large_is_found() -> None:
+    sick = doctor("digits", {"data.limit": 300, "training.learning_rate": 0.1}, seconds=60)
+    [remark] = found(sick, "rate", "warning")
+    assert "at training.learning_rate 0.1" in remark.what
+    assert sick.learning is not None
+    assert sick.learning.rate == 1e-3
+    for rate in (1e-3, 5e-3):
+        assert not found(doctor("digits", {**TINY, "training.learning_rate": rate}, seconds=60), "rate", "warning")
+
+
+class Silenced(nn.Module):
+    """A module whose output is multiplied by 0: nothing reaches it, and it reaches nothing."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = 0.0 * self.module(x)
+        return made
+
+
+def silence(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Plant a layer of zeros in every network that is built from here on."""
+
+    def planted(*given: Any, **others: Any) -> nn.Module:
+        network = build_network(*given, **others)
+        above, _, last = name.rpartition(".")
+        setattr(network.get_submodule(above), last, Silenced(network.get_submodule(name)))
+        return network
+
+    monkeypatch.setattr(build, "build_network", planted)
+
+
+def test_a_layer_of_zeros_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    silence(monkeypatch, "down.0.blocks.0.conv1")
+    sick = doctor("digits", TINY, seconds=60)
+    [remark] = found(sick, "gradients", "warning")
+    assert "down.0.blocks.0.conv1" in remark.what
+
+
+def test_a_network_that_does_not_look_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told the times alone, which both examples share, it gets no farther than the mean of their two targets."""
+    silence(monkeypatch, "conv_in")
+    sick = doctor("digits", TINY, seconds=60)
+    assert sick.learning is not None
+    assert sick.learning.last > 0.3 * sick.learning.first  # half of the noise, and where the examples differ
+    assert found(sick, "two examples", "warning")
+
+
+def test_a_network_that_says_nothing_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    silence(monkeypatch, "conv_out")
+    assert {remark.check for remark in doctor("digits", TINY, seconds=60).broken} == {"two examples", "gradients"}
+
+
+def test_nothing_is_dropped_out_of_what_is_learnt_by_heart() -> None:
+    """With dropout the target is no function of the input, and the loss has no zero."""
+    tiny = {key: value for key, value in TINY.items() if not key.startswith("network")}
+    small = {"network": {"kind": "DdpmUNet", "widths": [16], "blocks": 1, "attention": [], "num_groups": 4}}
+    kept, dropped = (
+        doctor("digits", {**tiny, **small, "network.dropout": share}, seconds=60).learning for share in (0.0, 0.5)
+    )
+    assert kept == dropped
+
+
+def test_the_curve_is_of_the_loss_that_training_has() -> None:
+    """Networks that normalise by batches do so in it, too: averages of statistics lag behind the weights."""
+    experiment = load_experiment("digits", TINY)
+    data = prepare_data(experiment)
+    settled = resolved(experiment, shape=data.record.shape, is_image=True)
+    session = Session(settled, data, folder=Path("none"), reporter=Silent())
+    for step in range(3):  # the last layer starts at 0, and hides what is before it
+        session.step(step)
+    examples, draw = next(iter(session.step.parts(3)))
+    measured = loss_on(session, examples, draw)
+    assert measured == pytest.approx(float(session.step(3).loss), rel=1e-6)  # a float32 mean of 16 losses
+
+
 def test_a_schedule_that_is_refused_is_one_finding_among_others() -> None:
-    sick = examine("digits", {**TINY, "schedule.min_signal_rate": 0.5}, seconds=60)
+    sick = doctor("digits", {**TINY, "schedule.min_signal_rate": 0.5}, seconds=60)
     assert [remark.check for remark in sick.broken] == ["schedule"]
     assert sick.learning is not None
-    allowed = examine("digits", {**TINY, "schedule.min_signal_rate": 0.5, "allow_terminal_signal": True}, seconds=0.01)
+    allowed = doctor("digits", {**TINY, "schedule.min_signal_rate": 0.5, "allow_terminal_signal": True}, seconds=0.01)
     assert not allowed.broken
     assert found(allowed, "schedule", "warning")
 
 
 def test_the_rate_is_found_again_digit_by_digit() -> None:
-    first, second = (examine("digits", TINY, lr=True, seconds=0.01).rate for _ in range(2))
+    first, second = (doctor("digits", TINY, lr=True, seconds=0.01).rate for _ in range(2))
     assert first == second
     assert first is not None
     assert first.recommended is not None
-    assert 1e-4 <= first.recommended <= 3e-2  # Adam on a few thousand weights
+    assert 1e-3 <= first.recommended <= 3e-2  # Adam on a few thousand weights
     assert first.losses[0] == pytest.approx(first.start, rel=1e-3)  # a step of 1e-6 changes next to nothing
 
 
 def test_points_and_labels_and_every_objective_have_a_doctor(tmp_path: Path) -> None:
     for recipe in ("swiss-roll", "roll-variational", "roll-score-sliced", "roll-bound"):
-        diagnosis = examine(recipe, {"data.count": 300}, seconds=0.5)
+        diagnosis = doctor(recipe, {"data.count": 300}, seconds=0.5)
         assert diagnosis.learning is not None
         assert diagnosis.learning.finite
 
 
 def test_a_run_is_examined_by_its_name(digits_run: Path) -> None:
-    of_run = examine("run", runs=digits_run.parent, seconds=0.01)
+    of_run = doctor("run", runs=digits_run.parent, seconds=0.01)
     assert of_run.experiment == load_experiment(digits_run / "config.yaml")
     before = sorted(path for path in digits_run.rglob("*"))
-    examine(digits_run, seconds=0.01)
+    doctor(digits_run, seconds=0.01)
     assert sorted(path for path in digits_run.rglob("*")) == before
 
 
 def test_refusals(tmp_path: Path, mnist_in: Callable[[Path], Path]) -> None:
     with pytest.raises(ConfigError, match="there is no recipe"):
-        examine("digtis")
+        doctor("digtis")
     with pytest.raises(UsageError, match="seconds is 0"):
-        examine("digits", TINY, seconds=0)
+        doctor("digits", TINY, seconds=0)
     with pytest.raises(DataError):
-        examine("oxford-flowers", {"data.path": str(tmp_path / "nowhere")})
+        doctor("oxford-flowers", {"data.path": str(tmp_path / "nowhere")})
 
 
 def test_the_gravest_first_and_otherwise_in_order() -> None:

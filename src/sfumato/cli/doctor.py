@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
-from sfumato.cli.output import Faults, is_fancy, is_first_process, say
-from sfumato.errors import UsageError, printable
+from sfumato.cli.output import is_fancy, is_first_process, note, say
+from sfumato.errors import FaultsError, UsageError, printable
 
 if TYPE_CHECKING:
     from sfumato.experiment.doctor import Diagnosis, Remark
@@ -48,27 +48,25 @@ def arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
-    """Examine and print; returns what was found. Raises `Faults` when something is broken."""
+    """Examine and print; returns what was found. Raises FaultsError when something is broken."""
     if args.device is not None:
         settings = [*settings, ("training.device", args.device)]
     figure = _target(args)
     seconds = _seconds(args.seconds)
     from sfumato.cli.train import in_words_of_flags
-    from sfumato.experiment.doctor import examine
+    from sfumato.experiment.doctor import doctor
 
     with in_words_of_flags():
-        found = examine(args.recipe, settings, runs=args.runs, lr=args.lr, seconds=seconds, progress=_progress())
+        found = doctor(args.recipe, settings, runs=args.runs, lr=args.lr, seconds=seconds, progress=_progress())
     _clear()
+    for line in _lines(found):
+        say(line)
     document = {"examined": str(args.recipe), **found.document()}
     if figure is not None:
         document["figure"] = _draw(found, figure, force=args.force)
-    for line in _lines(found):
-        say(line)
-    if "figure" in document:
-        say(f"figure: {printable(document['figure'])}")
     broken = found.broken
     if broken:
-        raise Faults(
+        raise FaultsError(
             f"{_count(len(broken), 'thing')} broken: {broken[0].what}",
             expected="nothing broken: warnings and notes do not stop a run",
             fix=broken[0].fix or "see the findings above",
@@ -99,20 +97,23 @@ def _seconds(text: str | None) -> float:
 
 
 def _draw(found: "Diagnosis", target: Path, *, force: bool) -> str | None:
-    """Draw the curve; None where there is none, because memory forbade it."""
-    if found.rate is None:
+    """Draw the curve; None where there is none: memory forbade it, or no loss was finite."""
+    if found.rate is None or not found.rate.finite:
+        note("no figure: there is no learning-rate curve to draw")
         return None
     from sfumato.figures import save
     from sfumato.figures.rates import learning_rates
 
-    return str(save(learning_rates(found.rate, found.experiment.training.learning_rate), target, force=force))
+    path = save(learning_rates(found.rate, found.experiment.training.learning_rate), target, force=force)
+    say(f"figure: {printable(path)}")
+    return str(path)
 
 
 def _lines(found: "Diagnosis") -> list[str]:
     """The report: each finding, the gravest first, its remedy below it; then the sum of it."""
     lines = [line for remark in found.remarks for line in _told(remark)]
     if found.rate is not None and found.rate.recommended is not None:
-        lines.append(f"recommended: --training.learning_rate {found.rate.recommended:.1g}")
+        lines.append(f"recommended: --training.learning_rate {found.rate.flag}")
     broken, warned = len(found.broken), len(found.warnings)
     end = "nothing to mend" if not broken and not warned else f"{broken} broken, {_count(warned, 'warning')}"
     return [*lines, f"{printable(found.experiment.name)}: {end}, in {found.seconds:.1f} s"]

@@ -7,13 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-from sfumato.errors import Interrupted, NumericsError, PartialError, SfumatoError, printable
+from sfumato.errors import SfumatoError, printable
 
 __all__ = [
-    "Faults",
-    "Findings",
-    "PartlyDone",
-    "Stopped",
     "error_document",
     "error_text",
     "is_fancy",
@@ -23,41 +19,6 @@ __all__ = [
     "table",
     "write_json",
 ]
-
-
-class Findings(NumericsError):
-    """A command did all its work and found something wrong: its whole `document` goes with the error (exit 5)."""
-
-    def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object]) -> None:
-        super().__init__(what, expected=expected, fix=fix)
-        self.document = document
-
-
-class PartlyDone(PartialError):
-    """A command did part of its work: the `document` of what it did goes with the error (exit 1)."""
-
-    def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object]) -> None:
-        super().__init__(what, expected=expected, fix=fix)
-        self.document = document
-
-
-class Stopped(Interrupted):
-    """A command was stopped: the `document` of what it had done by then goes with the error (exit 75)."""
-
-    def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object]) -> None:
-        super().__init__(what, expected=expected, fix=fix)
-        self.document = document
-
-
-class Faults(SfumatoError):
-    """A command did all its work, and what it looked at is at fault: its `document` goes with the error (exit 1)."""
-
-    code = "FAULTS"
-    exit_code = 1
-
-    def __init__(self, what: str, *, expected: str, fix: str, document: Mapping[str, object]) -> None:
-        super().__init__(what, expected=expected, fix=fix)
-        self.document = document
 
 
 def is_fancy(stream: IO[str] | None) -> bool:
@@ -125,8 +86,6 @@ def error_text(error: SfumatoError) -> str:
 
 
 def error_document(error: SfumatoError) -> dict[str, object]:
-    """The JSON document of an error, with what was found where the command had finished."""
-    told: dict[str, object] = {
-        "error": {"code": error.code, "what": error.what, "expected": error.expected, "fix": error.fix}
-    }
-    return {**error.document, **told} if isinstance(error, Findings | Faults | PartlyDone | Stopped) else told
+    """The JSON document of an error, with what was done or found before it."""
+    told = {"code": error.code, "what": error.what, "expected": error.expected, "fix": error.fix}
+    return {**error.document, "error": told}

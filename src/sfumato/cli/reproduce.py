@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
-from sfumato.cli.output import PartlyDone, is_fancy, is_first_process, note, say, table
+from sfumato.cli.output import is_fancy, is_first_process, note, say, table
 from sfumato.cli.sample import whole
 from sfumato.cli.train import in_words_of_flags, reporting
-from sfumato.errors import ResourceError, printable
+from sfumato.errors import PartialError, ResourceError, printable
 from sfumato.experiment.reproduce import SOURCES
 from sfumato.experiment.reproduce.pages import Page, described, markdown, pages
 from sfumato.experiment.reproduce.reproducing import planned
@@ -59,7 +59,7 @@ def arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
-    """Reproduce and print; returns the numbers there and here with their verdicts. Raises PartlyDone: some failed."""
+    """Reproduce and print; returns the numbers there and here with their verdicts. Raises PartialError: some failed."""
     if args.source is None:
         return _list()
     only = [name.strip() for name in args.only.split(",") if name.strip()]
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     document = {**found.document(), **_write(found, args.out)}
     if found.failed:
         arms = ", ".join(f"{one.arm} (seed {one.seed})" for one in found.failed)
-        raise PartlyDone(
+        raise PartialError(
             f"{len(found.failed)} arms failed: {arms}: {found.failed[0].why}",
             expected="all arms trained",
             fix=f"mend what is wrong and give the same command again: {again}",

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
-from sfumato.cli.output import PartlyDone, Stopped, is_fancy, note, say, table
+from sfumato.cli.output import is_fancy, note, say, table
 from sfumato.cli.sample import whole
 from sfumato.cli.train import in_words_of_flags, settings_help
-from sfumato.errors import Interrupted, UsageError, printable
+from sfumato.errors import Interrupted, PartialError, UsageError, printable
 
 if TYPE_CHECKING:
     from sfumato.experiment.sweep import Outlook, Search, Sweep, SweepReporter, Table, Way, Wish
@@ -73,7 +73,7 @@ def _arguments_of_the_way(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
-    """Train the arms that are left and print the table; returns it. Raises PartlyDone when arms failed."""
+    """Train the arms that are left and print the table; returns it. Raises PartialError when arms failed."""
     from sfumato.experiment.sweep import carry_out, foresee, load_sweep, open_sweep
 
     if args.device is not None:
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     sweep = load_sweep(opened.folder)
     document = _finished(sweep)
     if stopped is not None:
-        raise Stopped(stopped.what, expected=stopped.expected, fix=stopped.fix, document=document)
+        raise Interrupted(stopped.what, expected=stopped.expected, fix=stopped.fix, document=document)
     _require_none_failed(sweep, document)
     return document
 
@@ -219,7 +219,7 @@ def _require_none_failed(sweep: "Sweep", document: dict[str, object]) -> None:
         return
     first = sweep.failure(failed[0])
     assert first is not None
-    raise PartlyDone(
+    raise PartialError(
         f"{len(failed)} of {len(sweep.arms)} arms failed; {failed[0].name}: {first.what}",
         expected=first.expected,
         fix=f"{first.fix}; the same command tries again what may end otherwise, with --retry all of them",

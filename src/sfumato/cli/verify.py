@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from sfumato.cli.arguments import Parser, Settings
-from sfumato.cli.output import Findings, is_fancy, is_first_process, note, say, table
-from sfumato.errors import printable
+from sfumato.cli.output import is_fancy, is_first_process, note, say, table
+from sfumato.errors import NumericsError, printable
 
 if TYPE_CHECKING:
     from sfumato.verify.check import Check, Outcome
@@ -43,7 +43,7 @@ def arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
-    """Run the checks and print the table; returns it. Raises `Findings` when one fails."""
+    """Run the checks and print the table; returns it. Raises NumericsError when one fails."""
     from sfumato.verify.checks import CHECKS
     from sfumato.verify.report import Report, check_document, chosen, run_checks
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     document = {**report.document(), "quick": args.quick}
     if report.failed:
         count, names = len(report.failed), ", ".join(outcome.name for outcome in report.failed[:3])
-        raise Findings(
+        raise NumericsError(
             f"{count} of {len(checks)} checks failed: {names}{', …' if count > 3 else ''}",
             expected="every number within its bound",
             fix="`sfumato verify --only NAME --list` says what a check proves; report it with your version",

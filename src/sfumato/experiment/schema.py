@@ -298,7 +298,7 @@ def _located(error: UsageError, items: Mapping[str, Node], node: Node) -> UsageE
     places = sorted(places, key=lambda origin: (not origin.startswith("--"), origin != "overrides"))  # a stable sort
     origin = places[0] if places else node.origin
     where = f"{origin}: " if origin else ""
-    return type(error)(where + error.what, expected=error.expected, fix=error.fix)
+    return type(error)(where + error.what, expected=error.expected, fix=error.fix, document=error.document)
 
 
 def _first_below(node: Node) -> tuple[str, ...]:

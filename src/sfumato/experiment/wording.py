@@ -61,14 +61,16 @@ def as_arguments(text: str) -> str:
 def in_arguments(error: E) -> E:
     """The error of settings that came as arguments of a call, with its remedies as such, and as flags."""
     what = error.what.replace("overrides: ", "").replace("sampling.", "")
-    return type(error)(what, expected=error.expected, fix=as_arguments(error.fix))
+    return type(error)(what, expected=error.expected, fix=as_arguments(error.fix), document=error.document)
 
 
 def in_flags(error: E, keys: Mapping[str, str]) -> E:
     """The error with its remedies as flags."""
-    return type(error)(error.what, expected=as_flags(error.expected, keys, prose=True), fix=as_flags(error.fix, keys))
+    expected, fix = as_flags(error.expected, keys, prose=True), as_flags(error.fix, keys)
+    return type(error)(error.what, expected=expected, fix=fix, document=error.document)
 
 
 def in_settings(error: E, keys: Mapping[str, str]) -> E:
     """The error with its remedies as settings of a file."""
-    return type(error)(error.what, expected=as_settings(error.expected, keys), fix=as_settings(error.fix, keys))
+    expected, fix = as_settings(error.expected, keys), as_settings(error.fix, keys)
+    return type(error)(error.what, expected=expected, fix=fix, document=error.document)

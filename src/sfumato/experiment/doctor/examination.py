@@ -6,7 +6,7 @@ refuse once it knows the data becomes a remark, and the rest is looked at all th
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from sfumato.errors import ResourceError, UsageError
 from sfumato.experiment.build import PreparedData, prepare_data, resolved
 from sfumato.experiment.catalog import recipe_names
 from sfumato.experiment.config import Experiment, Overrides, load_experiment
-from sfumato.experiment.doctor.learning import PATIENCE, Learning, overfit
+from sfumato.experiment.doctor.learning import OWN_STEPS, PATIENCE, RATE, Learning, overfit
 from sfumato.experiment.doctor.rates import RateCurve, find_rate
 from sfumato.experiment.doctor.remarks import Remark, worst_first
 from sfumato.experiment.doctor.settings import of_settings
 from sfumato.experiment.doctor.values import Channel, channels_of, of_reach, of_values
-from sfumato.experiment.doctor.verdicts import of_layers, of_learning, of_rate
+from sfumato.experiment.doctor.verdicts import of_layers, of_learning, of_own_rate, of_rate
 from sfumato.experiment.forecast import count_flops
 from sfumato.experiment.kinds import keys_of
 from sfumato.experiment.load import read_run_config
@@ -28,10 +28,11 @@ from sfumato.experiment.reach import Reach, reach
 from sfumato.experiment.reporting import Silent
 from sfumato.experiment.session import Session
 from sfumato.experiment.wording import as_flags
+from sfumato.nn import NetworkConfig
 from sfumato.objectives import DenoisingLoss
 from sfumato.training.engine import threads
 
-__all__ = ["Diagnosis", "chosen", "examine"]
+__all__ = ["Diagnosis", "chosen", "doctor"]
 
 MOST_SECONDS = 3600.0
 
@@ -86,7 +87,7 @@ def chosen(what: str | Path | Experiment, overrides: Overrides | None, runs: Pat
     return load_experiment(what, overrides)
 
 
-def examine(
+def doctor(
     recipe: str | Path | Experiment,
     overrides: Overrides | None = None,
     *,
@@ -97,8 +98,9 @@ def examine(
 ) -> Diagnosis:
     """Look an experiment over; with `lr` the learning rate, too. Writes nothing.
 
-    seconds: how long two examples may be learnt. progress: hears of the steps of the learning-rate test. Raises
-    ConfigError for settings that do not fit, DataError for data that cannot be read.
+    runs: the folder in which a run's name is looked up. seconds: how long two examples may be learnt. progress: hears
+    of the steps of the learning-rate test. Raises ConfigError for settings that do not fit, DataError for data that
+    cannot be read.
     """
     if not 0 < seconds <= MOST_SECONDS:
         raise UsageError(f"seconds is {seconds:g}", expected="above 0, at most 3600", fix="--seconds 20")
@@ -111,20 +113,38 @@ def examine(
         channels = channels_of(data.packed, normalization, train)
         fit = reach(experiment.schedule, data.packed, normalization, train)
         remarks = [*of_values(channels, normalization), *of_reach(fit, experiment), *of_settings(experiment, data)]
-        learning, curve = None, None
-        noisy = all(remark.level != "broken" for remark in remarks if remark.check == "schedule")
         refusal = _of_memory(experiment, data)
         remarks += refusal
+        learning, curve = None, None
         if not refusal:
-            floor = isinstance(experiment.objective, DenoisingLoss)
-            learning = overfit(_session(experiment, data, ends_in_noise=noisy), floor=floor, patience=seconds)
-            remarks += [*of_learning(learning), *of_layers(learning)]
+            tried = _tried(experiment, any((r.check, r.level) == ("schedule", "broken") for r in remarks))
+            learning, found = _of_two_examples(tried, data, seconds)
+            remarks += found
         if lr and not refusal:
-            session = _session(experiment, data, ends_in_noise=noisy)
+            session = _session(tried, data)
             curve = find_rate(session, flops=count_flops(session), progress=progress)
             remarks += of_rate(curve, experiment.training)
     spent = time.perf_counter() - began
     return Diagnosis(experiment, worst_first(_in_flags(remarks)), channels, fit, learning, curve, spent)
+
+
+def _of_two_examples(experiment: Experiment, data: PreparedData, seconds: float) -> tuple[Learning, list[Remark]]:
+    """Two examples learnt, at the rate of the settings too where that is higher than the doctor's."""
+    floor = isinstance(experiment.objective, DenoisingLoss)
+    learning = overfit(_session(experiment, data), floor=floor, patience=seconds)
+    remarks = [*of_learning(learning), *of_layers(learning)]
+    rate = experiment.training.learning_rate
+    if rate > RATE and learning.finite:
+        own = overfit(_session(experiment, data), floor=floor, rate=rate, most=OWN_STEPS, patience=seconds)
+        remarks += of_own_rate(own)
+    return learning, remarks
+
+
+def _undropped(network: NetworkConfig) -> NetworkConfig:
+    """The network without dropout, where it has any."""
+    settings: Any = network  # a frozen dataclass, as every configuration
+    has_dropout = any(field.name == "dropout" for field in fields(settings))
+    return replace(settings, dropout=0.0) if has_dropout else network
 
 
 def _in_flags(remarks: list[Remark]) -> Iterator[Remark]:
@@ -143,12 +163,17 @@ def _of_memory(experiment: Experiment, data: PreparedData) -> list[Remark]:
     return []
 
 
-def _session(experiment: Experiment, data: PreparedData, *, ends_in_noise: bool) -> Session:
-    """A fresh session to be spoilt: nothing compiled, nothing kept, no further averages.
+def _tried(experiment: Experiment, refused: bool) -> Experiment:
+    """What is tried: nothing dropped out, nothing compiled, nothing kept, no further averages.
 
-    A schedule that does not end in noise is tried all the same: the remark on it stands already.
+    A schedule that is refused because it does not end in noise is tried all the same: the remark on it stands already.
     """
     training = replace(experiment.training, compile="off", power_ema=(), keep_best=None, copies_every=0)
-    allowed = experiment.allow_terminal_signal or not ends_in_noise
-    tried = replace(experiment, training=training, allow_terminal_signal=allowed)
-    return Session(tried, data, folder=Path("doctor"), reporter=Silent())
+    allowed = experiment.allow_terminal_signal or refused
+    network = _undropped(experiment.network)
+    return replace(experiment, training=training, network=network, allow_terminal_signal=allowed)
+
+
+def _session(experiment: Experiment, data: PreparedData) -> Session:
+    """A fresh session to be spoilt."""
+    return Session(experiment, data, folder=Path("doctor"), reporter=Silent())

@@ -1,9 +1,12 @@
 """Two examples learnt by heart: whether gradients reach every layer, and whether the loss falls when they do.
 
-Two training examples, each with four noises, at times drawn once and kept, are one batch on which the network is
-trained again and again. Every draw being fixed, the target is a function of the input, and a denoising loss can go to
-0: where it does not, the settings or the network are at fault and not the data. The rate is the doctor's own, 1e-3
-after a warm-up of ten steps, and not that of the settings, which `--lr` judges.
+Two training examples at the same four times, each row with its own noise, all drawn once and kept, are one batch on
+which the network is trained again and again. The times being shared, they alone do not tell the rows apart: a network
+that does not look at x_t stays at about half of the loss. Every draw being fixed, the target is a function of the
+input, and a denoising loss can go to 0: where it does not, the settings or the network are at fault and not the data.
+Nothing is dropped out, for the same reason. The rate is the doctor's own, 1e-3 after a warm-up of ten steps. Where the
+settings ask for a higher one, a fresh network is tried at that for some steps: a rate at which two examples cannot be
+learnt is too high for thousands.
 
 Gradient flow is measured in the same steps. A layer that no step gave a gradient is dead: the last layer of many
 networks starts at 0 and lets nothing through in the first step, so that more than one is looked at. Adam moves a
@@ -27,12 +30,14 @@ from sfumato.objectives import Draw
 from sfumato.training.conditioner import Examples
 from sfumato.training.step import gradient_norm, make_optimizer
 
-__all__ = ["FLOW_STEPS", "Layer", "Learning", "Tally", "overfit"]
+__all__ = ["FLOW_STEPS", "OWN_STEPS", "RATE", "Layer", "Learning", "Tally", "overfit"]
 
 STEPS, LEAST_STEPS = 200, 30  # at most; before the loss may end it
+OWN_STEPS = 60  # at the rate of the settings
 FLOW_STEPS = 20  # in which gradients are measured
 EXAMPLES, DRAWS = 2, 4
 RATE, WARM_UP, LONGEST = 1e-3, 10, 1.0
+STUCK = 0.9  # share of the first loss
 GOAL = 0.02  # share of the first loss at which nothing is left to show
 PATIENCE = 20.0  # seconds
 LAST = 10  # losses whose mean is the last loss
@@ -64,15 +69,18 @@ class Layer:
 class Learning:
     """How two examples were learnt by heart.
 
-    losses: before each step. norms: of the gradients before they were clipped. layers: in the order of the network.
-    in_time: false where it ended for want of time. floor: whether 0 is the least that the loss can be.
+    examples: how many, 2 unless the data have one. losses: before each step. norms: of the gradients before they were
+    clipped. layers: in the order of the network. in_time: false where it ended for want of time. floor: whether 0 is
+    the least that the loss can be. rate: of Adam.
     """
 
+    examples: int
     losses: tuple[float, ...]
     norms: tuple[float, ...]
     layers: tuple[Layer, ...]
     in_time: bool
     floor: bool
+    rate: float = RATE
 
     @property
     def finite(self) -> bool:
@@ -90,13 +98,19 @@ class Learning:
         end = self.losses[1:][-LAST:] or self.losses
         return sum(end) / len(end)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether the loss stayed where it was, at 0.9 of it or above; without a zero to fall to, whether it rose."""
+        return self.last >= STUCK * self.first if self.floor else not self.last < self.first
+
     def document(self) -> dict[str, Any]:
         """As JSON data."""
         return {
-            "examples": EXAMPLES,
+            "examples": self.examples,
             "draws": DRAWS,
             "steps": len(self.losses),
             "in_time": self.in_time,
+            "rate": self.rate,
             "first_loss": self.first,
             "last_loss": self.last,
             "losses": list(self.losses),
@@ -134,13 +148,15 @@ class Tally:
         return tuple(layers)
 
 
-def overfit(session: Session, *, floor: bool, most: int = STEPS, patience: float = PATIENCE) -> Learning:
+def overfit(
+    session: Session, *, floor: bool, rate: float = RATE, most: int = STEPS, patience: float = PATIENCE
+) -> Learning:
     """Learn two training examples by heart, with the session's network, objective and times; its weights are spoilt.
 
     floor: whether 0 is the least that the loss can be, so that the test may end early near it.
     """
     denoiser, objective = session.denoiser, session.experiment.objective
-    settings = replace(session.experiment.training, learning_rate=RATE, weight_decay=0.0)
+    settings = replace(session.experiment.training, learning_rate=rate, weight_decay=0.0)
     optimizer = make_optimizer(denoiser.network, settings, session.engine.device)
     examples, draw = _batch(session), _draw(session)
     tally = Tally(denoiser.network)
@@ -150,7 +166,7 @@ def overfit(session: Session, *, floor: bool, most: int = STEPS, patience: float
     for step in range(most):
         _seed_dropout(session, step)
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, (step + 1) / WARM_UP)
+            group["lr"] = rate * min(1.0, (step + 1) / WARM_UP)
         optimizer.zero_grad(set_to_none=True)
         found = objective(denoiser, examples.x0, draw, examples.cond)
         loss = found.values.mean()
@@ -170,7 +186,7 @@ def overfit(session: Session, *, floor: bool, most: int = STEPS, patience: float
             break
         torch.nn.utils.clip_grads_with_norm_(session.step.weights, LONGEST, norm, foreach=True)
         optimizer.step()
-    return Learning(tuple(losses), tuple(norms), tally.found(), in_time, floor)
+    return Learning(len(examples.x0) // DRAWS, tuple(losses), tuple(norms), tally.found(), in_time, floor, rate)
 
 
 def _batch(session: Session) -> Examples:
@@ -185,17 +201,17 @@ def _batch(session: Session) -> Examples:
 
 
 def _draw(session: Session) -> Draw:
-    """Times and noise of every row, drawn once from the seed."""
+    """Times and noise of every row, drawn once from the seed; the times are the same for each example."""
     seed, device = session.experiment.seed, session.engine.device
-    rows = len(evenly_from(session.data.parts.train, EXAMPLES)) * DRAWS
-    drawn = session.experiment.times.draw(session.denoiser.schedule, rows, derived_generator(seed, "doctor times"))
-    shape = (rows, *session.data.record.shape)
+    examples = len(evenly_from(session.data.parts.train, EXAMPLES))
+    drawn = session.experiment.times.draw(session.denoiser.schedule, DRAWS, derived_generator(seed, "doctor times"))
+    shape = (examples * DRAWS, *session.data.record.shape)
     probes = tuple(
         _laid(batch_noise(shape, seed, "doctor probe", k, device=device))
         for k in range(session.experiment.objective.num_probes)
     )
     eps = _laid(batch_noise(shape, seed, "doctor noise", device=device))
-    return Draw(drawn.t, eps, drawn.inv_density, probes)
+    return Draw(drawn.t.repeat(examples), eps, drawn.inv_density.repeat(examples), probes)
 
 
 def _laid(noise: Tensor) -> Tensor:

@@ -21,18 +21,18 @@ from sfumato.errors import printable
 from sfumato.experiment.build import PreparedData
 from sfumato.experiment.config import Experiment
 from sfumato.experiment.data_record import DataRecord
-from sfumato.experiment.doctor.remarks import Remark
+from sfumato.experiment.doctor.remarks import Level, Remark
 from sfumato.training.engine import multiplies_bfloat16
 from sfumato.training.settings import TrainingConfig
 
-__all__ = ["mean_age", "of_settings"]
+__all__ = ["mean_age", "of_average", "of_settings"]
 
-LONGEST_AGE = 0.08  # of the run; the warm-up alone gives a tenth: beyond, the decay that was asked for hardly acts
 SHORTEST_AGE = 0.002  # of the run: below, the average is hardly one
 GOOD_AGE = 0.05
 FEW_HELD_OUT = 30  # examples, of which a standard error is a guess
 MANY_HELD_OUT = 0.5
-MANY_PASSES = 2000
+MANY_COPIES = 0.01  # of the held-out examples: fewer move no figure by more than its error
+MANY_PASSES = 2000  # about those of Ho et al. 2020 over CIFAR-10
 FEW_OF_CLASS = 50
 NAMED = 5
 COMPILE_PAYS = 5000  # steps from which a GPU's minutes of compilation come back
@@ -49,24 +49,28 @@ def mean_age(decay: float, steps: int) -> float:
 def of_settings(experiment: Experiment, data: PreparedData) -> Iterator[Remark]:
     """Every remark on resolved settings for data as they were read."""
     train, held_out = len(data.parts.train), len(data.parts.held_out)
-    yield from _of_average(experiment)
-    yield from _of_batch(experiment.training, train)
+    yield from of_average(experiment)
+    yield from _of_batch(experiment.training, train, is_image=data.record.is_image)
     yield from _of_warm_up(experiment.training)
     yield from _of_held_out(experiment, data, held_out)
     yield from _of_labels(experiment, data.record)
     yield from _of_machine(experiment, is_image=data.record.is_image)
 
 
-def _of_average(experiment: Experiment) -> Iterator[Remark]:
+def of_average(experiment: Experiment) -> Iterator[Remark]:
     training = experiment.training
     age = mean_age(training.ema_decay, training.steps)
+    asked = training.ema_decay / (1 - training.ema_decay)  # the mean age without the warm-up
     share, better = age / training.steps, max(0.0, 1 - 1 / max(1.0, GOOD_AGE * training.steps))
     spans = f"training.ema_decay {training.ema_decay:g} averages over the last {age:,.0f} of {training.steps:,} steps"
     fix = f"--training.ema_decay {better:.6g}"
     if experiment.sampling.weights == "live":
         yield Remark("average", "note", "samples are drawn with the live weights, not with their average")
-    elif training.steps > 1 and share > LONGEST_AGE:
-        what = f"{spans} ({share:.0%}), as the warm-up of the average alone would: the decay is too long for the run"
+    elif asked > training.steps:
+        what = (
+            f"training.ema_decay {training.ema_decay:g} asks for an average over {asked:,.0f} steps, in a run of "
+            f"{training.steps:,}: only the average's own warm-up acts, which makes it one over the last {age:,.0f}"
+        )
         yield Remark("average", "warning", what, fix)
     elif training.steps > 1 and share < SHORTEST_AGE:
         yield Remark("average", "note", f"{spans} ({share:.2%}): next to no average", fix)
@@ -74,7 +78,7 @@ def _of_average(experiment: Experiment) -> Iterator[Remark]:
         yield Remark("average", "fine", f"{spans} ({share:.1%})")
 
 
-def _of_batch(training: TrainingConfig, train: int) -> Iterator[Remark]:
+def _of_batch(training: TrainingConfig, train: int, *, is_image: bool) -> Iterator[Remark]:
     passes = training.steps * training.batch_size / train
     seen = f"{training.steps:,} steps of {training.batch_size} are {passes:,.3g} passes over {train:,} examples"
     if training.batch_size > train:
@@ -85,9 +89,9 @@ def _of_batch(training: TrainingConfig, train: int) -> Iterator[Remark]:
     elif passes < 1:
         needed = math.ceil(train / training.batch_size)
         yield Remark("batch", "warning", f"{seen}: some are never seen", f"--training.steps {needed}")
-    elif passes > MANY_PASSES:
-        what = f"{seen}: the network may learn them by heart"
-        yield Remark("batch", "warning", what, f"--training.copies_every {max(1, training.steps // 10)}, to be told")
+    elif passes > MANY_PASSES and is_image and training.copies_every == 0:
+        what = f"{seen}: a network large enough learns them by heart"
+        yield Remark("batch", "note", what, f"--training.copies_every {max(1, training.steps // 10)}, to be told")
     else:
         yield Remark("batch", "fine", seen)
 
@@ -117,8 +121,9 @@ def _of_held_out(experiment: Experiment, data: PreparedData, held_out: int) -> I
         yield Remark("held-out", "fine", f"{told} ({share:.1%})")
     shared = shared_examples(data.packed, data.parts)
     if shared:
+        level: Level = "warning" if shared > MANY_COPIES * held_out else "note"
         what = f"{shared:,} of {held_out:,} held-out examples are trained on too, as copies: held-out figures flatter"
-        yield Remark("held-out", "warning", what, "remove the copies; `sfumato data inspect` names them")
+        yield Remark("held-out", level, what, "remove the copies; `sfumato data inspect` names them")
     if experiment.training.evaluate_every == 0:
         usual = max(1, experiment.training.steps // 20)
         what = "training.evaluate_every is 0: the held-out loss is never measured"

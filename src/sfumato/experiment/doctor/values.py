@@ -118,14 +118,14 @@ def of_values(channels: tuple[Channel, ...], normalization: Normalization) -> It
     if not all(math.isfinite(value) for channel in channels for value in (channel.mean, channel.low, channel.high)):
         yield Remark("values", "broken", "there are values that are not finite", "remove them from the data")
         return
-    squeezed = _squeezed(channels)
+    squeezed = None if normalization.kind == "standardize" else _squeezed(channels)
     if squeezed is not None:
         yield squeezed
         said = True
     far = max((max(c.high - c.mean, c.mean - c.low) / c.std for c in channels if c.std > 0), default=0.0)
     if far > FAR and not normalization.is_image:
         what = f"the farthest value is {far:.3g} standard deviations from the mean: it alone sets the scale of the rest"
-        yield Remark("values", "warning", what, "look at the farthest examples; --data.normalize standardize")
+        yield Remark("values", "warning", what, "look at the farthest examples, and remove what is not meant")
         said = True
     if not said:
         low, high = min(c.low for c in channels), max(c.high for c in channels)
