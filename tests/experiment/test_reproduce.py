@@ -37,9 +37,15 @@ TINY = {
 def arms_of(part: Part) -> list[list[tuple[str, str]]]:
     """The settings of every arm."""
     return [
-        [(choice.key, text) for choice, text in zip(part.choices, texts, strict=True)]
+        [pair for choice, text in zip(part.choices, texts, strict=True) for pair in choice.pairs(text)]
         for texts in product(*(choice.labels for choice in part.choices))
     ]
+
+
+def rows_of(part: Part) -> set[tuple[str, ...]]:
+    """The source's words for every arm."""
+    keys = [choice.key for choice in part.choices]
+    return {part.labels(dict(zip(keys, texts, strict=True))) for texts in product(*(c.labels for c in part.choices))}
 
 
 # --- what the sources are --------------------------------------------------------------------------------------------
@@ -75,12 +81,12 @@ def test_mended_anchors_are_what_they_should_be() -> None:
 
 def test_every_printed_row_is_an_arm_and_every_arm_of_falbel_is_printed() -> None:
     for part in PARTS:
-        rows = {part.labels(dict(settings)) for settings in arms_of(part)}
+        rows = rows_of(part)
         for column in part.judgement.columns if isinstance(part.judgement, Printed) else ():
             assert set(column.printed) <= rows
             assert set(column.errors) <= set(column.printed)
     for part, table in zip(SOURCES["falbel"].parts, (FLOWERS, PETS), strict=True):
-        assert {part.labels(dict(settings)) for settings in arms_of(part)} == set(table)
+        assert rows_of(part) == set(table)
 
 
 def test_what_his_tables_say_of_his_conclusion() -> None:
@@ -141,43 +147,47 @@ def with_measures(monkeypatch: pytest.MonkeyPatch, name: str, *measures: Measure
 
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """yukino1010 on a few sprites, with a network of one narrow level."""
-    with_measures(monkeypatch, "yukino1010", Measure(("noise_error",), 4, 8), Measure(("kid",), 6, 8))
-    own = {"data.source": "sprites", "data.limit": "60", "network.widths": "[8]", "network.stem": "8"}
-    return {**TINY, **own, "network.depth": "1", "network.heads": "1", "network.head_width": "8"}
+    """nickd16's perceptron on a few digits, with a narrow layer."""
+    with_measures(monkeypatch, "nickd16", Measure(("noise_error",), 4, 8), Measure(("kid",), 6, 8))
+    return {**TINY, "data.source": "digits", "data.size": "8", "data.limit": "60", "network.widths": "[8]"}
+
+
+def once(pictures: dict[str, str], runs: Path, **more: Any) -> Any:
+    """The single arm."""
+    return reproduce("nickd16", overrides=pictures, only=["perceptron"], runs=runs, extractor="pixels", **more)
 
 
 def test_a_single_arm_goes_through_and_is_not_made_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: dict[str, str]
 ) -> None:
-    found = reproduce("yukino1010", overrides=pictures, runs=tmp_path, extractor="pixels")
+    found = once(pictures, tmp_path)
     (part,) = found.parts
     (arm,) = part.arms
-    assert arm.folder == tmp_path / "yukino1010-small-pictures-s0"
+    assert arm.folder == tmp_path / "nickd16-small-perceptron-s0"
     assert not found.failed
     quantities = {f.quantity: f for f in part.findings.findings}
     assert quantities["MSE of the noise"].here is not None
     assert quantities["KID"].here is not None
     assert all(f.verdict == "no number" for f in part.findings.findings)
-    assert any(text.startswith("training.steps 2, not 100,200") for text in arm.departures)
+    assert any(text.startswith("training.steps 2, not 70,275") for text in arm.departures)
 
     def never(*args: object, **more: object) -> None:
         raise AssertionError("made a second time")
 
     monkeypatch.setattr(training, "train", never)
     monkeypatch.setattr(measuring, "evaluate", never)
-    again = reproduce("yukino1010", overrides=pictures, runs=tmp_path, extractor="pixels")
+    again = once(pictures, tmp_path)
     assert again.document() == found.document()
     with pytest.raises(ConfigError, match=r"begun with other settings: training\.steps 2, not 3"):
-        reproduce("yukino1010", overrides={**pictures, "training.steps": "3"}, runs=tmp_path, extractor="pixels")
+        once({**pictures, "training.steps": "3"}, tmp_path)
 
 
 def test_another_question_is_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: dict[str, str]
 ) -> None:
-    reproduce("yukino1010", overrides=pictures, runs=tmp_path, extractor="pixels")
-    with_measures(monkeypatch, "yukino1010", Measure(("noise_error",), 5, 8))
-    (part,) = reproduce("yukino1010", overrides=pictures, runs=tmp_path, extractor="pixels").parts
+    once(pictures, tmp_path)
+    with_measures(monkeypatch, "nickd16", Measure(("noise_error",), 5, 8))
+    (part,) = once(pictures, tmp_path).parts
     here = part.findings.findings[0].here
     assert here is not None
     assert here.n == 5
@@ -194,7 +204,8 @@ def test_an_arm_that_fails_is_told_and_stops_no_other(
         return real(experiment, **more)
 
     monkeypatch.setattr(training, "train", sometimes)
-    words = ["reproduce", "yukino1010", "--runs", str(tmp_path), "--seeds", "2", "--extractor", "pixels", "--json"]
+    words = ["reproduce", "nickd16", "--only", "perceptron", "--runs", str(tmp_path), "--seeds", "2", "--json"]
+    words += ["--extractor", "pixels"]
     words += [word for key, text in pictures.items() for word in (f"--{key}", text)]
     assert main([*words, "--out", str(tmp_path / "found.md")]) == 1
     document = json.loads(capsys.readouterr().out)
@@ -205,7 +216,7 @@ def test_an_arm_that_fails_is_told_and_stops_no_other(
     assert part["findings"][0]["here"]["n"] == 4
     text = (tmp_path / "found.md").read_text()
     assert "not finite" in text
-    assert "| parameters of the network | 6,179,331 | 6,179,331 | agrees |" in text
+    assert "| parameters of the perceptron | 1,132,816 | 1,132,816 | agrees |" in text
 
 
 def test_a_stop_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: dict[str, str]) -> None:
@@ -213,8 +224,8 @@ def test_a_stop_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise Interrupted("stopped at step 1", expected="2 steps", fix="sfumato resume x")
 
     monkeypatch.setattr(training, "train", stopped)
-    with pytest.raises(Interrupted, match="go on with: sfumato reproduce yukino1010 --scale small"):
-        reproduce("yukino1010", overrides=pictures, runs=tmp_path)
+    with pytest.raises(Interrupted, match="go on with: sfumato reproduce nickd16 --scale small"):
+        once(pictures, tmp_path)
 
 
 def test_esling_is_held_to_the_exact_value(tmp_path: Path) -> None:
@@ -290,7 +301,7 @@ def test_an_arm_of_a_grid_that_fails_leaves_the_others(tmp_path: Path, monkeypat
     monkeypatch.setattr(training, "sweep", Grid(failing="0.1"))
     own = {**TINY, "data.source": "digits", "data.size": "8", "data.pad": None, "data.limit": "40"}
     own |= {"network.widths": "[8]", "network.attention": "[1]", "network.heads": "1", "network.groups": "2"}
-    found = reproduce("nickd16", overrides=own, runs=tmp_path)
+    found = reproduce("nickd16", overrides=own, only=["mnist"], runs=tmp_path)
     assert [one.arm for one in found.failed] == ["0.1 (article)"]
     assert [arm.labels for arm in found.parts[0].arms] == [("0.0 (code)",)]
 
@@ -302,7 +313,7 @@ def test_a_real_sweep_is_trained_read_and_gone_on_with(tmp_path: Path, monkeypat
     own = {**TINY, "data.source": "digits", "data.size": "8", "data.pad": None, "data.limit": "40"}
     own |= {"network.widths": "[8]", "network.attention": "[1]", "network.heads": "1", "network.groups": "2"}
     for seeds in (1, 2):
-        found = reproduce("nickd16", overrides=own, runs=tmp_path, launcher="inline", seeds=seeds)
+        found = reproduce("nickd16", overrides=own, only=["mnist"], runs=tmp_path, launcher="inline", seeds=seeds)
         assert not found.failed
         (part,) = found.parts
         assert sorted((arm.labels[0], arm.seed) for arm in part.arms) == [

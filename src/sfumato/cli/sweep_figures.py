@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["arm_rows", "curves_by_level", "found_effects", "previews", "step_curves"]
 
 USUAL_STEPS, USUAL_SAMPLERS = "5,10,20,50", "ddim,heun"
-SAMPLES, MOST_PREVIEWS = 8, 6
+MOST_PREVIEWS = 6
 
 
 def found_effects(args: argparse.Namespace) -> "Effects":
@@ -43,8 +43,9 @@ def curves_by_level(args: argparse.Namespace) -> "LevelCurves":
 
 def arm_rows(args: argparse.Namespace) -> "Figure | Image":
     """Samples of every trained arm of the first seed, in the order of the table, from the same noise."""
+    from sfumato.cli.arm_sheets import arm_row
     from sfumato.experiment.sweep import load_sweep
-    from sfumato.figures.arms import ArmRow, arms
+    from sfumato.figures.arms import arms
 
     found = load_sweep(one(args, "SWEEP"), runs=args.runs)
     rows = []
@@ -52,12 +53,8 @@ def arm_rows(args: argparse.Namespace) -> "Figure | Image":
         if arm.seed != found.plan.base.seed or not found.is_trained(arm, found.record(arm)):
             continue
         model = trained(str(arm.folder), args)
-        count = args.count if args.count is not None else SAMPLES if model.record.is_image else 500
-        labels = "all" if model.condition_shape.num_classes else None
-        samples = model.sample(count, seed=args.seed, labels=labels)
-        shown = samples.values if samples.images is None else samples.images
-        assert shown is not None  # a model draws one or the other
-        rows.append(ArmRow(", ".join(arm.settings.values()) or arm.name, shown))
+        name = ", ".join(arm.settings.values()) or arm.name
+        rows.append(arm_row(model, name, count=args.count, seed=args.seed))
     return arms(rows)
 
 
