@@ -1,6 +1,7 @@
 """`reproduce`: every arm of every source is an experiment, anchors hold, and small runs go through, on and on."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import sfumato
 from sfumato.cli.main import main
@@ -266,8 +268,9 @@ class Grid:
         )
 
 
-def test_a_grid_becomes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """falbel's eight arms on a few sprites: a row each, KID by the order alone, errors by level beside them."""
+@pytest.fixture
+def few_sprites(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """falbel's eight arms on a few sprites, in this very process, measured on a handful of them."""
     measures = (
         Measure(("noise_error", "image_error"), 4, 8, weights="live"),
         Measure(("kid",), 6, 8, sampling=(("steps", "2"),)),
@@ -275,25 +278,49 @@ def test_a_grid_becomes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     with_measures(monkeypatch, "falbel", *measures)
     monkeypatch.setattr(levels, "DRAWS", 2)  # of the attainable loss, which is not looked at
-    monkeypatch.setattr(training, "sweep", Grid())
+    monkeypatch.setattr(training, "sweep", partial(sfumato.sweep, forecast=False))
     own = {**TINY, "data.source": "sprites", "data.limit": "40", "data.test_part": "true", "network.widths": "[8]"}
-    own |= {"network.depth": "1", "network.embedding": "8"}
-    found = reproduce("falbel", overrides=own, runs=tmp_path, extractor="pixels")
-    (part,) = found.parts
-    assert len(part.arms) == 8
-    assert part.folder == tmp_path / "falbel-small"
-    assert len(part.findings.findings) == 24
-    assert {f.verdict for f in part.findings.findings} == {"not compared"}
-    (order,) = part.findings.orders
-    assert (order.pairs, order.error) == (28, "of the measurement, one seed")
-    assert order.best_there == ("mae", "noise", "cosine")
-    (table,) = part.findings.levels
-    assert len(table.rows) == 8
-    assert table.bins == ("-8..-6", "-6..-4", "-4..-2", "-2..0", "0..2", "2..4")  # the same for both schedules
-    assert all(value is not None for row in table.rows.values() for value in row)
-    rows = [f for f in part.findings.findings if f.arm == ("mse", "noise", "linear") and f.quantity == "noise_loss"]
-    assert rows[0].there is not None
-    assert rows[0].there.value == 0.1399971
+    return own | {"network.depth": "1", "network.embedding": "8"}
+
+
+def test_a_grid_becomes_a_text(tmp_path: Path, few_sprites: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A row for each arm, KID by its order alone, effects, errors by level, generated pictures, and what it comes to."""
+    words = ["reproduce", "falbel", "--runs", str(tmp_path), "--launcher", "inline", "--extractor", "pixels", "--json"]
+    words += [word for key, text in few_sprites.items() for word in (f"--{key}", text)]
+    assert main([*words, "--out", str(tmp_path / "found.md")]) == 0
+    document = json.loads(capsys.readouterr().out)  # nothing but the document
+    (part,) = document["parts"]
+    assert len(part["arms"]) == 8
+    assert Path(part["sweep"]) == tmp_path / "falbel-small"
+    assert len(part["findings"]) == 24
+    assert {f["verdict"] for f in part["findings"]} == {"not compared"}
+    linear = [f for f in part["findings"] if f["arm"] == ["mse", "noise", "linear"] and f["quantity"] == "noise_loss"]
+    assert linear[0]["there"]["value"] == 0.1399971
+    (order,) = part["orders"]
+    assert (order["arms"], order["pairs"], order["error"]) == (8, 28, "of the measurement, one seed")
+    assert order["best_there"] == ["mae", "noise", "cosine"]
+    (table,) = part["levels"]
+    assert len(table["rows"]) == 8
+    bins = ["-8..-6", "-6..-4", "-4..-2", "-2..0", "0..2", "2..4"]  # the same for both schedules
+    assert table["bins"] == bins
+    assert all(value is not None for row in table["rows"].values() for value in row)
+
+    assert len(part["effects"]["effects"]) == 6  # of three axes on KID, and of any two
+    assert len(part["effects_by_level"]["effects"]) == 3 * len(bins)
+    own = {effect["axes"][0]: effect for effect in part["effects"]["effects"][:3]}
+    kid = {tuple(f["arm"]): f["here"]["value"] for f in part["findings"] if f["quantity"] == "kid"}
+    means = [math.fsum(v for arm, v in kid.items() if arm[0] == loss) / 4 for loss in ("mse", "mae")]
+    assert own["objective.distance"]["value"] == pytest.approx(means[1] - means[0], rel=1e-9)
+
+    text = (tmp_path / "found.md").read_text()
+    assert "| loss: mse -> mae |" in text
+    assert "his conclusion, that mae, noise and cosine together are best," in text
+    assert "one seed was trained" in text
+    assert "(found-flowers.png)" in text
+    assert document["pictures"] == [str(tmp_path / "found-flowers.png")]
+    with Image.open(tmp_path / "found-flowers.png") as sheet:
+        assert sheet.width > 8 * 32
+        assert sheet.height > 8 * 32
 
 
 def test_an_arm_of_a_grid_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,6 +370,28 @@ def test_sources_are_listed_and_explained_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "yukino1010" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["falbell"], "did you mean falbel"),
+        (["falbel", "--only", "flower"], "did you mean --only flowers"),
+        (["falbel", "--seeds", "0"], "--seeds is 0"),
+        (["falbel", "--scale", "huge"], "--scale is 'huge'"),
+        (["falbel", "--out", "no/such/found.md"], "its folder is not there"),
+        (["falbel", "--out", "."], "is a folder"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_once(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of a dry run, which then says nothing else."""
+    for more in ([], ["--dry-run"]):
+        assert main(["reproduce", *words, *more]) == 2
+        said = capsys.readouterr()
+        assert says in said.err
+        assert not said.out
 
 
 def test_data_that_are_missing_are_missed_before_anything_is_trained(

@@ -10,10 +10,14 @@ import torch
 from scipy import stats
 
 from sfumato.errors import UsageError
+from sfumato.experiment.effects import Effect, Effects
+from sfumato.experiment.effects.errors import Error
 from sfumato.experiment.evaluations import Number, StoredEvaluation
+from sfumato.experiment.reproduce import SOURCES
+from sfumato.experiment.reproduce.axes import AxisEffects, conclusions
 from sfumato.experiment.reproduce.esling import judged, over_seeds
 from sfumato.experiment.reproduce.falbel import FLOWERS, LOSS_REPEATS, NOISE_SCATTER, PETS, REPEATS
-from sfumato.experiment.reproduce.findings import AnchorFound, ArmNumbers, Finding, Value
+from sfumato.experiment.reproduce.findings import AnchorFound, ArmNumbers, Finding, Findings, Order, Value
 from sfumato.experiment.reproduce.judgements import Column, Held, Ordered, Printed, Shown, together
 from sfumato.experiment.reproduce.ordering import order_of, scatter_of
 from sfumato.experiment.reproduce.seeds import blocks_of
@@ -332,3 +336,68 @@ def test_a_value_shows_as_many_digits_as_its_error_leaves() -> None:
     assert Value(0.123456, 0.0123).text() == "0.123 ± 0.012"
     assert Value(12345.6, 98.7).text() == "12346 ± 99"
     assert Value(0.1714205).text() == "0.1714"
+
+
+# --- conclusions -----------------------------------------------------------------------------------------------------
+
+FLOWERS_PART = SOURCES["falbel"].parts[0]
+BEST = ("mae", "noise", "cosine")
+OTHER = ("mse", "noise", "cosine")
+
+
+def ranked(best: Arm, *tied: Arm) -> Order:
+    return Order("kid", 8, 28, 13, 0, 0, BEST, best, tied, "over 2 seeds")
+
+
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        (ranked(BEST), "holds here: mae noise cosine is told from all others"),
+        (
+            ranked(BEST, OTHER),
+            "neither confirmed nor refused: mae noise cosine is best here too, but not told from mse",
+        ),
+        (ranked(BEST, *([OTHER] * 7)), "not told from any other"),
+        (ranked(OTHER, BEST), "neither confirmed nor refused: mse noise cosine is best here, and mae noise cosine not"),
+        (ranked(OTHER), "does not hold here: mse noise cosine is better than mae noise cosine"),
+    ],
+)
+def test_a_conclusion_is_drawn_as_far_as_arms_are_told_apart(order: Order, says: str) -> None:
+    (line,) = conclusions(FLOWERS_PART, Findings(orders=(order,)), AxisEffects())
+    assert says in line
+
+
+def effect(metric: str, value: float, p: float, *axes: int) -> Effect:
+    """Of falbel's axes by number, with a corrected p."""
+    keys = [FLOWERS_PART.choices[k] for k in axes]
+    ends = tuple((next(iter(c.labels)), list(c.labels)[1]) for c in keys)
+    return Effect(metric, tuple(c.key for c in keys), ends, Error(value, 0.01, 8, 0.001), 4, 2, "seeds", True, p)
+
+
+def test_effects_are_told_in_the_words_of_the_source() -> None:
+    kid = (
+        effect("kid[pixels]", -0.05, 0.01, 0),
+        effect("kid[pixels]", 0.02, 0.4, 2),
+        effect("kid[pixels]", 0.1, 0.01, 0, 2),
+    )
+    by_bin = (
+        effect("loss_by_log_snr[-8..-6][held-out]", 0.05, 0.001, 2),
+        effect("loss_by_log_snr[-6..-4][held-out]", -0.05, 0.001, 2),
+        effect("loss_by_log_snr[-4..-2][held-out]", 0.01, 0.3, 2),
+    )
+    told = AxisEffects(Effects("s", kid, (), ()), Effects("s", by_bin, (), ()))
+    on_kid, on_noise = conclusions(FLOWERS_PART, Findings(), told)
+    assert on_kid == (
+        "kid[pixels]: loss: mse -> mae better, -0.05 ± 0.01 (p 0.01); loss: mse -> mae x schedule_type: "
+        "cosine -> linear higher, +0.1 ± 0.01 (p 0.01); 1 of 2 main effects cannot be told from 0"
+    )
+    assert on_noise == (
+        "noise error, schedule_type: cosine -> linear: lower at log-SNR -6..-4; higher at log-SNR -8..-6; "
+        "not told from 0 at log-SNR -4..-2"
+    )
+
+
+def test_settings_that_change_together_are_one_choice() -> None:
+    (choice,) = SOURCES["yukino1010"].parts[0].choices
+    assert choice.pairs("false+batch") == (("network.attention", "false"), ("network.norm", "batch"))
+    assert choice.label("FALSE+batch") == "neither (article)"

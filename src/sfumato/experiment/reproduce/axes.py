@@ -9,12 +9,15 @@ error in which schedules can be compared.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sfumato.errors import SfumatoError
 from sfumato.experiment.comparability import is_reference
-from sfumato.experiment.effects import Effect, Effects, effects
 from sfumato.experiment.reproduce.findings import BY_LEVEL, HELD_OUT, ArmNumbers, Findings, Order
 from sfumato.experiment.reproduce.source import Claim, Part
+
+if TYPE_CHECKING:
+    from sfumato.experiment.effects import Effect, Effects
 
 __all__ = ["DECIDED", "AxisEffects", "axis_effects", "bin_of", "change_of", "conclusions", "others_in", "size_of"]
 
@@ -28,20 +31,22 @@ class AxisEffects:
     metrics: on its metrics; by_level: on the noise error in each bin; None where nothing can be told, with a note why.
     """
 
-    metrics: Effects | None = None
-    by_level: Effects | None = None
+    metrics: "Effects | None" = None
+    by_level: "Effects | None" = None
     notes: tuple[str, ...] = ()
 
 
 def axis_effects(part: Part, folder: Path, arms: Sequence[ArmNumbers]) -> AxisEffects:
     """The effects of the choices of a part, whose sweep is in a folder, on what was measured of its arms."""
+    from sfumato.experiment.effects import effects
+
     names = list(dict.fromkeys(name for arm in arms for one in arm.evaluations for name in one.metrics))
     told = [_name_of(metric, names) for metric in part.told]
     bins = [name for name in names if name.startswith(BY_LEVEL) and name.endswith(HELD_OUT)]
     bins.sort(key=lambda name: float(bin_of(name).partition("..")[0]))
     notes: list[str] = []
 
-    def of(metrics: Sequence[str], *, interactions: bool) -> Effects | None:
+    def of(metrics: Sequence[str], *, interactions: bool) -> "Effects | None":
         if not metrics:
             return None
         try:
@@ -66,7 +71,7 @@ def bin_of(name: str) -> str:
     return name.removeprefix(BY_LEVEL).removesuffix(HELD_OUT)
 
 
-def change_of(effect: Effect, part: Part) -> str:
+def change_of(effect: "Effect", part: Part) -> str:
     """The change in the source's words: `loss: mse -> mae`."""
     choices = {choice.key: choice for choice in part.choices}
     words = []
@@ -76,7 +81,7 @@ def change_of(effect: Effect, part: Part) -> str:
     return " x ".join(words)
 
 
-def size_of(effect: Effect) -> str:
+def size_of(effect: "Effect") -> str:
     """Value and error, with a sign."""
     return f"{effect.value:+.2g} ± {effect.std_error:.1g}"
 
@@ -115,7 +120,7 @@ def others_in(order: Order) -> str:
     return "any other" if len(order.tied) + 1 == order.arms else " or ".join(" ".join(arm) for arm in order.tied)
 
 
-def _of_metric(metric: str, found: Effects, part: Part) -> Iterator[str]:
+def _of_metric(metric: str, found: "Effects", part: Part) -> Iterator[str]:
     """Main effects and interactions that are told, then how many are not."""
     own = found.of(metric)
     for effect in own:
@@ -128,7 +133,7 @@ def _of_metric(metric: str, found: Effects, part: Part) -> Iterator[str]:
             yield f"{len(silent)} of {len(there)} {kind} cannot be told from 0"
 
 
-def _of_levels(found: Effects, part: Part) -> Iterator[str]:
+def _of_levels(found: "Effects", part: Part) -> Iterator[str]:
     """For each change the bins in which it makes the noise error lower, higher, or nothing that can be told."""
     changes = dict.fromkeys(change_of(effect, part) for effect in found.effects)
     for change in changes:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from sfumato.experiment.comparability import is_reference
 from sfumato.experiment.difference import LEVEL
-from sfumato.experiment.effects.errors import quantile
 from sfumato.experiment.evaluations import Number, StoredEvaluation
 
 __all__ = [
@@ -56,6 +55,8 @@ class Value:
             return 0.0
         if math.isinf(self.degrees):
             return 2.0 * self.std_error
+        from sfumato.experiment.effects.errors import quantile
+
         return max(2.0, quantile(self.degrees, LEVEL)) * self.std_error
 
     def text(self) -> str:

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sfumato.experiment.effects import Effect, Effects
 from sfumato.experiment.reproduce.axes import DECIDED, bin_of, change_of, others_in, size_of
 from sfumato.experiment.reproduce.findings import AnchorFound, Finding, Levels, Order, Value
 from sfumato.experiment.reproduce.outcome import PartOutcome, Reproduction
 from sfumato.experiment.reproduce.source import Scale, Source
+
+if TYPE_CHECKING:
+    from sfumato.experiment.effects import Effect, Effects
 
 __all__ = ["Page", "Sheet", "described", "markdown", "pages"]
 
@@ -152,12 +155,12 @@ def _effects(part: PartOutcome) -> Iterator[Page]:
         )
 
 
-def _untold(found: Effects, metric: str) -> Iterator[str]:
+def _untold(found: "Effects", metric: str) -> Iterator[str]:
     """The effects on a metric that cannot be told, with the reason."""
-    yield from (f"{u.first} and {u.second}: {u.reason}" for u in found.untold if u.metric == metric)
+    yield from (f"{u.metric} of {u.first} and {u.second}: {u.reason}" for u in found.untold if u.metric == metric)
 
 
-def _effect_row(effect: Effect, part: PartOutcome) -> tuple[str, ...]:
+def _effect_row(effect: "Effect", part: PartOutcome) -> tuple[str, ...]:
     low, high = effect.interval
     p = f"< {LEAST_P:.0e}" if effect.corrected < LEAST_P else f"{effect.corrected:.2g}"
     return change_of(effect, part.part), size_of(effect), f"{low:+.2g} … {high:+.2g}", p, effect.verdict
@@ -177,10 +180,11 @@ def _effects_by_level(part: PartOutcome) -> Iterator[Page]:
     )
     mark = f"*: told from 0 at p < 0.05, corrected for {len(found.effects)} comparisons by Holm's method"
     title = f"{part.name}: effects on the noise error by log-SNR"
-    yield Page(title, ("change", *bins), table, (mark, *found.notes[1:]))
+    untold = [line for metric in dict.fromkeys(u.metric for u in found.untold) for line in _untold(found, metric)]
+    yield Page(title, ("change", *bins), table, (mark, *dict.fromkeys(untold), *found.notes[1:]))
 
 
-def _marked(effect: Effect) -> str:
+def _marked(effect: "Effect") -> str:
     return size_of(effect) + (" *" if effect.verdict in DECIDED else "")
 
 
