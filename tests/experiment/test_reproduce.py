@@ -284,7 +284,7 @@ def few_sprites(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def test_a_grid_becomes_a_text(tmp_path: Path, few_sprites: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A row for each arm, KID by its order alone, effects, errors by level, generated pictures, and what it comes to."""
+    """A row for each arm, KID by its order alone, effects, errors by level, samples, and what it comes to."""
     words = ["reproduce", "falbel", "--runs", str(tmp_path), "--launcher", "inline", "--extractor", "pixels", "--json"]
     words += [word for key, text in few_sprites.items() for word in (f"--{key}", text)]
     assert main([*words, "--out", str(tmp_path / "found.md")]) == 0

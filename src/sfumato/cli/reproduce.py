@@ -66,9 +66,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         return _list()
     only = [name.strip() for name in args.only.split(",") if name.strip()]
     source, parts = planned(args.source, args.scale, only)
-    if args.seeds < 1:
-        raise UsageError(f"--seeds is {args.seeds}", expected="1 or more", fix="--seeds 1")
-    _require_writable(args.out)
+    _require_possible(args)
     if args.dry_run:
         return _dry_run(source, parts, args, settings)
     from sfumato.experiment.reproduce import reproduce
@@ -201,11 +199,13 @@ def _print(page: Page) -> None:
         say(f"- {printable(line)}")
 
 
-def _require_writable(out: str | None) -> None:
-    """Raise before an hour of training, and not behind it, where the text could not be written."""
-    if out is None:
+def _require_possible(args: argparse.Namespace) -> None:
+    """Raise before an hour of training, and not behind it: UsageError for no seed, or nowhere to write the text."""
+    if args.seeds < 1:
+        raise UsageError(f"--seeds is {args.seeds}", expected="1 or more", fix="--seeds 1")
+    if args.out is None:
         return
-    path = Path(out)
+    out, path = args.out, Path(args.out)
     if path.is_dir() or not path.absolute().parent.is_dir():
         what = "is a folder" if path.is_dir() else "cannot be written: its folder is not there"
         raise UsageError(
