@@ -19,6 +19,8 @@ from sfumato.errors import ConfigError, Interrupted, NumericsError, UsageError
 from sfumato.experiment.config import load_experiment
 from sfumato.experiment.evaluation import levels
 from sfumato.experiment.reproduce import SOURCES, measuring, reproduce, source_named, training
+from sfumato.experiment.reproduce.anchors import gap_bits
+from sfumato.experiment.reproduce.arnason import MEAN_SQUARE
 from sfumato.experiment.reproduce.departures import begun_otherwise, departures, other_data
 from sfumato.experiment.reproduce.falbel import FLOWERS, PETS
 from sfumato.experiment.reproduce.judgements import Printed
@@ -79,6 +81,9 @@ def test_mended_anchors_are_what_they_should_be() -> None:
     assert found["network calls in 200 steps of sampling"] == 200
     assert found["alpha² after 200 steps"] == pytest.approx(3.03e-5, rel=0.01)
     assert found["alpha² at the end of the chain"] < 1e-3
+    assert found["bits per picture that this gap costs"] == pytest.approx(0.016, rel=0.05)
+    his = load_experiment(own_experiment(SOURCES["arnason"].parts[0]), {"schedule.betas.rescale": "false"})
+    assert gap_bits(28 * 28, MEAN_SQUARE)(his) == pytest.approx(74.6, abs=0.1)  # of MNIST, to the digits known
 
 
 def test_every_printed_row_is_an_arm_and_every_arm_of_falbel_is_printed() -> None:

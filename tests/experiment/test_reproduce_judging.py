@@ -397,6 +397,12 @@ def test_effects_are_told_in_the_words_of_the_source() -> None:
     )
 
 
+def test_an_effect_of_measuring_alone_is_of_these_models() -> None:
+    one = replace(effect("kid[pixels]", -0.05, 0.01, 0), repeats="none", seeds=1, pairs=1)
+    (line,) = conclusions(FLOWERS_PART, Findings(), AxisEffects(Effects("s", (one,), (), ())))
+    assert "better of these two models, which may be their seed's doing, -0.05" in line
+
+
 def test_settings_that_change_together_are_one_choice() -> None:
     (choice,) = SOURCES["yukino1010"].parts[0].choices
     assert choice.pairs("false+batch") == (("network.attention", "false"), ("network.norm", "batch"))

@@ -125,7 +125,8 @@ def _of_metric(metric: str, found: "Effects", part: Part) -> Iterator[str]:
     own = found.of(metric)
     for effect in own:
         if effect.verdict in DECIDED:
-            yield f"{change_of(effect, part)} {effect.verdict}, {size_of(effect)} (p {effect.corrected:.2g})"
+            alone = " of these two models, which may be their seed's doing" if effect.repeats == "none" else ""
+            yield f"{change_of(effect, part)} {effect.verdict}{alone}, {size_of(effect)} (p {effect.corrected:.2g})"
     for kind, axes in (("main effects", 1), ("interactions", 2)):
         there = [effect for effect in own if len(effect.axes) == axes]
         silent = [effect for effect in there if effect.verdict not in DECIDED]
