@@ -19,7 +19,7 @@ from sfumato.experiment.reproduce.source import Claim, Part
 if TYPE_CHECKING:
     from sfumato.experiment.effects import Effect, Effects
 
-__all__ = ["DECIDED", "AxisEffects", "axis_effects", "bin_of", "change_of", "conclusions", "others_in", "size_of"]
+__all__ = ["AxisEffects", "axis_effects", "bin_of", "change_of", "conclusions", "is_told", "others_in", "size_of"]
 
 DECIDED = ("better", "worse", "higher", "lower")
 
@@ -81,6 +81,11 @@ def change_of(effect: "Effect", part: Part) -> str:
     return " x ".join(words)
 
 
+def is_told(effect: "Effect") -> bool:
+    """Whether an effect is told from 0."""
+    return effect.verdict.partition(",")[0] in DECIDED
+
+
 def size_of(effect: "Effect") -> str:
     """Value and error, with a sign."""
     return f"{effect.value:+.2g} ± {effect.std_error:.1g}"
@@ -124,12 +129,13 @@ def _of_metric(metric: str, found: "Effects", part: Part) -> Iterator[str]:
     """Main effects and interactions that are told, then how many are not."""
     own = found.of(metric)
     for effect in own:
-        if effect.verdict in DECIDED:
+        if is_told(effect):
+            way = effect.verdict.partition(",")[0]
             alone = " of these two models, which may be their seed's doing" if effect.repeats == "none" else ""
-            yield f"{change_of(effect, part)} {effect.verdict}{alone}, {size_of(effect)} (p {effect.corrected:.2g})"
+            yield f"{change_of(effect, part)} {way}{alone}, {size_of(effect)} (p {effect.corrected:.2g})"
     for kind, axes in (("main effects", 1), ("interactions", 2)):
         there = [effect for effect in own if len(effect.axes) == axes]
-        silent = [effect for effect in there if effect.verdict not in DECIDED]
+        silent = [effect for effect in there if not is_told(effect)]
         if silent:
             yield f"{len(silent)} of {len(there)} {kind} cannot be told from 0"
 
@@ -142,9 +148,9 @@ def _of_levels(found: "Effects", part: Part) -> Iterator[str]:
         ways = [
             f"{word} at log-SNR {', '.join(bins)}"
             for word, bins in (
-                ("lower", [bin_of(e.metric) for e in own if e.verdict in DECIDED and e.value < 0]),
-                ("higher", [bin_of(e.metric) for e in own if e.verdict in DECIDED and e.value > 0]),
-                ("not told from 0", [bin_of(e.metric) for e in own if e.verdict not in DECIDED]),
+                ("lower", [bin_of(e.metric) for e in own if is_told(e) and e.value < 0]),
+                ("higher", [bin_of(e.metric) for e in own if is_told(e) and e.value > 0]),
+                ("not told from 0", [bin_of(e.metric) for e in own if not is_told(e)]),
             )
             if bins
         ]

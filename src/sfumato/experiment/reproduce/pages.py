@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sfumato.experiment.reproduce.axes import DECIDED, bin_of, change_of, others_in, size_of
+from sfumato.experiment.reproduce.axes import bin_of, change_of, is_told, others_in, size_of
 from sfumato.experiment.reproduce.findings import AnchorFound, Finding, Levels, Order, Value
 from sfumato.experiment.reproduce.outcome import PartOutcome, Reproduction
 from sfumato.experiment.reproduce.source import Scale, Source
@@ -185,7 +185,7 @@ def _effects_by_level(part: PartOutcome) -> Iterator[Page]:
 
 
 def _marked(effect: "Effect") -> str:
-    return size_of(effect) + (" *" if effect.verdict in DECIDED else "")
+    return size_of(effect) + (" *" if is_told(effect) else "")
 
 
 def _caution(part: PartOutcome, found: Reproduction) -> Iterator[str]:
