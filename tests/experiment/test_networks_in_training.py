@@ -45,6 +45,7 @@ from sfumato.experiment.reporting import Silent
 from sfumato.experiment.schema import to_plain
 from sfumato.experiment.session import Session
 from sfumato.nn import (
+    AdditiveMlpConfig,
     AdditiveUNetConfig,
     BaseConfig,
     BottleneckUNetConfig,
@@ -82,6 +83,7 @@ OF_PICTURES: list[NetworkConfig] = [
     BottleneckUNetConfig(widths=(4, 8), planes=4, hidden=8),
     DdpmUNetConfig(widths=(8, 8), blocks=1, attention=(4,), dropout=0.0, num_groups=4, film=True, zero_init=True),
     FilmUNetConfig(widths=(8,), depth=1, stem=4, embedding=8, heads=2, head_width=4, groups=4),
+    FilmUNetConfig(widths=(8,), depth=1, stem=4, embedding=8, norm="batch", attention=False),
     ResidualUNetConfig(widths=(8,), depth=1, embedding=6),
     DitConfig(patch=4, width=8, depth=1, heads=2),
     Edm2UNetConfig(widths=(8, 8), depth=1, attention=(4,), head_width=4),
@@ -89,6 +91,7 @@ OF_PICTURES: list[NetworkConfig] = [
 OF_SEQUENCES: list[NetworkConfig] = [UNet1dConfig(widths=(8, 8), depth=1, embedding=8, heads=2, groups=4)]
 OF_VECTORS: list[NetworkConfig] = [
     StepMlpConfig(widths=(16,)),
+    AdditiveMlpConfig(widths=(16,)),
     FourierMlpConfig(width=16, depth=1),
     MlpConfig(widths=(16,)),
 ]

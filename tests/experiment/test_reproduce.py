@@ -1,6 +1,7 @@
 """`reproduce`: every arm of every source is an experiment, anchors hold, and small runs go through, on and on."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import sfumato
 from sfumato.cli.main import main
@@ -17,6 +19,8 @@ from sfumato.errors import ConfigError, Interrupted, NumericsError, UsageError
 from sfumato.experiment.config import load_experiment
 from sfumato.experiment.evaluation import levels
 from sfumato.experiment.reproduce import SOURCES, measuring, reproduce, source_named, training
+from sfumato.experiment.reproduce.anchors import gap_bits
+from sfumato.experiment.reproduce.arnason import MEAN_SQUARE
 from sfumato.experiment.reproduce.departures import begun_otherwise, departures, other_data
 from sfumato.experiment.reproduce.falbel import FLOWERS, PETS
 from sfumato.experiment.reproduce.judgements import Printed
@@ -37,9 +41,15 @@ TINY = {
 def arms_of(part: Part) -> list[list[tuple[str, str]]]:
     """The settings of every arm."""
     return [
-        [(choice.key, text) for choice, text in zip(part.choices, texts, strict=True)]
+        [pair for choice, text in zip(part.choices, texts, strict=True) for pair in choice.pairs(text)]
         for texts in product(*(choice.labels for choice in part.choices))
     ]
+
+
+def rows_of(part: Part) -> set[tuple[str, ...]]:
+    """The source's words for every arm."""
+    keys = [choice.key for choice in part.choices]
+    return {part.labels(dict(zip(keys, texts, strict=True))) for texts in product(*(c.labels for c in part.choices))}
 
 
 # --- what the sources are --------------------------------------------------------------------------------------------
@@ -71,16 +81,19 @@ def test_mended_anchors_are_what_they_should_be() -> None:
     assert found["network calls in 200 steps of sampling"] == 200
     assert found["alpha² after 200 steps"] == pytest.approx(3.03e-5, rel=0.01)
     assert found["alpha² at the end of the chain"] < 1e-3
+    assert found["bits per picture that this gap costs"] == pytest.approx(0.016, rel=0.05)
+    his = load_experiment(own_experiment(SOURCES["arnason"].parts[0]), {"schedule.betas.rescale": "false"})
+    assert gap_bits(28 * 28, MEAN_SQUARE)(his) == pytest.approx(74.6, abs=0.1)  # of MNIST, to the digits known
 
 
 def test_every_printed_row_is_an_arm_and_every_arm_of_falbel_is_printed() -> None:
     for part in PARTS:
-        rows = {part.labels(dict(settings)) for settings in arms_of(part)}
+        rows = rows_of(part)
         for column in part.judgement.columns if isinstance(part.judgement, Printed) else ():
             assert set(column.printed) <= rows
             assert set(column.errors) <= set(column.printed)
     for part, table in zip(SOURCES["falbel"].parts, (FLOWERS, PETS), strict=True):
-        assert {part.labels(dict(settings)) for settings in arms_of(part)} == set(table)
+        assert rows_of(part) == set(table)
 
 
 def test_what_his_tables_say_of_his_conclusion() -> None:
@@ -141,43 +154,47 @@ def with_measures(monkeypatch: pytest.MonkeyPatch, name: str, *measures: Measure
 
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """yukino1010 on a few sprites, with a network of one narrow level."""
-    with_measures(monkeypatch, "yukino1010", Measure(("noise_error",), 4, 8), Measure(("kid",), 6, 8))
-    own = {"data.source": "sprites", "data.limit": "60", "network.widths": "[8]", "network.stem": "8"}
-    return {**TINY, **own, "network.depth": "1", "network.heads": "1", "network.head_width": "8"}
+    """nickd16's perceptron on a few digits, with a narrow layer."""
+    with_measures(monkeypatch, "nickd16", Measure(("noise_error",), 4, 8), Measure(("kid",), 6, 8))
+    return {**TINY, "data.source": "digits", "data.size": "8", "data.limit": "60", "network.widths": "[8]"}
+
+
+def once(pictures: dict[str, str], runs: Path, **more: Any) -> Any:
+    """The single arm."""
+    return reproduce("nickd16", overrides=pictures, only=["perceptron"], runs=runs, extractor="pixels", **more)
 
 
 def test_a_single_arm_goes_through_and_is_not_made_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: dict[str, str]
 ) -> None:
-    found = reproduce("yukino1010", overrides=pictures, runs=tmp_path, extractor="pixels")
+    found = once(pictures, tmp_path)
     (part,) = found.parts
     (arm,) = part.arms
-    assert arm.folder == tmp_path / "yukino1010-small-pictures-s0"
+    assert arm.folder == tmp_path / "nickd16-small-perceptron-s0"
     assert not found.failed
     quantities = {f.quantity: f for f in part.findings.findings}
     assert quantities["MSE of the noise"].here is not None
     assert quantities["KID"].here is not None
     assert all(f.verdict == "no number" for f in part.findings.findings)
-    assert any(text.startswith("training.steps 2, not 100,200") for text in arm.departures)
+    assert any(text.startswith("training.steps 2, not 70,275") for text in arm.departures)
 
     def never(*args: object, **more: object) -> None:
         raise AssertionError("made a second time")
 
     monkeypatch.setattr(training, "train", never)
     monkeypatch.setattr(measuring, "evaluate", never)
-    again = reproduce("yukino1010", overrides=pictures, runs=tmp_path, extractor="pixels")
+    again = once(pictures, tmp_path)
     assert again.document() == found.document()
     with pytest.raises(ConfigError, match=r"begun with other settings: training\.steps 2, not 3"):
-        reproduce("yukino1010", overrides={**pictures, "training.steps": "3"}, runs=tmp_path, extractor="pixels")
+        once({**pictures, "training.steps": "3"}, tmp_path)
 
 
 def test_another_question_is_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: dict[str, str]
 ) -> None:
-    reproduce("yukino1010", overrides=pictures, runs=tmp_path, extractor="pixels")
-    with_measures(monkeypatch, "yukino1010", Measure(("noise_error",), 5, 8))
-    (part,) = reproduce("yukino1010", overrides=pictures, runs=tmp_path, extractor="pixels").parts
+    once(pictures, tmp_path)
+    with_measures(monkeypatch, "nickd16", Measure(("noise_error",), 5, 8))
+    (part,) = once(pictures, tmp_path).parts
     here = part.findings.findings[0].here
     assert here is not None
     assert here.n == 5
@@ -194,7 +211,8 @@ def test_an_arm_that_fails_is_told_and_stops_no_other(
         return real(experiment, **more)
 
     monkeypatch.setattr(training, "train", sometimes)
-    words = ["reproduce", "yukino1010", "--runs", str(tmp_path), "--seeds", "2", "--extractor", "pixels", "--json"]
+    words = ["reproduce", "nickd16", "--only", "perceptron", "--runs", str(tmp_path), "--seeds", "2", "--json"]
+    words += ["--extractor", "pixels"]
     words += [word for key, text in pictures.items() for word in (f"--{key}", text)]
     assert main([*words, "--out", str(tmp_path / "found.md")]) == 1
     document = json.loads(capsys.readouterr().out)
@@ -205,7 +223,7 @@ def test_an_arm_that_fails_is_told_and_stops_no_other(
     assert part["findings"][0]["here"]["n"] == 4
     text = (tmp_path / "found.md").read_text()
     assert "not finite" in text
-    assert "| parameters of the network | 6,179,331 | 6,179,331 | agrees |" in text
+    assert "| parameters of the perceptron | 1,132,816 | 1,132,816 | agrees |" in text
 
 
 def test_a_stop_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: dict[str, str]) -> None:
@@ -213,8 +231,8 @@ def test_a_stop_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise Interrupted("stopped at step 1", expected="2 steps", fix="sfumato resume x")
 
     monkeypatch.setattr(training, "train", stopped)
-    with pytest.raises(Interrupted, match="go on with: sfumato reproduce yukino1010 --scale small"):
-        reproduce("yukino1010", overrides=pictures, runs=tmp_path)
+    with pytest.raises(Interrupted, match="go on with: sfumato reproduce nickd16 --scale small"):
+        once(pictures, tmp_path)
 
 
 def test_esling_is_held_to_the_exact_value(tmp_path: Path) -> None:
@@ -255,8 +273,9 @@ class Grid:
         )
 
 
-def test_a_grid_becomes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """falbel's eight arms on a few sprites: a row each, KID by the order alone, errors by level beside them."""
+@pytest.fixture
+def few_sprites(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """falbel's eight arms on a few sprites, in this very process, measured on a handful of them."""
     measures = (
         Measure(("noise_error", "image_error"), 4, 8, weights="live"),
         Measure(("kid",), 6, 8, sampling=(("steps", "2"),)),
@@ -264,25 +283,49 @@ def test_a_grid_becomes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     with_measures(monkeypatch, "falbel", *measures)
     monkeypatch.setattr(levels, "DRAWS", 2)  # of the attainable loss, which is not looked at
-    monkeypatch.setattr(training, "sweep", Grid())
+    monkeypatch.setattr(training, "sweep", partial(sfumato.sweep, forecast=False))
     own = {**TINY, "data.source": "sprites", "data.limit": "40", "data.test_part": "true", "network.widths": "[8]"}
-    own |= {"network.depth": "1", "network.embedding": "8"}
-    found = reproduce("falbel", overrides=own, runs=tmp_path, extractor="pixels")
-    (part,) = found.parts
-    assert len(part.arms) == 8
-    assert part.folder == tmp_path / "falbel-small"
-    assert len(part.findings.findings) == 24
-    assert {f.verdict for f in part.findings.findings} == {"not compared"}
-    (order,) = part.findings.orders
-    assert (order.pairs, order.error) == (28, "of the measurement, one seed")
-    assert order.best_there == ("mae", "noise", "cosine")
-    (table,) = part.findings.levels
-    assert len(table.rows) == 8
-    assert table.bins == ("-8..-6", "-6..-4", "-4..-2", "-2..0", "0..2", "2..4")  # the same for both schedules
-    assert all(value is not None for row in table.rows.values() for value in row)
-    rows = [f for f in part.findings.findings if f.arm == ("mse", "noise", "linear") and f.quantity == "noise_loss"]
-    assert rows[0].there is not None
-    assert rows[0].there.value == 0.1399971
+    return own | {"network.depth": "1", "network.embedding": "8"}
+
+
+def test_a_grid_becomes_a_text(tmp_path: Path, few_sprites: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A row for each arm, KID by its order alone, effects, errors by level, samples, and what it comes to."""
+    words = ["reproduce", "falbel", "--runs", str(tmp_path), "--launcher", "inline", "--extractor", "pixels", "--json"]
+    words += [word for key, text in few_sprites.items() for word in (f"--{key}", text)]
+    assert main([*words, "--out", str(tmp_path / "found.md")]) == 0
+    document = json.loads(capsys.readouterr().out)  # nothing but the document
+    (part,) = document["parts"]
+    assert len(part["arms"]) == 8
+    assert Path(part["sweep"]) == tmp_path / "falbel-small"
+    assert len(part["findings"]) == 24
+    assert {f["verdict"] for f in part["findings"]} == {"not compared"}
+    linear = [f for f in part["findings"] if f["arm"] == ["mse", "noise", "linear"] and f["quantity"] == "noise_loss"]
+    assert linear[0]["there"]["value"] == 0.1399971
+    (order,) = part["orders"]
+    assert (order["arms"], order["pairs"], order["error"]) == (8, 28, "of the measurement, one seed")
+    assert order["best_there"] == ["mae", "noise", "cosine"]
+    (table,) = part["levels"]
+    assert len(table["rows"]) == 8
+    bins = ["-8..-6", "-6..-4", "-4..-2", "-2..0", "0..2", "2..4"]  # the same for both schedules
+    assert table["bins"] == bins
+    assert all(value is not None for row in table["rows"].values() for value in row)
+
+    assert len(part["effects"]["effects"]) == 6  # of three axes on KID, and of any two
+    assert len(part["effects_by_level"]["effects"]) == 3 * len(bins)
+    own = {effect["axes"][0]: effect for effect in part["effects"]["effects"][:3]}
+    kid = {tuple(f["arm"]): f["here"]["value"] for f in part["findings"] if f["quantity"] == "kid"}
+    means = [math.fsum(v for arm, v in kid.items() if arm[0] == loss) / 4 for loss in ("mse", "mae")]
+    assert own["objective.distance"]["value"] == pytest.approx(means[1] - means[0], rel=1e-9)
+
+    text = (tmp_path / "found.md").read_text()
+    assert "| loss: mse -> mae |" in text
+    assert "his conclusion, that mae, noise and cosine together are best," in text
+    assert "one seed was trained" in text
+    assert "(found-flowers.png)" in text
+    assert document["pictures"] == [str(tmp_path / "found-flowers.png")]
+    with Image.open(tmp_path / "found-flowers.png") as sheet:
+        assert sheet.width > 8 * 32
+        assert sheet.height > 8 * 32
 
 
 def test_an_arm_of_a_grid_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +333,7 @@ def test_an_arm_of_a_grid_that_fails_leaves_the_others(tmp_path: Path, monkeypat
     monkeypatch.setattr(training, "sweep", Grid(failing="0.1"))
     own = {**TINY, "data.source": "digits", "data.size": "8", "data.pad": None, "data.limit": "40"}
     own |= {"network.widths": "[8]", "network.attention": "[1]", "network.heads": "1", "network.groups": "2"}
-    found = reproduce("nickd16", overrides=own, runs=tmp_path)
+    found = reproduce("nickd16", overrides=own, only=["mnist"], runs=tmp_path)
     assert [one.arm for one in found.failed] == ["0.1 (article)"]
     assert [arm.labels for arm in found.parts[0].arms] == [("0.0 (code)",)]
 
@@ -302,7 +345,7 @@ def test_a_real_sweep_is_trained_read_and_gone_on_with(tmp_path: Path, monkeypat
     own = {**TINY, "data.source": "digits", "data.size": "8", "data.pad": None, "data.limit": "40"}
     own |= {"network.widths": "[8]", "network.attention": "[1]", "network.heads": "1", "network.groups": "2"}
     for seeds in (1, 2):
-        found = reproduce("nickd16", overrides=own, runs=tmp_path, launcher="inline", seeds=seeds)
+        found = reproduce("nickd16", overrides=own, only=["mnist"], runs=tmp_path, launcher="inline", seeds=seeds)
         assert not found.failed
         (part,) = found.parts
         assert sorted((arm.labels[0], arm.seed) for arm in part.arms) == [
@@ -332,6 +375,28 @@ def test_sources_are_listed_and_explained_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "yukino1010" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["falbell"], "did you mean falbel"),
+        (["falbel", "--only", "flower"], "did you mean --only flowers"),
+        (["falbel", "--seeds", "0"], "--seeds is 0"),
+        (["falbel", "--scale", "huge"], "--scale is 'huge'"),
+        (["falbel", "--out", "no/such/found.md"], "its folder is not there"),
+        (["falbel", "--out", "."], "is a folder"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_once(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of a dry run, which then says nothing else."""
+    for more in ([], ["--dry-run"]):
+        assert main(["reproduce", *words, *more]) == 2
+        said = capsys.readouterr()
+        assert says in said.err
+        assert not said.out
 
 
 def test_data_that_are_missing_are_missed_before_anything_is_trained(

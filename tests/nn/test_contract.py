@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sfumato.condition import Condition, ConditionShape
 from sfumato.errors import ConfigError
 from sfumato.nn import (
+    AdditiveMlpConfig,
     AdditiveUNetConfig,
     BottleneckUNetConfig,
     DdpmUNetConfig,
@@ -67,6 +68,7 @@ SEQUENCES = [Case(UNet1dConfig(widths=(8, 16), depth=1, embedding=8, heads=2, gr
 POINTS = [
     Case(StepMlpConfig(widths=(16, 16)), (), starts_at_zero=False),
     Case(FourierMlpConfig(width=16, depth=2), ()),
+    Case(AdditiveMlpConfig(widths=(16, 16)), ()),
 ]
 
 

@@ -47,6 +47,28 @@ def test_parameter_count_is_the_published_one() -> None:
     assert count(network) == 6_179_331
 
 
+def test_the_network_of_the_article_has_batch_norms_and_no_attention() -> None:
+    """Attention of width w has 515 w parameters: 640 widths less; a batch norm has as many as a group norm."""
+    network = FilmUNetConfig(norm="batch", attention=False).build((3, 64, 64), steps=None, time_span=1.0)
+    assert count(network) == 6_179_331 - 515 * 640 == 5_849_731
+    kinds = {type(module).__name__ for module in network.modules()}
+    assert "BatchNorm2d" in kinds
+    assert not kinds & {"GroupNorm", "LinearAttention"}
+    assert FilmUNetConfig(widths=(6,), stem=3, norm="batch").shared_by is None  # nothing to share evenly
+    with pytest.raises(ConfigError, match=r"network\.norm is 'layer'"):
+        FilmUNetConfig(norm="layer")
+
+
+def test_batch_norm_at_sampling_is_that_of_training_so_far() -> None:
+    """In evaluation an example does not hear the others of its batch; in training it does."""
+    torch.manual_seed(0)
+    block = FilmBlock(4, 4, embedding=8, groups=None).double()
+    h, e = torch.randn(3, 4, 4, 4, dtype=torch.float64), torch.randn(3, 8, dtype=torch.float64)
+    assert not torch.allclose(block(h, e)[:1], block(h[:1], e[:1]))
+    block.eval()
+    torch.testing.assert_close(block(h, e)[:1], block(h[:1], e[:1]), rtol=1e-12, atol=1e-12)  # sums of float64
+
+
 def normalised(x: Tensor, groups: int, weight: Tensor, bias: Tensor) -> Tensor:
     """Group norm by its definition."""
     parts = []

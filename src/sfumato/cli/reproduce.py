@@ -12,7 +12,7 @@ from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import is_fancy, is_first_process, note, say, table
 from sfumato.cli.sample import whole
 from sfumato.cli.train import in_words_of_flags, reporting
-from sfumato.errors import PartialError, ResourceError, printable
+from sfumato.errors import PartialError, ResourceError, UsageError, printable
 from sfumato.experiment.reproduce import SOURCES
 from sfumato.experiment.reproduce.pages import Page, described, markdown, pages
 from sfumato.experiment.reproduce.reproducing import planned
@@ -45,7 +45,9 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--extractor", metavar="E", help="features for KID (default: by the data)")
     parser.add_argument("--extractor-weights", metavar="FILE", help="the weights of inception, .pth or .safetensors")
     parser.add_argument("--device", default="auto", metavar="D", help="where to train and measure (default: auto)")
-    parser.add_argument("--out", metavar="FILE.md", help="write all that is printed there too, as Markdown")
+    parser.add_argument(
+        "--out", metavar="FILE.md", help="write all that is printed there too, as Markdown, with samples beside it"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be trained and measured; do nothing")
     parser.epilog = (
         "The same command again goes on where it was stopped. Any setting may follow, for all arms alike.\n"
@@ -64,8 +66,9 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         return _list()
     only = [name.strip() for name in args.only.split(",") if name.strip()]
     source, parts = planned(args.source, args.scale, only)
+    _require_possible(args)
     if args.dry_run:
-        return _dry_run(source, parts, args.scale, settings)
+        return _dry_run(source, parts, args, settings)
     from sfumato.experiment.reproduce import reproduce
 
     again = _command(args, settings)
@@ -89,7 +92,7 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
         )
     for page in pages(found):
         _print(page)
-    document = {**found.document(), **_write(found, args.out)}
+    document = {**found.document(), **_write(found, args.out, args.device)}
     if found.failed:
         arms = ", ".join(f"{one.arm} (seed {one.seed})" for one in found.failed)
         raise PartialError(
@@ -147,10 +150,13 @@ def _list() -> Mapping[str, object]:
     }
 
 
-def _dry_run(source: "Source", parts: "tuple[Part, ...]", scale: "Scale", settings: Settings) -> Mapping[str, object]:
+def _dry_run(
+    source: "Source", parts: "tuple[Part, ...]", args: argparse.Namespace, settings: Settings
+) -> Mapping[str, object]:
     """What would be trained and measured."""
     from sfumato.experiment.reproduce.reproducing import experiment_of
 
+    scale: Scale = args.scale
     for page in described(source, scale):
         _print(page)
     plans = []
@@ -162,7 +168,10 @@ def _dry_run(source: "Source", parts: "tuple[Part, ...]", scale: "Scale", settin
         arms = 1
         for values in axes.values():
             arms *= len(values)
-        rows = [("recipe", part.base(scale).recipe), ("arms", f"{arms}")]
+        rows = [
+            ("recipe", part.base(scale).recipe),
+            ("arms", f"{arms}" + (f", {args.seeds} seeds each" if args.seeds > 1 else "")),
+        ]
         rows += [(key, " or ".join(values)) for key, values in axes.items()]
         rows += [("steps", f"{experiment.training.steps:,} of {experiment.training.batch_size}")]
         rows += [("measured", f"{names} (n {count:,})") for names, count in measures.items()]
@@ -178,23 +187,45 @@ def _dry_run(source: "Source", parts: "tuple[Part, ...]", scale: "Scale", settin
             }
         )
     faults = [{"there": fault.there, "here": fault.here} for fault in source.faults]
-    return {"source": source.name, "scale": scale, "faults": faults, "parts": plans}
+    return {"source": source.name, "scale": scale, "seeds": args.seeds, "faults": faults, "parts": plans}
 
 
 def _print(page: Page) -> None:
     say()
-    say(page.title)
+    say(printable(page.title))
     if page.rows:
         table(page.columns, page.rows)
     for line in page.lines:
         say(f"- {printable(line)}")
 
 
-def _write(found: "Reproduction", out: str | None) -> dict[str, object]:
-    """The same as Markdown, where a file was named. Raises ResourceError for one that cannot be written."""
+def _require_possible(args: argparse.Namespace) -> None:
+    """Raise before an hour of training, and not behind it: UsageError for no seed, or nowhere to write the text."""
+    if args.seeds < 1:
+        raise UsageError(f"--seeds is {args.seeds}", expected="1 or more", fix="--seeds 1")
+    if args.out is None:
+        return
+    out, path = args.out, Path(args.out)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        what = "is a folder" if path.is_dir() else "cannot be written: its folder is not there"
+        raise UsageError(
+            f"--out {printable(out)} {what}",
+            expected="a file in a folder that is there",
+            fix=f"mkdir -p {shlex.quote(str(path.parent))}" if not path.is_dir() else f"--out {path / 'found.md'}",
+        )
+
+
+def _write(found: "Reproduction", out: str | None, device: str) -> dict[str, object]:
+    """The same as Markdown, and samples beside it, where a file was named.
+
+    Raises ResourceError for one that cannot be written.
+    """
     if out is None or not is_first_process():
         return {}
-    text = markdown(pages(found), f"{found.source.name}, reproduced at {found.scale} scale")
+    from sfumato.cli.arm_sheets import sheets
+
+    drawn = sheets(found, Path(out), device)
+    text = markdown(pages(found, drawn), f"{found.source.name}, reproduced at {found.scale} scale")
     try:
         Path(out).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -204,4 +235,4 @@ def _write(found: "Reproduction", out: str | None) -> dict[str, object]:
             fix="choose another --out; the runs and their numbers are kept",
         ) from None
     note(f"written to {out}")
-    return {"file": out}
+    return {"file": out, "pictures": [str(Path(out).with_name(sheet.file)) for sheet in drawn]}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["arms_of", "by_level_of", "effects_of", "progress_of", "steps_of"]
 
 USUAL_STEPS, USUAL_SAMPLERS = "5,10,20,50", "ddim,heun"
-SAMPLES, MOST_PREVIEWS = 8, 6
+MOST_PREVIEWS = 6
 
 
 def effects_of(args: argparse.Namespace, settings: Settings, target: Path) -> Numbered:
@@ -48,8 +48,9 @@ def by_level_of(args: argparse.Namespace, settings: Settings, target: Path) -> N
 
 def arms_of(args: argparse.Namespace, settings: Settings, target: Path) -> "Figure | Image":
     """Samples of every trained arm of the first seed, in the order of the table, from the same noise."""
+    from sfumato.cli.arm_sheets import arm_row
     from sfumato.experiment.sweep import load_sweep
-    from sfumato.figures.arms import ArmRow, arms
+    from sfumato.figures.arms import arms
 
     found = load_sweep(one(args, "SWEEP"), runs=args.runs)
     rows = []
@@ -57,12 +58,8 @@ def arms_of(args: argparse.Namespace, settings: Settings, target: Path) -> "Figu
         if arm.seed != found.plan.base.seed or not found.is_trained(arm, found.record(arm)):
             continue
         model = trained(str(arm.folder), args)
-        count = args.count if args.count is not None else SAMPLES if model.record.is_image else 500
-        labels = "all" if model.condition_shape.num_classes else None
-        samples = model.sample(count, seed=args.seed, labels=labels)
-        shown = samples.values if samples.images is None else samples.images
-        assert shown is not None  # a model draws one or the other
-        rows.append(ArmRow(", ".join(arm.settings.values()) or arm.name, shown))
+        name = ", ".join(arm.settings.values()) or arm.name
+        rows.append(arm_row(model, name, count=args.count, seed=args.seed))
     return arms(rows)
 
 

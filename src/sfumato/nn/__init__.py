@@ -1,5 +1,6 @@
 """Networks: plain torch modules that know nothing of schedules or objectives."""
 
+from sfumato.nn.additive_mlp import AdditiveMlp, AdditiveMlpConfig
 from sfumato.nn.additive_unet import AdditiveUNet, AdditiveUNetConfig
 from sfumato.nn.bottleneck_unet import BottleneckUNet, BottleneckUNetConfig
 from sfumato.nn.config import NetworkConfig
@@ -20,6 +21,8 @@ __all__ = [
     "DdpmUNetConfig",
     "SmallConfig",
     "TinyConfig",
+    "AdditiveMlp",
+    "AdditiveMlpConfig",
     "AdditiveUNet",
     "AdditiveUNetConfig",
     "BottleneckUNet",

@@ -11,7 +11,9 @@
     out     block to `stem`, 1×1 convolution (stem → C), zero at the start
 
 With the widths 64, 128, 128 a 3 × 64 × 64 picture takes 6,179,331 parameters. Each level halves the picture, so height
-and width must be multiples of 2^L. A class and values are embedded and added to the time; a picture enters conv_in.
+and width must be multiples of 2^L. yukino1010's article has no attention, and batch norms for the group norms
+(`attention: false`, `norm: batch`): 5,849,731 parameters. A class and values are embedded and added to the time; a
+picture enters conv_in.
 
 yukino1010 has a silu behind the second norm as well. It bounds what a block may add from below, by −0.28, so that
 blocks can push their features up without limit but hardly down; here the norm has the last word, and nothing is
@@ -38,6 +40,9 @@ from sfumato.nn.unet import require_divisible, require_picture
 __all__ = ["FilmBlock", "FilmDownLevel", "FilmUNet", "FilmUpLevel", "FilmUNetConfig", "TimeEmbedding"]
 
 
+NORMS = ("group", "batch")
+
+
 @dataclass(frozen=True, slots=True)
 class FilmUNetConfig(NetworkConfig):
     """A U-Net whose blocks are scaled and shifted by the time, with linear attention at every level, for images.
@@ -49,6 +54,8 @@ class FilmUNetConfig(NetworkConfig):
     heads: heads of every attention.
     head_width: channels of a head.
     groups: groups of every group norm.
+    norm: group or batch; a batch norm mixes the noise levels of a batch and is another network at sampling.
+    attention: whether there is any.
     """
 
     widths: tuple[int, ...] = (64, 128, 128)
@@ -58,13 +65,25 @@ class FilmUNetConfig(NetworkConfig):
     heads: int = 4
     head_width: int = 32
     groups: int = 8
+    norm: str = "group"
+    attention: bool = True
 
     def __post_init__(self) -> None:
         require_widths(self.widths, fix="[64, 128]")
         for name in ("depth", "stem", "embedding", "heads", "head_width", "groups"):
             require_positive(name, getattr(self, name))
+        if self.norm not in NORMS:
+            raise ConfigError(
+                f"network.norm is {self.norm!r}", expected=" or ".join(NORMS), fix=f"set network.norm: {NORMS[0]}"
+            )
         require_even("embedding", self.embedding)
-        require_groups(self.groups, widths=self.widths, stem=(self.stem,))
+        if self.shared_by is not None:
+            require_groups(self.groups, widths=self.widths, stem=(self.stem,))
+
+    @property
+    def shared_by(self) -> int | None:
+        """The groups of every norm; None for batch norms."""
+        return self.groups if self.norm == "group" else None
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ConfigError unless `shape` is (C, H, W) with H and W multiples of 2^levels."""
@@ -130,20 +149,20 @@ class TimeEmbedding(nn.Module):
 
 
 class FilmBlock(nn.Module):
-    """R h + GN(W_2 silu((1 + γ) GN(W_1 h) + β)): (B, in, H, W) and e (B, E) → (B, out, H, W).
+    """R h + GN(W_2 silu((1 + γ) GN(W_1 h) + β)): (B, in, H, W), e (B, E) → (B, out, H, W); batch norms without groups.
 
     Parameters: 9·i·o + 9·o² + 6·o + 2·o·(E + 1), and i·o + o more where i and o differ.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, embedding: int, groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, embedding: int, groups: int | None) -> None:
         super().__init__()
         same = in_channels == out_channels
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, kernel_size=1)
         self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
-        self.norm1 = nn.GroupNorm(groups, out_channels)
+        self.norm1 = norm_of(groups, out_channels)
         self.film = nn.Linear(embedding, 2 * out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, out_channels)
+        self.norm2 = norm_of(groups, out_channels)
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         """Shortcut plus branch."""
@@ -153,6 +172,18 @@ class FilmBlock(nn.Module):
         return self.shortcut(h) + self.norm2(self.conv2(branch))
 
 
+def norm_of(groups: int | None, channels: int) -> nn.Module:
+    """A group norm, or without groups a batch norm."""
+    return nn.BatchNorm2d(channels) if groups is None else nn.GroupNorm(groups, channels)
+
+
+def attention_of(width: int, config: FilmUNetConfig) -> nn.Module:
+    """Linear attention at a level, or nothing."""
+    if not config.attention:
+        return nn.Identity()
+    return LinearAttention(width, heads=config.heads, head_width=config.head_width)
+
+
 class FilmDownLevel(nn.Module):
     """`depth` blocks, each leaving its output as a skip; linear attention; 2×2 average pooling."""
 
@@ -160,9 +191,9 @@ class FilmDownLevel(nn.Module):
         super().__init__()
         inputs = [in_channels, *[width] * (config.depth - 1)]
         self.blocks = nn.ModuleList(
-            FilmBlock(i, width, embedding=config.embedding, groups=config.groups) for i in inputs
+            FilmBlock(i, width, embedding=config.embedding, groups=config.shared_by) for i in inputs
         )
-        self.attention = LinearAttention(width, heads=config.heads, head_width=config.head_width)
+        self.attention = attention_of(width, config)
 
     def forward(self, h: Tensor, e: Tensor, skips: list[Tensor]) -> Tensor:
         """(B, in, H, W) → (B, width, H/2, W/2); appends the blocks' outputs to `skips` in order."""
@@ -179,9 +210,9 @@ class FilmUpLevel(nn.Module):
         super().__init__()
         inputs = [in_channels, *[width] * (config.depth - 1)]
         self.blocks = nn.ModuleList(
-            FilmBlock(i + width, width, embedding=config.embedding, groups=config.groups) for i in inputs
+            FilmBlock(i + width, width, embedding=config.embedding, groups=config.shared_by) for i in inputs
         )
-        self.attention = LinearAttention(width, heads=config.heads, head_width=config.head_width)
+        self.attention = attention_of(width, config)
 
     def forward(self, h: Tensor, e: Tensor, skips: list[Tensor]) -> Tensor:
         """(B, in, H, W) → (B, width, 2H, 2W); takes one skip of `width` channels per block off the end of `skips`."""
@@ -209,7 +240,7 @@ class FilmUNet(nn.Module):
         width_e, widths, stem = config.embedding, config.widths, config.stem
 
         def block(i: int, o: int) -> FilmBlock:
-            return FilmBlock(i, o, embedding=width_e, groups=config.groups)
+            return FilmBlock(i, o, embedding=width_e, groups=config.shared_by)
 
         self.embed = TimeEmbedding(width_e // 2, width_e, width_e, condition=condition)
         self.conv_in = nn.Conv2d(in_channels + condition.image_channels, stem, kernel_size=1)

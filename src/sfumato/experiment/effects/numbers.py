@@ -22,7 +22,7 @@ LOSS = "held_out_loss"
 ALIKE = ("seed", "part", "extractor")
 BY_NORMALIZED_DATA = ("noise_error", "image_error", "loss_by_log_snr")
 SPANS = ("log_snr_low", "log_snr_high")
-SAME_SPAN = 1e-6  # nats
+SAME_SPAN = 1e-3  # nats: schedules that share their ends are 1e-4 apart at their first time
 
 Cells = Mapping[Place, Mapping[int, Number]]  # of each arm's place its number by seed
 

@@ -3,6 +3,7 @@
 Each takes the experiment at the source's full scale. torch is imported when one is asked for.
 """
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
     from sfumato.experiment.config import Experiment
 
-__all__ = ["alpha_bar", "calls_of", "parameters", "signal", "still_times", "widest_join"]
+__all__ = ["alpha_bar", "calls_of", "gap_bits", "parameters", "signal", "still_times", "widest_join", "with_labels"]
 
 
 def parameters(experiment: "Experiment") -> float:
@@ -46,6 +47,22 @@ def alpha_bar(t: float | None = None, **settings: str) -> "Callable[[Experiment]
         return float(schedule.rates(schedule.t_min if t is None else t).alpha ** 2)
 
     return here
+
+
+def gap_bits(size: int, mean_square: float) -> "Callable[[Experiment], float]":
+    """KL(q(x_1 | x_0) || N(0, 1)) in bits for an example of `size` values: ½ Σ (alpha² x² + sigma² - 1 - ln sigma²)."""
+
+    def here(experiment: "Experiment") -> float:
+        r = experiment.schedule.rates(1.0)
+        square, variance = float(r.alpha**2), float(r.sigma**2)
+        return size * (square * mean_square + variance - 1 - math.log(variance)) / 2 / math.log(2)
+
+    return here
+
+
+def with_labels(of: "Callable[[Experiment], float]") -> "Callable[[Experiment], float]":
+    """The same of a model that is told ten classes."""
+    return lambda experiment: of(_with(experiment, {"condition.labels": "true", "condition.classes": "10"}))
 
 
 def signal(t: float, **settings: str) -> "Callable[[Experiment], float]":

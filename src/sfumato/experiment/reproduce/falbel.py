@@ -2,15 +2,15 @@
 
 `noise_loss` and `image_loss` are mean absolute errors in units of standardised data, of the last weights; of the
 noise-target rows an earlier run of the same grid is in the repository, whose first and second values say how well each
-number repeats: the losses to about 1 %, KID to a factor of 1.5 (`REPEATS`).
+number repeats: `noise_loss` to about 1 % (`LOSS_REPEATS`), KID to a factor of 1.5 (`REPEATS`).
 """
 
 from sfumato.experiment.reproduce.anchors import calls_of, parameters, signal, still_times
 from sfumato.experiment.reproduce.judgements import Column, Held, Ordered, Printed
 from sfumato.experiment.reproduce.ordering import scatter_of
-from sfumato.experiment.reproduce.source import Anchor, Base, Choice, Fault, Measure, Part, Source
+from sfumato.experiment.reproduce.source import Anchor, Base, Choice, Claim, Fault, Measure, Part, Source
 
-__all__ = ["FALBEL", "REPEATS"]
+__all__ = ["FALBEL", "LOSS_REPEATS", "NOISE_SCATTER", "REPEATS"]
 
 Row = tuple[str, ...]
 LOSS = Choice("objective.distance", "loss", {"Mse": "mse", "Mae": "mae"})
@@ -38,12 +38,22 @@ PETS: dict[Row, tuple[float, float, float]] = {
     ("mae", "noise", "cosine"): (0.1644861, 0.2545764, 0.1971107),
     ("mae", "noise", "linear"): (0.1390262, 0.2952372, 0.1810841),
 }
-# KID of the eight noise-target rows, the first and the second time that the grid was run.
+# The eight noise-target rows, the first and the second time that the grid was run: noise_loss, then KID.
+LOSS_REPEATS = (
+    *((0.1653, 0.1655), (0.1400, 0.1400), (0.1645, 0.1645), (0.1391, 0.1389)),
+    *((0.1624, 0.1631), (0.1392, 0.1390), (0.1621, 0.1645), (0.1387, 0.1390)),
+)
 REPEATS = (
     *((0.1119, 0.1315), (0.1756, 0.1652), (0.0667, 0.0934), (0.1622, 0.1674)),
     *((0.1799, 0.1886), (0.1270, 0.1187), (0.1370, 0.1971), (0.1596, 0.1811)),
 )
+# Relative standard deviations that values are held to. The repeats of noise_loss scatter by 0.4 %, the farthest pair is
+# 1.5 % apart; another framework and other pictures are not fewer than that: 1 %. Of image_loss there is no honest
+# repeat, as its first rows are another quantity's: twice as much.
+NOISE_SCATTER, IMAGE_SCATTER = 0.01, 0.02
 OTHER_LEVELS = "his linear schedule stood still for 45 % of its times: a mean over other noise levels"
+
+CLAIM = Claim("kid", ("mae", "noise", "cosine"), "his conclusion, that mae, noise and cosine together are best,")
 
 QUICK = (
     *(("training.steps", "600"), ("training.checkpoint_every", "300"), ("training.evaluate_every", "300")),
@@ -61,8 +71,8 @@ def _columns(table: dict[Row, tuple[float, float, float]]) -> Printed:
     held = frozenset({"cosine"})
     return Printed(
         (
-            Column("noise_loss", ("noise_error[mae]",), "live", noise, rule=Held(0.01, held, OTHER_LEVELS)),
-            Column("image_loss", ("image_error[mae]",), "live", image, rule=Held(0.02, held, OTHER_LEVELS)),
+            Column("noise_loss", ("noise_error[mae]",), "live", noise, rule=Held(NOISE_SCATTER, held, OTHER_LEVELS)),
+            Column("image_loss", ("image_error[mae]",), "live", image, rule=Held(IMAGE_SCATTER, held, OTHER_LEVELS)),
             Column("kid", ("kid",), "ema", kid, rule=Ordered(scatter_of(REPEATS))),
         ),
         levels=True,
@@ -83,6 +93,8 @@ FALBEL = Source(
             judgement=_columns(FLOWERS),
             choices=(LOSS, TARGET, SCHEDULE),
             examples=8189,
+            told=("kid",),
+            claim=CLAIM,
         ),
         Part(
             name="pets",
@@ -92,6 +104,8 @@ FALBEL = Source(
             judgement=_columns(PETS),
             choices=(LOSS, TARGET, SCHEDULE),
             examples=7349,
+            told=("kid",),
+            claim=CLAIM,
         ),
     ),
     anchors=(
@@ -126,10 +140,22 @@ FALBEL = Source(
         ),
         Fault("the noise level is told as sigma² to one target and as alpha² to the other", "as sigma² to both"),
         Fault("one seed, and the best of eight arms named", "--seeds K, and only what the errors allow is said"),
+        Fault(
+            "the pictures overwritten by their noisy copies before the loss, still so in the text: the first grid's "
+            "image rows (image_loss 0.72 to 0.82, kid 0.30 to 0.37) came from it",
+            "the image is the target; his corrected tables are shown",
+        ),
+        Fault("q(x_t|x_0) printed with the standard deviation for the variance", "variance 1 - alpha²"),
+        Fault(
+            "the last weights alone are kept, and a misspelled name ends the script before they are saved",
+            "checkpoints on the way, each whole or not there",
+        ),
         Fault("gradients of any length", "shortened to length 1"),
     ),
     remarks=(
         "noise_loss and image_loss can be held to his at full scale only, on the cosine rows, with standardised data",
+        "both are mean absolute errors, of mse arms too; a network that answers 0 has a noise_loss of 0.798. MAE "
+        "learns the median of the noise and not its mean: kept, as one of the two that he compares",
         "KID of other features, sizes and pictures has another scale: only the order of the arms is compared",
         "his conclusion, that mae / noise / cosine is best, holds for his flowers and not for his pets, where it is "
         "the second worst of eight",

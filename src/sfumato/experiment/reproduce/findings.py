@@ -2,6 +2,7 @@
 
 verdict    agrees         the two are as far apart as repeats and measurements scatter, or nearer
            differs        they are further apart
+           cannot tell    they are not further apart, but errors leave so much room that this says nothing
            not compared   they measure different things, and `why` says which
            no number      the source printed none
 """
@@ -13,20 +14,50 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sfumato.experiment.comparability import is_reference
+from sfumato.experiment.difference import LEVEL
 from sfumato.experiment.evaluations import Number, StoredEvaluation
 
-__all__ = ["AnchorFound", "ArmNumbers", "Finding", "Findings", "Levels", "Order", "Value", "Verdict", "as_plain"]
+__all__ = [
+    "BY_LEVEL",
+    "HELD_OUT",
+    "AnchorFound",
+    "ArmNumbers",
+    "Finding",
+    "Findings",
+    "Levels",
+    "Order",
+    "Value",
+    "Verdict",
+    "as_plain",
+]
 
-Verdict = Literal["agrees", "differs", "not compared", "no number"]
+BY_LEVEL, HELD_OUT = "loss_by_log_snr[", "][held-out]"  # what stands around a bin in the name of its noise error
+
+Verdict = Literal["agrees", "differs", "cannot tell", "not compared", "no number"]
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A number with its standard error, where one is known, and how many examples it rests on."""
+    """A number with its standard error, where one is known, and how many examples it rests on.
+
+    degrees: of freedom of the error; few of them where it is the scatter of a few seeds.
+    """
 
     value: float
     std_error: float | None = None
     n: int | None = None
+    degrees: float = math.inf
+
+    @property
+    def room(self) -> float:
+        """Half the width of its 95 % interval: two errors, more where seeds are few; 0 where no error is known."""
+        if self.std_error is None:
+            return 0.0
+        if math.isinf(self.degrees):
+            return 2.0 * self.std_error
+        from sfumato.experiment.effects.errors import quantile
+
+        return max(2.0, quantile(self.degrees, LEVEL)) * self.std_error
 
     def text(self) -> str:
         """For people: as many digits as the error leaves, four without one."""
@@ -85,12 +116,13 @@ class Finding:
 class Order:
     """How arms are ranked there and here by a quantity that is known too badly to be compared by value.
 
-    pairs: of arms. apart: those further apart there than its repeats scatter. decided: those of `apart` that are told
-    apart here, `same` and `opposite` by which way.
+    arms, pairs: how many there are. apart: pairs further apart there than its repeats scatter. decided: those of
+    `apart` that are told apart here, `same` and `opposite` by which way.
     best_there, best_here: the arms with the least. tied: the arms that cannot be told from best_here.
     """
 
     quantity: str
+    arms: int
     pairs: int
     apart: int
     same: int
@@ -108,7 +140,7 @@ class Order:
     @property
     def verdict(self) -> Verdict:
         """By the pairs that are decided in both."""
-        return "not compared" if self.decided == 0 else "agrees" if self.opposite == 0 else "differs"
+        return "cannot tell" if self.decided == 0 else "agrees" if self.opposite == 0 else "differs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """How a source's table is set beside ours: each of its columns has a rule for what its numbers can be held to.
 
-Held      by value: |here - there| <= 2 sqrt((scatter · there)² + error²), where the settings are the source's own
+Held      by value, where the settings are the source's own: |here - there|² <= (2 scatter · there)² + (t · error)²,
+          t = 2, or Student's where the error is that of a few seeds. Within it "agrees" is said only where the numbers
+          could have disagreed: where it is narrow, and leaves out what a perfect model would have
 Ordered   by the order of the arms alone, where runs repeat too badly for more
 Shown     printed and not judged, with the reason
 """
@@ -11,7 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sfumato.experiment.evaluations import Number
-from sfumato.experiment.reproduce.findings import ArmNumbers, Finding, Findings, Levels, Order, Value, Verdict
+from sfumato.experiment.reproduce.findings import (
+    BY_LEVEL,
+    HELD_OUT,
+    ArmNumbers,
+    Finding,
+    Findings,
+    Levels,
+    Order,
+    Value,
+    Verdict,
+)
 from sfumato.experiment.reproduce.ordering import order_of
 from sfumato.experiment.reproduce.seeds import blocks_of
 from sfumato.experiment.reproduce.source import Judgement
@@ -20,6 +32,7 @@ __all__ = ["Column", "Held", "Ordered", "Printed", "Rule", "Shown", "levels_of",
 
 Arm = tuple[str, ...]
 MOST_DEPARTURES = 3  # in one sentence
+WIDE = 0.1  # of the source's number: an agreement within more than that says nothing
 
 
 class Rule(ABC):
@@ -28,8 +41,8 @@ class Rule(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def verdict(self, arm: ArmNumbers, there: Value, here: Value) -> tuple[Verdict, str]:
-        """A verdict on one number, and why."""
+    def verdict(self, arm: ArmNumbers, there: Value, here: Value, should: Value | None = None) -> tuple[Verdict, str]:
+        """A verdict on one number, and why. should: what a perfect model has."""
 
     def order(self, title: str, there: Mapping[Arm, float], here: Mapping[Arm, Sequence[Number]]) -> Order | None:
         """The ranking of the arms, where that is what is judged."""
@@ -50,17 +63,27 @@ class Held(Rule):
     otherwise: str = ""
     anywhere: bool = False
 
-    def verdict(self, arm: ArmNumbers, there: Value, here: Value) -> tuple[Verdict, str]:
+    def verdict(self, arm: ArmNumbers, there: Value, here: Value, should: Value | None = None) -> tuple[Verdict, str]:
         if self.rows and self.rows.isdisjoint(arm.labels):
             return "not compared", self.otherwise
         if arm.departures and not self.anywhere:
             return "not compared", departed(arm)
-        own = there.std_error if there.std_error is not None else self.scatter * abs(there.value)
-        allowed = 2 * math.hypot(own, here.std_error or 0.0)
+        if not math.isfinite(here.value) or not math.isfinite(here.room):
+            return "cannot tell", "ours is not finite"
+        own = there.room if there.std_error is not None else 2 * self.scatter * abs(there.value)
+        allowed = math.hypot(own, here.room)
         apart = here.value - there.value
         said = f"{apart:+.2g} where repeats and measurement allow ±{allowed:.2g}"
+        verdict: Verdict = "agrees"
+        if abs(apart) > allowed:
+            verdict = "differs"
+        elif allowed > WIDE * abs(there.value):
+            verdict = "cannot tell"
+            said += f", which is {allowed / abs(there.value):.0%} of the source's number" if there.value else ""
+        if verdict != "differs" and should is not None and abs(should.value - there.value) <= own:
+            verdict, said = "cannot tell", f"{said}; the source's own cannot be told from a perfect model's"
         beside = "; ".join(filter(None, [arm.data, departed(arm) if arm.departures else None]))
-        return ("agrees" if abs(apart) <= allowed else "differs"), said + (f" ({beside})" if beside else "")
+        return verdict, said + (f" ({beside})" if beside else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +92,7 @@ class Ordered(Rule):
 
     scatter: float
 
-    def verdict(self, arm: ArmNumbers, there: Value, here: Value) -> tuple[Verdict, str]:
+    def verdict(self, arm: ArmNumbers, there: Value, here: Value, should: Value | None = None) -> tuple[Verdict, str]:
         return "not compared", "by the order of the arms only"
 
     def order(self, title: str, there: Mapping[Arm, float], here: Mapping[Arm, Sequence[Number]]) -> Order | None:
@@ -82,7 +105,7 @@ class Shown(Rule):
 
     why: str
 
-    def verdict(self, arm: ArmNumbers, there: Value, here: Value) -> tuple[Verdict, str]:
+    def verdict(self, arm: ArmNumbers, there: Value, here: Value, should: Value | None = None) -> tuple[Verdict, str]:
         return "not compared", self.why
 
 
@@ -162,7 +185,7 @@ def _finding(column: Column, arm: ArmNumbers, here: Value | None) -> Finding:
         why = "the source printed none" if there is None else "it was not measured here"
         verdict: Verdict = "no number" if there is None else "not compared"
         return Finding(arm.labels, column.title, there, here, verdict, why, should)
-    verdict, why = column.rule.verdict(arm, there, here)
+    verdict, why = column.rule.verdict(arm, there, here, should)
     if should is not None and here.std_error:
         errors = (here.value - should.value) / here.std_error
         why += f"; {errors:+.1f} errors of ours from a perfect model"
@@ -176,7 +199,8 @@ def _over_seeds(numbers: Mapping[Arm, Sequence[Number]]) -> dict[Arm, Value]:
     if seeds < 2:
         return {arm: Value(own[0].value, own[0].std_error, own[0].n) for arm, own in there.items()}
     blocks = blocks_of({arm: [one.value for one in own[:seeds]] for arm, own in there.items()})
-    return {arm: Value(mean, blocks.error, there[arm][0].n) for arm, mean in blocks.means.items()}
+    degrees = len(blocks.means) * (seeds - 1)
+    return {arm: Value(mean, blocks.error, there[arm][0].n, degrees) for arm, mean in blocks.means.items()}
 
 
 def together(parts: Sequence[Number | None]) -> Number | None:
@@ -196,7 +220,7 @@ def together(parts: Sequence[Number | None]) -> Number | None:
 
 def levels_of(rows: Mapping[Arm, Sequence[ArmNumbers]]) -> tuple[Levels, ...]:
     """The held-out noise error of each arm in bins of log-SNR, means over seeds."""
-    prefix, suffix = "loss_by_log_snr[", "][held-out]"
+    prefix, suffix = BY_LEVEL, HELD_OUT
     names = [
         name
         for own in rows.values()

@@ -48,6 +48,7 @@ def order_of(
     tied = [a if c == best else c for a, c in pairs if best in (a, c) and not told[a, c]]
     return Order(
         quantity=quantity,
+        arms=len(arms),
         pairs=len(pairs),
         apart=len(apart),
         same=same,

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sfumato.experiment.reproduce.axes import AxisEffects
 from sfumato.experiment.reproduce.findings import AnchorFound, ArmNumbers, Finding, Findings, Order, as_plain
-from sfumato.experiment.reproduce.source import Scale, Source
+from sfumato.experiment.reproduce.source import Part, Scale, Source
 
 __all__ = ["Failed", "PartOutcome", "Reproduction"]
 
@@ -25,15 +26,23 @@ class Failed:
 class PartOutcome:
     """One part of a source.
 
-    axes: the names of what tells its arms apart. folder: of its sweep; None where its arms are runs of their own.
+    part: what it is of. axes: the names of what tells its arms apart. folder: of its sweep; None where its arms are
+    runs of their own. effects: of those choices. conclusions: what can be said after all, as sentences.
     """
 
-    name: str
+    part: Part
     axes: tuple[str, ...]
     folder: Path | None
     arms: tuple[ArmNumbers, ...]
     failed: tuple[Failed, ...]
     findings: Findings
+    effects: AxisEffects = AxisEffects()
+    conclusions: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the part."""
+        return self.part.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,10 @@ def _part(part: PartOutcome) -> dict[str, Any]:
         "levels": [
             {"title": levels.title, "bins": list(levels.bins), "rows": as_plain(levels.rows)} for levels in found.levels
         ],
+        "effects": None if part.effects.metrics is None else part.effects.metrics.document(),
+        "effects_by_level": None if part.effects.by_level is None else part.effects.by_level.document(),
+        "notes": [*found.notes, *part.effects.notes],
+        "conclusions": list(part.conclusions),
         "failed": [{"arm": f.arm, "seed": f.seed, "run": str(f.folder), "why": f.why} for f in part.failed],
     }
 
@@ -107,6 +120,7 @@ def _finding(finding: Finding) -> Mapping[str, Any]:
 def _order(order: Order) -> Mapping[str, Any]:
     return {
         "quantity": order.quantity,
+        "arms": order.arms,
         "pairs": order.pairs,
         "apart": order.apart,
         "same": order.same,

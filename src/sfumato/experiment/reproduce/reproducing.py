@@ -111,8 +111,10 @@ def own_experiment(part: Part, settings: Sequence[tuple[str, str]] = ()) -> "Exp
 
 def anchors_of(source: Source) -> tuple[AnchorFound, ...]:
     """The numbers that need no training, there and here."""
-    own = own_experiment(next((p for p in source.parts if p.name == source.anchored), source.parts[0]))
-    return tuple(AnchorFound(a.what, a.there, a.here(own), a.mended) for a in source.anchors)
+    parts = {part.name: part for part in source.parts}
+    first = parts.get(source.anchored, source.parts[0])
+    own = {name: own_experiment(parts.get(name, first)) for name in {a.part for a in source.anchors}}
+    return tuple(AnchorFound(a.what, a.there, a.here(own[a.part]), a.mended) for a in source.anchors)
 
 
 def data_of(experiment: "Experiment") -> OfSeed:
@@ -124,18 +126,24 @@ def data_of(experiment: "Experiment") -> OfSeed:
 
 def outcome_of(part: Part, experiment: "Experiment", data: OfSeed, means: "Means", asked: "Asked") -> PartOutcome:
     """Train, measure and judge one part."""
+    from sfumato.experiment.reproduce.axes import AxisEffects, axis_effects, conclusions
     from sfumato.experiment.reproduce.training import train_part
 
     trained = train_part(part, experiment, means)
     arms = [numbers_of(arm, part, data, asked) for arm in trained if arm.error is None]
     failed = tuple(Failed(arm.folder, " ".join(arm.labels), arm.seed, arm.error) for arm in trained if arm.error)
+    folder = means.runs / means.name if part.choices else None
+    findings = part.judgement.findings(arms)
+    told = AxisEffects() if folder is None else axis_effects(part, folder, arms)
     return PartOutcome(
-        name=part.name,
+        part=part,
         axes=tuple(choice.name for choice in part.choices) or ("experiment",),
-        folder=means.runs / means.name if part.choices else None,
+        folder=folder,
         arms=tuple(arms),
         failed=failed,
-        findings=part.judgement.findings(arms),
+        findings=findings,
+        effects=told,
+        conclusions=tuple(conclusions(part, findings, told)),
     )
 
 

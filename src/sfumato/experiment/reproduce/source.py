@@ -20,7 +20,7 @@ from sfumato.experiment.reproduce.findings import ArmNumbers, Findings
 if TYPE_CHECKING:
     from sfumato.experiment.config import Experiment
 
-__all__ = ["SCALES", "Anchor", "Base", "Choice", "Fault", "Judgement", "Measure", "Part", "Scale", "Source"]
+__all__ = ["SCALES", "Anchor", "Base", "Choice", "Claim", "Fault", "Judgement", "Measure", "Part", "Scale", "Source"]
 
 Scale = Literal["small", "full"]
 SCALES: tuple[Scale, ...] = ("small", "full")
@@ -41,12 +41,14 @@ class Anchor:
 
     there: as the source has it, printed or counted in its code. here: ours, from the experiment at full scale.
     mended: whether it is a fault, so that ours must be another.
+    part: of whose experiment; the source's `anchored`, or its first, where it is empty.
     """
 
     what: str
     there: float
     here: "Callable[[Experiment], float]"
     mended: bool = False
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,20 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An axis of a source's table: the setting that it is here, its name there, and the label of each text."""
+    """An axis of a source's table: the setting that it is here, its name there, and the label of each text.
+
+    key: dotted; `a+b` are two settings that change together, with texts `v+w`, as axes of a sweep have it.
+    """
 
     key: str
     name: str
     labels: Mapping[str, str]
+
+    def pairs(self, text: str) -> Pairs:
+        """The settings that a text stands for."""
+        from sfumato.experiment.sweep.axes import Axis
+
+        return Axis(self.key, (text,)).pairs(text)
 
     def label(self, text: str) -> str:
         """The source's word for a value of the setting. Raises UsageError for one that is none of the arms."""
@@ -108,11 +119,21 @@ class Judgement(ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What a source concludes: that the arm `best` has the least of a quantity; `words` begin a sentence on that."""
+
+    quantity: str
+    best: tuple[str, ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One table of a source.
 
     small, full: what is trained at each scale. choices: the axes of the grid; none for a single arm.
     examples: how many the source trained and measured on, where it says; None where it does not.
+    told: metrics on which the effects of the choices are told. claim: what the source concludes from the table.
     """
 
     name: str
@@ -122,6 +143,8 @@ class Part:
     judgement: Judgement
     choices: tuple[Choice, ...] = ()
     examples: int | None = None
+    told: tuple[str, ...] = ()
+    claim: Claim | None = None
 
     def base(self, scale: Scale) -> Base:
         """What is trained at a scale."""

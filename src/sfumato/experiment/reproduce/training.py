@@ -76,7 +76,7 @@ def _grid(part: Part, experiment: Experiment, means: Means) -> tuple[TrainedArm,
     for arm in found.arms:
         state = found.state(arm)
         error = None if state == "done" else found.error(arm) or f"it is {state}"
-        settings = tuple((choice.key, arm.settings[choice.key]) for choice in part.choices)
+        settings = tuple(pair for choice in part.choices for pair in choice.pairs(arm.settings[choice.key]))
         arms.append(TrainedArm(part.name, part.labels(arm.settings), settings, arm.seed, arm.folder, error))
     return tuple(arms)
 

@@ -1,12 +1,12 @@
 """yukino1010: DDIM with FiLM and linear attention (Yukino1010/Diffusion_Model, TensorFlow, December 2022).
 
-No number is printed; the pictures, anime faces of 64×64, are the user's own. Article and code disagree (no attention
-and batch norm, attention and group norm): what is trained is the code's.
+No number is printed; the pictures, anime faces of 64×64, are the user's own. Article and code disagree: no attention
+and batch norm, attention and group norm. Both are arms.
 """
 
 from sfumato.experiment.reproduce.anchors import alpha_bar, calls_of, parameters
 from sfumato.experiment.reproduce.judgements import Column, Printed
-from sfumato.experiment.reproduce.source import Anchor, Base, Fault, Measure, Part, Source
+from sfumato.experiment.reproduce.source import Anchor, Base, Choice, Fault, Measure, Part, Source
 
 __all__ = ["YUKINO1010"]
 
@@ -20,8 +20,8 @@ YUKINO1010 = Source(
             small=Base(
                 "film-ddim-small",
                 (
-                    *(("training.steps", "2500"), ("training.checkpoint_every", "1000")),
-                    *(("training.evaluate_every", "1000"), ("training.preview_every", "2500")),
+                    *(("training.steps", "1200"), ("training.checkpoint_every", "600")),
+                    *(("training.evaluate_every", "600"), ("training.preview_every", "1200")),
                 ),
             ),
             full=Base("film-ddim"),
@@ -35,17 +35,25 @@ YUKINO1010 = Source(
                     Column("KID", ("kid",)),
                 )
             ),
+            choices=(
+                Choice(
+                    "network.attention+network.norm",
+                    "network",
+                    {"true+group": "attention, group norm (code)", "false+batch": "neither (article)"},
+                ),
+            ),
+            told=("noise_error[mse]", "kid"),
         ),
     ),
     anchors=(
-        Anchor("parameters of the network", 6_179_331, parameters),
+        Anchor("parameters of the network of the code", 6_179_331, parameters),
         Anchor("alpha² after 1000 steps", 4.0358e-5, alpha_bar(1.0)),
         Anchor("network calls in 200 steps of sampling", 199, calls_of(200), mended=True),
     ),
     faults=(
         Fault(
             "the article has no attention and batch norm, the code attention and group norm",
-            "one truth: attention and group norm",
+            "each is an arm, and named",
         ),
         Fault("linear attention reshapes without transposing, and mixes pixels with channels", "over the pixels"),
         Fault(
@@ -66,6 +74,9 @@ YUKINO1010 = Source(
         Fault(
             "the optimizer's state is not saved; no averaged weights; no antialiasing", "saved; averaged; antialiased"
         ),
+        Fault("pictures shuffled among 500 neighbours only", "among all"),
+        Fault("gradients of any length", "shortened to length 1"),
+        Fault('diffusion called stable because it is "supervised", GANs "unsupervised"', "not repeated"),
     ),
     remarks=("no number is printed: what is held to is the size of the network, the table and the calls",),
 )
