@@ -111,7 +111,7 @@ def test_neighbours_are_the_nearest_of_all(page: Any, digits: Path) -> None:
     nearest = train[apart[:, train].argmin(1)]
     for figure, index in zip(page.section("neighbours").all("figure"), np.argsort(ratio, kind="stable"), strict=True):
         words = figure.one("figcaption").text
-        found = re.fullmatch(r"ratio ([\d.]+)seed (\d+)tr. (\d+)", words)
+        found = re.fullmatch(r"([\d.]+)seed (\d+)tr. (\d+)", words)
         assert found is not None, words
         assert float(found[1]) == pytest.approx(ratio[index], rel=0.06)  # two digits
         assert (int(found[2]), int(found[3])) == (SEED + index, nearest[index])

@@ -31,7 +31,7 @@ def report(sweep: Any, read: Any) -> Callable[..., Any]:
 
 def test_every_arm_has_a_row_and_its_state(report: Callable[..., Any], sweep: Any) -> None:
     found = report()
-    rows = [[cell.text for cell in row.children] for row in found.section("arms").one("tbody").all("tr")]
+    rows = [[cell.text for cell in row.children] for row in found.section("arms").all("tbody")[0].all("tr")]
     assert [row[:3] for row in rows] == [
         ["mse", "CosineAngle", "done"],
         ["mse", "VpSde", "done"],
@@ -70,9 +70,9 @@ def test_numbers_measured_alike_share_a_column_and_a_scale(
     for arm, (value, error) in zip(sweep.arms[:3], values, strict=True):
         measure(arm.folder, {"kid[pixels]": (value, error, 100), "kid[pixels][floor]": (0.01, 0.001, 100)})
     found = report()
-    assert "kidpixelslower is better" in found.section("arms").one("thead").text
+    assert "kidpixelslower is better" in found.section("arms").all("thead")[0].text
     places, widths = [], []
-    for row in found.section("arms").one("tbody").all("tr")[:3]:
+    for row in found.section("arms").all("tbody")[0].all("tr")[:3]:
         drawn = row.one("svg", "dotted")
         places.append(float(drawn.one("circle").attrs["cx"]))
         low, high = drawn.one("path", "whisker").attrs["d"].removeprefix("M").split(" 7.5H")
@@ -109,7 +109,7 @@ def test_numbers_measured_alike_are_found_among_several(
         measure(arm.folder, {"kid[pixels]": (0.1, 0.01, 100)})
     measure(sweep.arms[0].folder, {"kid[pixels]": (0.7, 0.01, 500)})
     found = report()
-    assert "kid" in found.section("arms").one("thead").text
+    assert "kid" in found.section("arms").all("thead")[0].text
     assert "0.700" not in found.section("arms").text
 
 
@@ -142,7 +142,7 @@ def test_a_sweep_that_has_only_begun_has_a_page(sweep: Any, read: Any) -> None:
     for arm in sweep.arms[:3]:
         shutil.rmtree(arm.folder)
     found = read(sfumato.report(sweep))
-    states = [row.all("td")[1].text for row in found.section("arms").one("tbody").all("tr")]
+    states = [row.all("td")[1].text for row in found.section("arms").all("tbody")[0].all("tr")]
     assert states == ["waiting", "waiting", "waiting", "failed"]
     assert "samples" not in found.sections
 
@@ -161,7 +161,7 @@ def test_seeds_of_a_point_have_a_mean_and_the_error_of_its_scatter(
     found = read(sfumato.report(sweep.folder, n=0))
     _, means = found.section("arms").all("table")
     row = means.one("tbody").all("tr")[0]
-    assert [cell.text for cell in row.children] == ["mse", "2", "0.130 ± 0.030"]
+    assert [cell.text for cell in row.children][:3] == ["mse", "2", "0.130 ± 0.030"]
 
 
 def test_a_sweep_is_found_by_its_name(sweep: Any) -> None:
