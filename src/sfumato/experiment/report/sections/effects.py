@@ -53,7 +53,12 @@ def effects(page: Page) -> Section | None:
 
 def is_significant(effect: Effect) -> bool:
     """Whether an effect is told to be there, after the correction for all comparisons."""
-    return effect.verdict in SIGNIFICANT
+    return _kind(effect) is not None
+
+
+def _kind(effect: Effect) -> str | None:
+    """The colour of a verdict ("better", "better, of these models"); None of one that tells of no effect."""
+    return SIGNIFICANT.get(effect.verdict.partition(",")[0])
 
 
 def _summary(found: Effects) -> str:
@@ -129,7 +134,7 @@ def _p(value: float) -> str:
 
 def _verdict(effect: Effect) -> Child:
     """The verdict; of what is significant in bold and colour."""
-    kind = SIGNIFICANT.get(effect.verdict)
+    kind = _kind(effect)
     if kind is None:
         return effect.verdict
     return tag("span", f"significant: {effect.verdict}", cls=f"state {kind}")

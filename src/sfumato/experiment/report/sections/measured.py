@@ -29,7 +29,7 @@ def measured(page: Page) -> Section | None:
         words = ("Nothing is measured yet. ", tag("code", f"sfumato evaluate {entry.place}"), " does it.")
         return section("metrics", "Metrics", tag("p", *words))
     now = once(entry.current)
-    before = [m for m in entry.measurements if m not in now]
+    before = [m for m in entry.measurements if m not in entry.current]
     body: list[Child] = [_one(m, main=True) for m in now]
     if not now:
         body.append(aside("These weights are not measured yet; what follows is of earlier ones."))
