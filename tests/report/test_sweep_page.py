@@ -248,9 +248,9 @@ def test_effects_tell_what_is_significant_and_what_is_not(
         cells = [cell.text for cell in row.children]
         pairs = zip(effect.axes, effect.levels, strict=True)
         assert cells[0] == "".join(f"{axis.rpartition('.')[2]}: {one} → {two}" for axis, (one, two) in pairs)
-        assert cells[1].replace("+", "", 1) == with_error(effect.value, effect.std_error)
-        assert cells[3] == ("< 1 × 10⁻¹²" if effect.corrected < 1e-12 else number(effect.corrected, 2))
-        assert cells[5] == (f"significant: {effect.verdict}" if is_significant(effect) else effect.verdict)
+        assert cells[2].replace("+", "", 1) == with_error(effect.value, effect.std_error)
+        assert cells[4] == ("< 1 × 10⁻¹²" if effect.corrected < 1e-12 else number(effect.corrected, 2))
+        assert cells[1] == (f"significant: {effect.verdict}" if is_significant(effect) else effect.verdict)
         assert ("lesser" in row.attrs.get("class", "")) is not is_significant(effect)
         drawn = row.one("svg", "dotted")
         dot = float(drawn.one("circle").attrs["cx"])

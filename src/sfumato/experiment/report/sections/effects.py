@@ -90,23 +90,23 @@ def _of_metric(found: Effects, metric: str, names: Mapping[str, str]) -> Html:
 def _table(rows: Sequence[Effect], scale: Sequence[Effect], names: Mapping[str, str], said: str) -> Html:
     """Effects with their intervals on one scale, that of `scale`."""
     axis = axis_for([0.0, *(end for effect in scale for end in effect.interval)], END, WIDE - END, log=False)
-    head = ["change", "effect", "95 % interval", "p", "pairs × seeds", "what may be said"]
+    head = ["change", "what may be said", "effect", "95 % interval", "p", "pairs × seeds"]
     lesser = [index for index, effect in enumerate(rows) if not is_significant(effect)]
     return table(
         head,
         [
             [
                 _change(effect, names),
+                _verdict(effect),
                 [_signed(effect.value, effect.std_error), bar(effect.value, *effect.interval, axis, 0.0)],
                 _interval(effect),
                 _p(effect.corrected),
                 f"{effect.pairs:,} × {effect.seeds:,}",
-                _verdict(effect),
             ]
             for effect in rows
         ],
         said=said,
-        left=(0, 5),
+        left=(0, 1),
         lesser=lesser,
     )
 
