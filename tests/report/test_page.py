@@ -460,7 +460,7 @@ def test_the_same_numbers_are_told_once(digits: Path, tmp_path: Path, read: Any,
     """An evaluation that holds what another has already adds what is new, and nothing else."""
     run = shutil.copytree(digits, tmp_path / "run")
     measure(run, {"kid[judge]": (0.5, 0.01, 200), "fid[judge]": (7.0, 0.1, 200)})
-    measure(run, {"kid[judge]": (0.5, 0.01, 200), "recall[judge]": (0.3, 0.01, 200)})
+    measure(run, {"kid[judge]": (0.5 + 1e-9, 0.01, 200), "recall[judge]": (0.3, 0.01, 200)})
     measure(run, {"kid[judge]": (0.6, 0.01, 200)}, weights="live")
     text = found_text(read(sfumato.report(run, n=0)))
     assert (text.count("0.500 ± 0.010"), text.count("7.00 ± 0.10"), text.count("0.300 ± 0.010")) == (1, 1, 1)

@@ -163,7 +163,7 @@ def test_seeds_of_a_point_have_a_mean_and_the_error_of_its_scatter(
     for arm, value in zip(seeded.arms[:2], (0.10, 0.16), strict=True):
         measure(arm.folder, {"kid[pixels]": (value, 0.001, 100)})
     found = read(sfumato.report(sweep.folder, n=0))
-    _, means = found.section("arms").all("table")
+    means = found.section("arms").all("table")[1]
     row = means.one("tbody").all("tr")[0]
     assert [cell.text for cell in row.children][:3] == ["mse", "2", "0.130 ± 0.030"]
 
@@ -268,7 +268,9 @@ def test_effects_that_cannot_be_told_are_told_so(report: Callable[..., Any], swe
 
 def test_arms_of_one_loss_have_a_column_of_it(sweep: Any, read: Any) -> None:
     """Two seeds of one point share the loss of the log; arms of other schedules and distances do not."""
-    assert "held-out loss" not in read(sfumato.report(sweep, n=0)).section("arms").all("thead")[0].text
+    apart = read(sfumato.report(sweep, n=0)).section("arms")
+    assert "held out loss" not in apart.all("thead")[0].text
+    assert "schedule.kind is" in apart.text
     plan = Plan("grid", sweep.plan.base, sweep.plan.axes[:1], seeds=2)
     store_plan(plan, sweep.folder)
     seeded = Sweep.load(sweep.folder)

@@ -72,7 +72,7 @@ def _logged(entry: Entry) -> list[Number]:
     value, error, count = entry.last(LOSS), entry.last("held_out_std_error"), entry.settings.get("evaluation.count")
     if value is None or not math.isfinite(value) or entry.state not in DONE:
         return []
-    facts: dict[str, Fact] = {"measured_as": ", ".join(f"{key} {text}" for key, text in loss_of(entry))}
+    facts: dict[str, Fact] = dict(loss_of(entry))
     known = error is not None and math.isfinite(error)
     return [Number(value, error if known and error else 0.0, count if isinstance(count, int) else 0, facts)]
 

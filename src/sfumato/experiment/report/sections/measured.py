@@ -17,6 +17,8 @@ from sfumato.experiment.report.wording import title, with_error
 
 __all__ = ["measured"]
 
+ROUNDING = 1e-3  # of an error: what an evaluation of the same weights and samples differs by on the same machine
+
 
 def measured(page: Page) -> Section | None:
     """The evaluations of one run; of a sweep how its numbers were measured, arm by arm."""
@@ -39,7 +41,7 @@ def measured(page: Page) -> Section | None:
 
 
 def once(found: Iterable[Measurement]) -> list[Measurement]:
-    """Evaluations without the numbers that another has to the digit, measured in the same way, and what is left."""
+    """Evaluations without the numbers that another has but for rounding, measured in the same way, and what is left."""
     told: list[tuple[str, Number]] = []
     kept: list[Measurement] = []
     for one in sorted(found, key=lambda m: -len(m.numbers)):
@@ -52,8 +54,12 @@ def once(found: Iterable[Measurement]) -> list[Measurement]:
 
 
 def _same(name: str, number: Number, other: str, told: Number) -> bool:
-    alike = (number.value, number.std_error, number.n) == (told.value, told.std_error, told.n)
-    return name == other and alike and not mismatches(number, told)
+    """Whether two numbers are one: equal but for rounding, and no fact that both tell is against it."""
+    room = ROUNDING * told.std_error
+    near = abs(number.value - told.value) <= room and abs(number.std_error - told.std_error) <= room
+    alike = near and number.n == told.n
+    against = [m for m in mismatches(number, told) if m.first is not None and m.second is not None]
+    return name == other and alike and not against
 
 
 def _one(found: Measurement, *, main: bool) -> Html:
