@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from sfumato.experiment.report.drawing import moments
 from sfumato.experiment.report.entries import Entry
 from sfumato.experiment.report.markup import Html, join, tag
 from sfumato.experiment.report.naming import arm_name, axis_names
-from sfumato.experiment.report.plots import Line, thinned, whiskers
+from sfumato.experiment.report.numbers import loss_of
+from sfumato.experiment.report.plots import Line, Plot, crowded, plot, thinned, whiskers
 from sfumato.experiment.report.room import FILM, SAMPLES, film_room, samples_room
-from sfumato.experiment.report.sections.curves import loss_of, smoothed
-from sfumato.experiment.report.tiles import averaged, frame_of, kind_of, picture, png, scatter
-from sfumato.experiment.report.wording import number, sized, title, with_error
+from sfumato.experiment.report.sections.curves import series, smoothed
+from sfumato.experiment.report.tiles import averaged, frame_of, kind_of, picture, png, scatter, span_of, wave
+from sfumato.experiment.report.wording import number, numbers, sized, title, with_error
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -37,8 +39,9 @@ def test_ticks_are_round_and_inside() -> None:
         ticks = linear_ticks(low, high)
         assert 2 <= len(ticks) <= 6
         assert all(low - 1e-9 * abs(high - low) <= tick <= high + 1e-9 * abs(high - low) for tick in ticks)
-        step = round((ticks[1] - ticks[0]) / 10 ** math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9), 6)
-        assert step in (1, 2, 2.5, 5, 10)
+        step = (ticks[1] - ticks[0]) / 10 ** math.floor(math.log10(ticks[1] - ticks[0]) + 1e-6)
+        # ticks near 1e5 that lie 5e-5 apart are known to 1e-6 of their distance
+        assert any(step == pytest.approx(round_, rel=1e-5) for round_ in (1, 2, 2.5, 5, 10))
     assert log_ticks(0.5, 2000.0) == (1.0, 10.0, 100.0, 1000.0)
     assert set(log_ticks(0.9, 21.0)) <= {1.0, 3.0, 10.0, 2.0, 5.0, 20.0}
     assert len(log_ticks(1e-9, 1e9)) <= 8
@@ -204,3 +207,83 @@ def test_arms_are_called_by_what_tells_them_apart() -> None:
         "schedule.steps": "schedule.steps",
         "sampling.steps": "sampling.steps",
     }
+
+
+def test_ticks_say_what_they_are_at() -> None:
+    """Every label, read as a number, is its tick, to a part in a million of their distance; none is there twice."""
+    rng = np.random.default_rng(3)
+    for _ in range(300):
+        low = float(rng.normal() * 10 ** rng.uniform(-3, 4))
+        high = low + abs(low) * float(10 ** rng.uniform(-4, 1))
+        ticks = linear_ticks(low, high)
+        said = numbers(ticks)
+        assert len(set(said)) == len(said)
+        for text, tick in zip(said, ticks, strict=True):
+            assert _read(text) == pytest.approx(tick, abs=1e-5 * (ticks[1] - ticks[0]))
+    assert numbers((0.1232, 0.1234, 0.1236)) == ["0.1232", "0.1234", "0.1236"]
+    assert numbers((0.0, 0.25, 0.5)) == ["0", "0.25", "0.5"]
+
+
+def _read(said: str) -> float:
+    mantissa, _, exponent = said.replace("−", "-").replace(",", "").partition(" × 10")
+    return float(mantissa) * 10.0 ** int(exponent.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1e308, -1e308],
+        [5e-324, 1.0],
+        [math.inf, math.nan],
+        [1e-300, 1e300],
+        [1e6, 1e6 + 1e-9],
+        [-0.0, 0.0],
+        [1e-15, 3e-15],
+    ],
+)
+@pytest.mark.parametrize("log", [None, False, True])
+def test_no_number_is_too_wild_for_a_plot(values: list[float], log: bool | None) -> None:
+    line = Line("x", list(range(len(values))), values, [1e308] * len(values), look="dots")
+    drawn = str(plot(Plot("wild", "step", (line,), log=log)))
+    places = re.findall(r' (?:cx|cy|x|y)="([^"]*)"', drawn)
+    places += re.findall(r"[MLHV](nan|inf|[-\d.e]+)", " ".join(re.findall(r' d="([^"]*)"', drawn)))
+    assert places
+    assert all(math.isfinite(float(place)) for place in places)
+
+
+def test_gaps_are_gaps() -> None:
+    """A value that was not finite breaks the line, spoils no mean beside it, and survives the thinning."""
+    log = [{"step": k, "loss": None if k in (3, 700) else 1.0 + k % 2} for k in range(1, 1001)]
+    steps, values, _ = series(log, "loss")
+    assert [s for s, v in zip(steps, values, strict=True) if math.isnan(v)] == [3, 700]
+    means = smoothed(values, 10)
+    assert [s for s, v in zip(steps, means, strict=True) if math.isnan(v)] == [3, 700]
+    assert means[400] == pytest.approx(1.5, abs=0.05)  # of 21 values, 1 and 2 in turn
+    assert means[704] == pytest.approx(np.nanmean(values[694:715]))  # of 20, one left out
+    thin = thinned(Line("x", steps, values), 100)
+    assert {3, 700} <= {s for s, v in zip(thin.x, thin.y, strict=True) if math.isnan(v)}
+    drawn = str(plot(Plot("loss", "step", (Line("x", steps, values),))))
+    assert re.search(r'class="line"', drawn)
+    assert max(path.count("M") for path in re.findall(r' d="([^"]*)"', drawn)) == 3
+
+
+def test_a_crowd_of_lines_names_those_that_end_lowest() -> None:
+    rng = np.random.default_rng(4)
+    ends = rng.permutation(40)
+    lines = [Line(str(end), [0.0, 1.0, 2.0], [50.0, float(end), math.nan]) for end in ends]
+    found = crowded(lines)
+    assert len(found) == 40
+    assert {line.name for line in found if line.named} == {"0", "1", "2", "3", "4", "5"}
+    assert all(line.look == "faint" for line in found if not line.named)
+    assert len({(line.colour, line.dash) for line in found if line.named}) == 6
+    assert crowded(lines[:14]) == lines[:14]
+
+
+def test_a_long_curve_keeps_its_peaks_and_stays_small() -> None:
+    heights = np.zeros((1, 20_000))
+    heights[0, 12_345] = 1.0
+    drawn = str(wave(heights, -1.0, 1.0, said="x"))
+    assert len(drawn) < 8_000
+    assert f"{100 * 12_345 / 19_999:.1f} 2.0" in drawn
+    assert span_of(np.array([np.nan, 2.0, np.inf, -1.0])) == (-1.0, 2.0)
+    assert span_of(np.array([np.nan])) == (0.0, 1.0)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 __all__ = ["Axis", "axis_for", "linear_ticks", "log_ticks"]
 
 ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
+SAME = 1e-9  # of their size: what two numbers on an axis may be apart and still be one
+LARGEST = 1e100  # number that is drawn; those beyond it stand there, and what is smaller than its inverse at zero
 SPREAD = 8.0  # largest over smallest from which on an axis of positive numbers is logarithmic
 
 
@@ -40,7 +42,7 @@ def axis_for(
     values: Iterable[float], start: float, stop: float, *, log: bool | None = None, room: float = 0.04
 ) -> Axis:
     """An axis that holds all finite values with a little room; logarithmic where `log` is None and they spread far."""
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [_drawable(value) for value in values if math.isfinite(value)]
     if not finite:
         return Axis(0.0, 1.0, start, stop)
     low, high = min(finite), max(finite)
@@ -48,18 +50,24 @@ def axis_for(
     if by_log:
         extra = max((high / low) ** room, 1.02)
         return Axis(low / extra, high * extra, start, stop, log=True)
-    span = high - low if high > low else max(abs(high), 1e-12)
-    room = room if high > low else 0.5
+    apart = high - low > SAME * max(abs(low), abs(high))
+    span = high - low if apart else max(abs(high), 1e-12)
+    room = room if apart else 0.5
     return Axis(low - room * span, high + room * span, start, stop)
+
+
+def _drawable(value: float) -> float:
+    return 0.0 if abs(value) < 1 / LARGEST else min(max(value, -LARGEST), LARGEST)
 
 
 def linear_ticks(low: float, high: float, most: int = 5) -> tuple[float, ...]:
     """Multiples of a round number between `low` and `high`, at most `most` + 1."""
     rough = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(rough))
+    exponent = math.floor(math.log10(rough))
+    power = 10.0**exponent
     step = next(factor * power for factor in ROUND if factor * power >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return tuple(round(k * step, 12) + 0.0 for k in range(first, last + 1))
+    return tuple(round(k * step, 1 - exponent) + 0.0 for k in range(first, last + 1))
 
 
 def log_ticks(low: float, high: float, most: int = 5) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from sfumato.experiment.report.markup import Child, Html, join, tag
 
-__all__ = ["aside", "command", "facts", "folded", "measure", "notes", "table"]
+__all__ = ["aside", "command", "facts", "folded", "labels", "measure", "notes", "table"]
 
 
 def table(
@@ -49,6 +49,11 @@ def notes(texts: Iterable[str]) -> Html | None:
     """Sentences, each once; nothing for none."""
     each = list(dict.fromkeys(texts))
     return tag("ul", [tag("li", one) for one in each], cls="notes") if each else None
+
+
+def labels(words: Sequence[str]) -> Html | None:
+    """The labels of a run; nothing for none."""
+    return tag("ul", [tag("li", word) for word in words], cls="labels", aria_label="labels") if words else None
 
 
 def aside(*children: Child) -> Html:

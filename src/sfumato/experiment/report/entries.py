@@ -7,6 +7,7 @@ out and said in `notes`; a page is made of what there is.
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,10 @@ from sfumato.errors import SfumatoError
 from sfumato.experiment.evaluations import Number, StoredEvaluation, stored_evaluations
 from sfumato.experiment.places import checkpoint_at, place_of
 from sfumato.experiment.records import RunRecord, read_run
+from sfumato.experiment.remarks import Remarks, remarks_of
 from sfumato.training.record import METRICS, MetricsLog
 
-__all__ = ["Entry", "Measurement", "digest_of_file", "measurements", "read_entry"]
+__all__ = ["Entry", "Measurement", "digest_of_file", "is_finite", "measurements", "read_entry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Entry:
     name: what the page calls it. place: how commands name it, None where there is no run yet. folder: None for an
     exported file. record, environment, log, measurements: what lies in the folder. state: running, finished,
     interrupted, broken, or that of an arm. step: of the weights shown. axes: what an arm differs in. error: why an arm
-    failed. settings: every setting by its dotted key.
+    failed. settings: every setting by its dotted key. said: labels and notes.
     """
 
     name: str
@@ -59,14 +61,17 @@ class Entry:
     error: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    said: Remarks = Remarks()
 
     def setting(self, key: str) -> object:
         """A setting by its key; of a class its name."""
         return self.settings.get(key, self.settings.get(f"{key}.kind"))
 
     def last(self, key: str) -> float | None:
-        """The last value of a figure of the log."""
-        return None if self.record is None else self.record.figures.get(key)
+        """The last value of a figure of the log, up to the step of the weights; NaN where it was not finite then."""
+        until = math.inf if self.step is None else self.step
+        found = [line[key] for line in self.log if key in line and line["step"] <= until]
+        return None if not found else float(found[-1]) if is_finite(found[-1]) else math.nan
 
     @property
     def current(self) -> tuple[Measurement, ...]:
@@ -106,8 +111,17 @@ def read_entry(
         seed=seed,
         error=error,
         settings=record.settings,
+        said=remarks_of(folder, notes.append),
         notes=tuple(notes),
     )
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value of the log is a number that can be drawn; a flag is none, nor is one beyond every float."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _log(folder: Path, notes: list[str]) -> list[dict[str, Any]]:

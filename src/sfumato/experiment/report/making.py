@@ -21,6 +21,8 @@ __all__ = ["page_of", "report", "written"]
 
 SECTIONS = (  # in the order in which they are read
     parts.arms,
+    parts.remarks,
+    parts.effects,
     parts.samples,
     parts.film,
     parts.progress,

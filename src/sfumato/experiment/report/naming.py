@@ -40,7 +40,7 @@ def metric_name(metric: str) -> Child:
     """A metric, what stands in its brackets below it."""
     family, bracket, rest = metric.partition("[")
     if not bracket:
-        return family
+        return family.replace("_", " ")
     return [family.replace("_", " "), tag("small", rest.removesuffix("]").replace("][", ", "))]
 
 

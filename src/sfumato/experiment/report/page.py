@@ -15,6 +15,7 @@ from pathlib import Path
 from sfumato.experiment.report.drawing import Picture, Wish
 from sfumato.experiment.report.entries import Entry
 from sfumato.experiment.report.markup import Child, Html, join, tag
+from sfumato.experiment.sweep import Sweep
 
 __all__ = ["GENERATOR", "Page", "Section", "Shown", "Subject", "render", "section"]
 
@@ -31,7 +32,8 @@ class Subject:
     """What a page is about.
 
     kind: "run", "sweep" or "file". entries: the run, or the arms. axes: what the arms differ in, key and values.
-    about: more facts of a sweep. again: the command that makes such a sweep. target: where the page lies unless said.
+    about: more facts of a sweep. again: the command that makes such a sweep, where an arm is begun. target: where the
+    page lies unless said. sweep: the sweep itself.
     """
 
     title: str
@@ -42,6 +44,7 @@ class Subject:
     about: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     again: str = ""
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 
 from sfumato.experiment.report.axes import Axis, axis_for
 from sfumato.experiment.report.markup import Html, tag
-from sfumato.experiment.report.wording import number
+from sfumato.experiment.report.wording import number, numbers
 
-__all__ = ["COLOURS", "Line", "Plot", "Whiskers", "plot", "thinned", "whiskers"]
+__all__ = ["COLOURS", "CROWD", "NAMED", "Line", "Plot", "Whiskers", "crowded", "plot", "thinned", "whiskers"]
 
 WIDTH, HEIGHT = 400.0, 240.0
 WIDE, HIGH = 720.0, 270.0  # of a plot across the page: letters stay as large
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 12.0, 10.0, 30.0
 COLOURS, DASHES = 7, 4  # in the style sheet
 MOST_POINTS = 400  # of a line
+CROWD, NAMED = 14, 6  # lines that can be told apart, and those of a crowd that are
 CAP = 2.5  # half the width of a whisker's end
 
 
@@ -107,17 +108,18 @@ def _ends(line: Line) -> Iterator[float]:
 
 def _frame(x: Axis, y: Axis, x_label: str) -> Html:
     """Lines across at round numbers, and what the axes say."""
+    up, on = y.ticks(4), x.ticks(round((x.stop - x.start) / 85))
     across = [
         (
             tag("path", d=f"M{LEFT:g} {y.at(v):.1f}H{x.stop:g}", cls="grid"),
-            tag("text", number(v), x=f"{LEFT - 6:g}", y=f"{y.at(v) + 3.5:.1f}", cls="tick end"),
+            tag("text", said, x=f"{LEFT - 6:g}", y=f"{y.at(v) + 3.5:.1f}", cls="tick end"),
         )
-        for v in y.ticks(4)
+        for v, said in zip(up, numbers(up), strict=True)
     ]
     base = y.start
     along = [
-        tag("text", number(v), x=f"{x.at(v):.1f}", y=f"{base + 13:g}", cls="tick mid")
-        for v in x.ticks(round((x.stop - x.start) / 85))
+        tag("text", said, x=f"{x.at(v):.1f}", y=f"{base + 13:g}", cls="tick mid")
+        for v, said in zip(on, numbers(on), strict=True)
     ]
     label = tag("text", x_label, x=f"{x.stop:g}", y=f"{base + BOTTOM - 3:g}", cls="label end")
     return tag("g", across, tag("path", d=f"M{LEFT:g} {base:g}H{x.stop:g}", cls="axis"), along, label)
@@ -155,6 +157,16 @@ def whiskers(value: float, error: float, axis: Axis) -> Whiskers | None:
     return Whiskers(axis.at(axis.low if axis.log and low <= 0 else low), axis.at(value + error))
 
 
+def crowded(lines: Sequence[Line]) -> list[Line]:
+    """The lines, but of a crowd all faint and without names except those that end lowest, which are drawn last."""
+    if len(lines) <= CROWD:
+        return list(lines)
+    ends = [next((v for v in reversed(line.y) if math.isfinite(v)), math.inf) for line in lines]
+    order = sorted(range(len(lines)), key=lambda i: ends[i], reverse=True)
+    behind = [replace(lines[i], look="faint", errors=(), named=False, colour=6, dash=0) for i in order[:-NAMED]]
+    return behind + [replace(lines[i], colour=k, dash=k) for k, i in enumerate(order[-NAMED:])]
+
+
 def _path(places: Sequence[tuple[float, float] | None]) -> str:
     """The path through places, broken where there is none."""
     parts, pen = [], "M"
@@ -168,14 +180,16 @@ def _path(places: Sequence[tuple[float, float] | None]) -> str:
 
 
 def thinned(line: Line, most: int) -> Line:
-    """A line of about `most` points at most that keeps every peak: the least and the largest of each stretch."""
+    """A line of about `most` points that keeps every peak and gap: the least and the largest of each stretch."""
     if len(line.x) <= most or line.errors:
         return line
     size = math.ceil(2 * len(line.x) / most)
     kept: list[int] = []
     for start in range(0, len(line.x), size):
         finite = [i for i in range(start, min(start + size, len(line.x))) if math.isfinite(line.y[i])]
-        kept += sorted({min(finite, key=lambda i: line.y[i]), max(finite, key=lambda i: line.y[i])} if finite else [])
+        ends = {min(finite, key=lambda i: line.y[i]), max(finite, key=lambda i: line.y[i])} if finite else set()
+        gap = next((i for i in range(start, min(start + size, len(line.x))) if not math.isfinite(line.y[i])), None)
+        kept += sorted(ends if gap is None else {*ends, gap})
     return replace(line, x=[line.x[i] for i in kept], y=[line.y[i] for i in kept])
 
 

@@ -9,6 +9,7 @@ from sfumato.experiment.report.entries import Entry, read_entry
 from sfumato.experiment.report.page import Subject
 from sfumato.experiment.schema import flatten, to_plain
 from sfumato.experiment.sweep import Arm, Optuna, Random, Sweep
+from sfumato.experiment.sweep.table import table_of
 
 __all__ = ["again", "subject_of"]
 
@@ -52,7 +53,15 @@ def _sweep(sweep: Sweep) -> Subject:
     entries = tuple(_arm(sweep, arm) for arm in sweep.arms)
     axes = {axis.key: tuple(axis.values) for axis in sweep.plan.axes}
     return Subject(
-        sweep.plan.name, "sweep", entries, sweep.folder / REPORT, axes, _about(sweep), sweep.notes, again(sweep)
+        title=sweep.plan.name,
+        kind="sweep",
+        entries=entries,
+        target=sweep.folder / REPORT,
+        axes=axes,
+        about=_about(sweep),
+        notes=(*sweep.notes, *table_of(sweep).notes),
+        again=again(sweep),
+        sweep=sweep,
     )
 
 
@@ -67,13 +76,16 @@ def _arm(sweep: Sweep, arm: Arm) -> Entry:
 
 
 def again(sweep: Sweep) -> str:
-    """The command that makes a sweep of the same arms from what the first of them was trained with."""
+    """The command that makes a sweep of the same arms from what one of them was trained with; "" before any is."""
     plan, search = sweep.plan, sweep.plan.search
-    words = ["sfumato", "sweep", str(sweep.arms[0].folder / "config.yaml")]
+    begun = next((file for arm in sweep.arms if (file := arm.folder / "config.yaml").is_file()), None)
+    if begun is None:
+        return ""
+    words = ["sfumato", "sweep", str(begun)]
     for axis in plan.axes:
         words += ["--axis", f"{axis.key}={','.join(axis.values)}"]
     words += ["--seeds", str(plan.seeds)] if plan.seeds > 1 else []
-    words += ["--seed", str(plan.base.seed)] if plan.base.seed else []
+    words += ["--seed", str(plan.base.seed)]
     if isinstance(search, Random | Optuna):
         words += ["--search", type(search).__name__.lower(), "--trials", str(search.trials)]
         words += ["--search-seed", str(search.seed)] if search.seed else []
@@ -83,5 +95,6 @@ def again(sweep: Sweep) -> str:
 
 def _about(sweep: Sweep) -> tuple[tuple[str, str], ...]:
     """How the points of a sweep were chosen."""
-    search = {"grid": "every combination"}.get(type(sweep.plan.search).__name__.lower(), repr(sweep.plan.search))
-    return (("search", search),)
+    search = sweep.plan.search
+    trials = f", {search.trials:,} trials" if isinstance(search, Random | Optuna) else ", every combination"
+    return (("arms by", f"{type(search).__name__.lower()}{trials}"),)

@@ -11,7 +11,7 @@ small pictures are enlarged in the file. One that is larger than `side` is avera
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +21,24 @@ from PIL import Image
 from sfumato.experiment.report.axes import Axis
 from sfumato.experiment.report.markup import Html, tag
 
-__all__ = ["Frame", "averaged", "data_uri", "displayed", "frame_of", "kind_of", "picture", "png", "scatter", "wave"]
+__all__ = [
+    "Frame",
+    "averaged",
+    "data_uri",
+    "displayed",
+    "frame_of",
+    "kind_of",
+    "picture",
+    "png",
+    "scatter",
+    "span_of",
+    "wave",
+]
 
 TILE = 72  # pixels of the page that a picture's longer side is near
 TINY = 20  # pixels of the longer side below which a picture is enlarged in the file: it costs next to nothing
 LEAST_LENGTH = 8  # of a curve
+MOST_OF_A_CURVE = 400  # points
 COLOURS = 7  # in the style sheet
 PANEL = 100.0  # units of a panel's side
 
@@ -130,13 +143,13 @@ def scatter(
     values: NDArray[np.generic],
     frame: Frame,
     *,
-    said: str,
+    said: str | None,
     behind: NDArray[np.generic] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Html:
     """A panel of points, coloured by `labels` (n,); those of `behind` stand faintly below them.
 
-    Points outside the frame are left out.
+    said: what it shows; None where what stands around it says that. Points outside the frame are left out.
     """
     drawn = [] if behind is None else [tag("path", d=_dots(behind, frame), cls="cloud behind")]
     kinds = list(dict.fromkeys(labels or ()))
@@ -153,8 +166,9 @@ def scatter(
         drawn,
         viewBox=f"0 0 {PANEL:g} {PANEL:g}",
         cls="panel",
-        role="img",
+        role=None if said is None else "img",
         aria_label=said,
+        aria_hidden="true" if said is None else None,
         style=f"--dot:{min(3.2, max(0.7, size)):.2f}",
     )
 
@@ -168,11 +182,30 @@ def _dots(values: NDArray[np.generic], frame: Frame) -> str:
     return "".join(parts)
 
 
+def span_of(values: NDArray[np.generic]) -> tuple[float, float]:
+    """The least and the largest of the finite values; 0 and 1 of none."""
+    finite = values.astype(np.float64)
+    finite = finite[np.isfinite(finite)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
 def wave(values: NDArray[np.generic], low: float, high: float, *, said: str) -> Html:
-    """One curve (C, L): its first channel between `low` and `high`."""
+    """One curve (C, L): its first channel between `low` and `high`; of a long one the peaks."""
     heights = values[0].astype(np.float64)
     across = Axis(0.0, max(len(heights) - 1.0, 1.0), 0.0, PANEL)
     up = Axis(low, high if high > low else low + 1.0, 48.0, 2.0)
-    points = [f"{across.at(i):.1f} {up.at(v):.1f}" for i, v in enumerate(heights.tolist()) if math.isfinite(v)]
+    size = math.ceil(2 * len(heights) / MOST_OF_A_CURVE)
+    points = [f"{across.at(i):.1f} {up.at(v):.1f}" for i, v in _peaks(heights.tolist(), size) if math.isfinite(v)]
     path = tag("path", d=f"M{'L'.join(points)}" if points else "", cls="line")
     return tag("svg", path, viewBox="0 0 100 50", cls="wave c0", role="img", aria_label=said)
+
+
+def _peaks(heights: Sequence[float], size: int) -> Iterator[tuple[int, float]]:
+    """The least and the largest of every `size` values, with their places; all of them for a size below 3."""
+    for start in range(0, len(heights), size):
+        part = list(enumerate(heights[start : start + size], start))
+        yield from part if size < 3 else sorted({min(part, key=_height), max(part, key=_height)})
+
+
+def _height(point: tuple[int, float]) -> float:
+    return point[1]

@@ -1,8 +1,10 @@
 """Numbers and names as the page writes them: an error has two digits, and its number as many decimals as the error."""
 
+import itertools
 import math
+from collections.abc import Sequence
 
-__all__ = ["MINUS", "number", "sized", "title", "with_error"]
+__all__ = ["MINUS", "number", "numbers", "sized", "title", "with_error"]
 
 MINUS = "−"
 DIGITS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -19,6 +21,21 @@ def number(value: float, digits: int = 3) -> str:
     if abs(value) >= 10 ** (digits - 1) or value == int(value):
         return f"{value:,.0f}".replace("-", MINUS)
     return f"{value:.{digits}g}".replace("-", MINUS)
+
+
+def numbers(values: Sequence[float]) -> list[str]:
+    """Round numbers along an axis, each with as many digits as all of them need to be told exactly."""
+    step = min((abs(b - a) for a, b in itertools.pairwise(values)), default=0.0)
+    for digits in range(3, 12):
+        if all(abs(_shown(value, digits) - value) <= 1e-6 * step for value in values):
+            break
+    return [number(value, digits) for value in values]
+
+
+def _shown(value: float, digits: int) -> float:
+    """The number that a reader takes from `number`."""
+    whole = 10 ** (digits - 1) <= abs(value) < 1e6
+    return float(f"{value:.0f}" if whole else f"{value:.{digits}g}")
 
 
 def with_error(value: float, error: float) -> str:

@@ -3,6 +3,7 @@
 from sfumato.experiment.report.sections.arms import arms
 from sfumato.experiment.report.sections.commands import commands
 from sfumato.experiment.report.sections.curves import curves
+from sfumato.experiment.report.sections.effects import effects
 from sfumato.experiment.report.sections.film import film
 from sfumato.experiment.report.sections.header import header
 from sfumato.experiment.report.sections.levels import levels
@@ -10,6 +11,7 @@ from sfumato.experiment.report.sections.measured import measured
 from sfumato.experiment.report.sections.near import near
 from sfumato.experiment.report.sections.progress import progress
 from sfumato.experiment.report.sections.provenance import provenance
+from sfumato.experiment.report.sections.remarks import remarks
 from sfumato.experiment.report.sections.samples import samples
 from sfumato.experiment.report.sections.schedules import schedules
 from sfumato.experiment.report.sections.settings import settings
@@ -18,6 +20,7 @@ __all__ = [
     "arms",
     "commands",
     "curves",
+    "effects",
     "film",
     "header",
     "levels",
@@ -25,6 +28,7 @@ __all__ = [
     "near",
     "progress",
     "provenance",
+    "remarks",
     "samples",
     "schedules",
     "settings",

@@ -1,24 +1,22 @@
 """The arms of a sweep in one table: what they differ in, how far they came, and what was measured alike."""
 
+import math
 from collections.abc import Sequence
 
 from sfumato.experiment.comparability import direction
-from sfumato.experiment.evaluations import Number
 from sfumato.experiment.report.axes import Axis, axis_for
 from sfumato.experiment.report.elements import aside, folded, table
 from sfumato.experiment.report.entries import Entry
 from sfumato.experiment.report.markup import Child, Html, tag
 from sfumato.experiment.report.naming import arm_name, axis_names, by_axes, metric_name, state_mark
-from sfumato.experiment.report.numbers import Column, Uneven, columns_of
+from sfumato.experiment.report.numbers import LOSS, Column, Uneven, columns_of
 from sfumato.experiment.report.page import Page, Section, section
-from sfumato.experiment.report.plots import whiskers
 from sfumato.experiment.report.wording import with_error
 from sfumato.experiment.sweep.table import mean_over_seeds
 
-__all__ = ["arms", "dotted"]
+__all__ = ["END", "WIDE", "arms", "bar", "better_in_words"]
 
-WIDE, HIGH = 120.0, 15.0
-WORDS = {"lower": "lower is better", "higher": "higher is better"}
+WIDE, HIGH, END = 120.0, 15.0, 4.0  # units of a cell's drawing, and of its margins
 
 
 def arms(page: Page) -> Section | None:
@@ -81,9 +79,15 @@ def _mean(values: Sequence[float]) -> str:
     return with_error(found.value, found.std_error or 0.0)
 
 
+def better_in_words(metric: str) -> str | None:
+    """Which way a metric is better; None for one of which neither is."""
+    better = "lower" if metric == LOSS else direction(metric)
+    return None if better is None else f"{better} is better"
+
+
 def _head(column: Column) -> Html:
-    better = direction(column.metric)
-    return tag("span", metric_name(column.metric), tag("small", WORDS[better]) if better else None)
+    words = better_in_words(column.metric)
+    return tag("span", metric_name(column.metric), tag("small", words) if words else None)
 
 
 def _row(page: Page, entry: Entry, index: int, even: Sequence[Column], *, seeds: bool) -> list[Child]:
@@ -101,19 +105,22 @@ def _cell(column: Column, index: int) -> Child:
     known = [n for n in column.numbers if n is not None]
     ends = [end for n in known for end in (n.value - n.std_error, n.value + n.std_error)]
     ends += [] if column.floor is None else [column.floor.value]
-    axis = axis_for(ends, 4.0, WIDE - 4.0, log=False)
-    return [with_error(found.value, found.std_error), dotted(found.value, found.std_error, axis, column.floor)]
+    axis = axis_for(ends, END, WIDE - END, log=False)
+    low, high = found.value - found.std_error, found.value + found.std_error
+    line = None if column.floor is None else column.floor.value
+    return [with_error(found.value, found.std_error), bar(found.value, low, high, axis, line)]
 
 
-def dotted(value: float, error: float, axis: Axis, floor: Number | None = None) -> Html:
-    """A dot with its whiskers along an axis."""
+def bar(value: float, low: float, high: float, axis: Axis, line: float | None = None) -> Html | None:
+    """A dot on a bar along an axis, and a dashed line across at a place of it; nothing for what is no number."""
+    if not math.isfinite(value):
+        return None
     middle = HIGH / 2
-    line = None if floor is None else floor.value
-    found = whiskers(value, error, axis)
+    known = math.isfinite(low) and math.isfinite(high) and high > low
     return tag(
         "svg",
         None if line is None else tag("path", d=f"M{axis.at(line):.1f} 0V{HIGH:g}", cls="floor"),
-        None if found is None else tag("path", d=f"M{found.low:.1f} {middle:g}H{found.high:.1f}", cls="whisker"),
+        tag("path", d=f"M{axis.at(low):.1f} {middle:g}H{axis.at(high):.1f}", cls="whisker") if known else None,
         tag("circle", cx=f"{axis.at(value):.1f}", cy=f"{middle:g}", r="2.6", cls="dot"),
         viewBox=f"0 0 {WIDE:g} {HIGH:g}",
         cls="dotted c0",

@@ -35,7 +35,8 @@ def commands(page: Page) -> Section | None:
 def _of_sweep(page: Page) -> Iterator[tuple[str, str]]:
     """What makes a sweep of these axes, and goes on with this one."""
     place = shlex.quote(str(page.subject.target.parent))
-    yield "The same arms, as a sweep of their own", page.subject.again
+    if page.subject.again:
+        yield "The same arms, as a sweep of their own", page.subject.again
     yield "This sweep goes on, and prints its table, with", f"sfumato sweep {place}"
 
 

@@ -9,18 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sfumato.experiment.report.elements import aside
-from sfumato.experiment.report.entries import Entry
+from sfumato.experiment.report.entries import Entry, is_finite
 from sfumato.experiment.report.markup import tag
 from sfumato.experiment.report.naming import arm_name
+from sfumato.experiment.report.numbers import loss_of
 from sfumato.experiment.report.page import Page, Section, section
-from sfumato.experiment.report.plots import Line, Plot, plot
+from sfumato.experiment.report.plots import CROWD, NAMED, Line, Plot, crowded, plot
 from sfumato.experiment.report.wording import number
 
-__all__ = ["curves", "loss_of", "series", "smoothed"]
+__all__ = ["curves", "series", "smoothed"]
 
-# What makes a loss the loss that it is; where examples lie and how fast they are read does not.
-MAKES_THE_LOSS = ("objective", "parameterization", "schedule", "times", "condition", "data")
-SAYS_NOTHING = frozenset({"data.cache", "data.download", "data.flip", "data.workers"})
+MOST_PANELS = 24  # of a sweep
 STEP = "training step"
 
 
@@ -40,26 +39,42 @@ def curves(page: Page) -> Section | None:
 
 
 def series(log: Sequence[Mapping[str, Any]], key: str, error: str | None = None) -> tuple[list[float], ...]:
-    """Steps, values and errors of one figure of a log, where it is a finite number; NaN for an unknown error."""
-    found = [line for line in log if _finite(line.get(key))]
-    errors = [float(line[error]) if error and _finite(line.get(error)) else math.nan for line in found]
-    return [float(line["step"]) for line in found], [float(line[key]) for line in found], errors
+    """Steps, values and errors of one figure of a log; NaN for a value that was not finite, and for no error."""
+    found = [line for line in log if key in line]
+    errors = [_number(line.get(error)) if error else math.nan for line in found]
+    return [float(line["step"]) for line in found], [_number(line[key]) for line in found], errors
 
 
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _number(value: Any) -> float:
+    return float(value) if is_finite(value) else math.nan
 
 
 def smoothed(values: Sequence[float], reach: int) -> list[float]:
-    """The mean of each value and its neighbours, as many on either side: up to `reach`, fewer near the ends."""
-    sums = [0.0]
+    """The mean of each value and its neighbours, as many on either side: up to `reach`, fewer near the ends.
+
+    What is not finite is left out, and stays a gap.
+    """
+    sums, counts = [0.0], [0]
     for value in values:
-        sums.append(sums[-1] + value)
+        known = math.isfinite(value)
+        sums.append(sums[-1] + (value if known else 0.0))
+        counts.append(counts[-1] + known)
     found = []
-    for index in range(len(values)):
+    for index, value in enumerate(values):
         near = min(reach, index, len(values) - 1 - index)
-        found.append((sums[index + near + 1] - sums[index - near]) / (2 * near + 1))
+        low, high = index - near, index + near + 1
+        found.append((sums[high] - sums[low]) / (counts[high] - counts[low]) if math.isfinite(value) else math.nan)
     return found
+
+
+def _gaps(name: str, steps: Sequence[float], values: Sequence[float]) -> str:
+    """Where a curve has gaps, in words."""
+    gone = [step for step, value in zip(steps, values, strict=True) if not math.isfinite(value)]
+    if not gone:
+        return ""
+    return (
+        f"The {name} is not finite at {len(gone):,} of {len(steps):,} steps of the log, first at step {gone[0]:,.0f}."
+    )
 
 
 def _of_run(entry: Entry) -> Iterator[Plot]:
@@ -73,15 +88,18 @@ def _of_run(entry: Entry) -> Iterator[Plot]:
     if held:
         lines.append(Line("held out", held_steps, held, errors, colour=1, dash=1, look="dots"))
     if lines:
-        yield Plot("loss", STEP, tuple(lines), x_range=(0.0, max([*steps, *held_steps])), wide=True)
+        gaps = f"{_gaps('training loss', steps, loss)} {_gaps('held-out loss', held_steps, held)}".strip()
+        end = max([*steps, *held_steps])
+        yield Plot("loss", STEP, tuple(lines), x_range=(0.0, end), caption=gaps, wide=True)
     levels = _levels(entry.log)
     if levels is not None:
         yield levels
     for key, name in (("grad_norm", "gradient norm"), ("learning_rate", "learning rate")):
         x, y, _ = series(entry.log, key)
-        if len(set(y)) > 1:
+        if len({value for value in y if math.isfinite(value)}) > 1:
             log = False if key == "learning_rate" else None
-            yield Plot(name, STEP, (Line(name, x, y),), log=log, x_range=(0.0, max(x)))
+            caption = _gaps(name, x, y)
+            yield Plot(name, STEP, (Line(name, x, y),), log=log, x_range=(0.0, max(x)), caption=caption)
     copies, shares, _ = series(entry.log, "copies")
     if copies:
         floor = series(entry.log, "copies_floor")
@@ -93,31 +111,26 @@ def _of_run(entry: Entry) -> Iterator[Plot]:
 
 def _levels(log: Sequence[Mapping[str, Any]]) -> Plot | None:
     """The held-out loss by noise level, at the levels of the last line that has any."""
-    lines = [line for line in log if isinstance(line.get("held_out_by_level"), dict)]
-    if not lines:
+    found = [(float(line["step"]), *_by_level(line.get("held_out_by_level"))) for line in log]
+    levels = next((levels for _, levels, _ in reversed(found) if levels), [])
+    same = [(step, losses) for step, own, losses in found if levels and own == levels]
+    if not same:
         return None
-    levels = lines[-1]["held_out_by_level"].get("log_snr", [])
-    same = [line for line in lines if line["held_out_by_level"].get("log_snr") == levels]
-    steps = [float(line["step"]) for line in same]
+    steps = [step for step, _ in same]
     drawn, look = [], "dots" if len(steps) < 3 else "line"
     for index, level in enumerate(levels):
-        values = [line["held_out_by_level"]["loss"][index] for line in same]
-        y = [float(v) if _finite(v) else math.nan for v in values]
-        shade = index / max(len(levels) - 1, 1)
-        rank = sorted(levels).index(level) / max(len(levels) - 1, 1) if _finite(level) else shade
-        drawn.append(Line(f"log SNR {number(float(level), 2)}", steps, y, shade=rank, look=look))
+        shade = sorted(levels).index(level) / max(len(levels) - 1, 1)
+        y = [losses[index] for _, losses in same]
+        drawn.append(Line(f"log SNR {number(level, 2)}", steps, y, shade=shade, look=look))
     return Plot("held-out loss by noise level", STEP, tuple(drawn), x_range=(0.0, max(steps)))
 
 
-def loss_of(entry: Entry) -> tuple[tuple[str, str], ...]:
-    """The settings that make a run's loss: two losses are one quantity where these are the same."""
-    return tuple(
-        sorted(
-            (key, repr(value))
-            for key, value in entry.settings.items()
-            if key.split(".")[0] in MAKES_THE_LOSS and key not in SAYS_NOTHING
-        )
-    )
+def _by_level(found: object) -> tuple[list[float], list[float]]:
+    """The log-SNRs and the losses there; two empty lists for what is no such record."""
+    levels, losses = (found.get(key) for key in ("log_snr", "loss")) if isinstance(found, Mapping) else (None, None)
+    if not isinstance(levels, list) or not isinstance(losses, list) or len(levels) != len(losses):
+        return [], []
+    return ([float(v) for v in levels], [_number(v) for v in losses]) if all(map(is_finite, levels)) else ([], [])
 
 
 def _of_arms(entries: Sequence[Entry]) -> Iterator[Plot]:
@@ -127,16 +140,21 @@ def _of_arms(entries: Sequence[Entry]) -> Iterator[Plot]:
         if series(entry.log, "held_out_loss")[0]:
             groups.setdefault(loss_of(entry), []).append(entry)
     shared = len(groups) > 1
-    for members in groups.values():
+    for members in list(groups.values())[:MOST_PANELS]:
         common = _common(members) if shared else {}
-        lines = []
+        lines, gaps = [], ""
         for index, entry in enumerate(members):
             steps, values, errors = series(entry.log, "held_out_loss", "held_out_std_error")
-            name = arm_name(_without(entry, common), members) or f"seed {entry.seed}"
+            name = arm_name(_without(entry, common), members)
             lines.append(Line(name, steps, values, errors, colour=index, dash=index, look="dots"))
+            gaps = gaps or _gaps(f"loss of {name}", steps, values)
         heading = arm_name(_only(members[0], common)) if common else "all arms"
+        heading += f". {gaps}" if gaps else ""
+        if len(lines) > CROWD:
+            heading += f". Of {len(lines)} arms the {NAMED} that end lowest are named, the others faint."
         end = max(x for line in lines for x in line.x)
-        yield Plot("held-out loss", STEP, tuple(lines), x_range=(0.0, end), caption=heading)
+        wide = len(lines) > CROWD
+        yield Plot("held-out loss", STEP, tuple(crowded(lines)), x_range=(0.0, end), caption=heading, wide=wide)
 
 
 def _common(members: Sequence[Entry]) -> dict[str, str]:

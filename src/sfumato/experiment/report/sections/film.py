@@ -12,7 +12,7 @@ from sfumato.experiment.report.entries import Entry
 from sfumato.experiment.report.markup import Html, tag
 from sfumato.experiment.report.naming import arm_name
 from sfumato.experiment.report.page import Page, Section, section
-from sfumato.experiment.report.tiles import Frame, displayed, frame_of, kind_of, picture, scatter, wave
+from sfumato.experiment.report.tiles import Frame, displayed, frame_of, kind_of, picture, scatter, span_of, wave
 from sfumato.experiment.report.wording import number
 
 __all__ = ["film"]
@@ -28,7 +28,7 @@ def film(page: Page) -> Section | None:
     filmed = [(entry, p, p.film) for entry, p in page.pictured() if p.film is not None]
     if not filmed:
         return None
-    every = [entry for entry, _, _ in filmed]
+    every = [shown.entry for shown in page.shown]
     left = len(filmed) - MOST_ARMS
     shown = filmed[:MOST_ARMS]
     words = (
@@ -108,7 +108,7 @@ def _stack(
     if frame is not None:
         return tag("div", scatter(values, frame, said=said, labels=drawn.labels), cls="stack", style="--n:1;--w:26rem")
     if kind_of(values) == "curves":
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        low, high = span_of(values)
         tiles = [wave(v, low, high, said=f"seed {seed + i}, {said}") for i, v in enumerate(values[:4])]
         return tag("div", tiles, cls="stack", style="--n:4;--w:12rem")
     pixels = values.astype(np.uint8)

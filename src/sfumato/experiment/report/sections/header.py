@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from sfumato.experiment.report.elements import facts, measure, notes
+from sfumato.experiment.report.elements import facts, labels, measure, notes
 from sfumato.experiment.report.markup import Child, Html, tag
 from sfumato.experiment.report.naming import arm_name, axis_names, state_mark
 from sfumato.experiment.report.numbers import floor_of, headline, number_of
 from sfumato.experiment.report.page import Page, Shown
 from sfumato.experiment.report.tiles import frame_of, kind_of, picture, scatter
-from sfumato.experiment.report.wording import number, title, with_error
+from sfumato.experiment.report.wording import title, with_error
 
 __all__ = ["header"]
 
@@ -39,6 +39,7 @@ def header(page: Page) -> Html:
         tag("p", f"sfumato · {kind}", cls="eyebrow"),
         tag("h1", subject.title),
         lead,
+        labels(first.entry.said.labels) if page.alone else None,
         _smoke(page),
         facts(_cards_of_run(first) if page.alone else _cards_of_sweep(page), cls="cards"),
         _choices(page),
@@ -67,8 +68,10 @@ def _cards_of_run(shown: Shown) -> Iterator[tuple[str, Child]]:
     entry, picture_ = shown.entry, shown.picture
     record = entry.record
     if record is not None and record.step is not None:
+        step = record.step if entry.step is None else entry.step
         of = "" if record.steps is None else f" of {record.steps:,}"
-        yield "training steps", [f"{record.step:,}", tag("small", state_mark(entry), of)]
+        of += f", trained on to {record.step:,}" if record.step > step else ""
+        yield "training steps", [f"{step:,}", tag("small", state_mark(entry), of)]
     elif picture_ is not None:
         yield "training steps", f"{picture_.steps_trained:,}"
     loss, error = entry.last("held_out_loss"), entry.last("held_out_std_error")
@@ -81,7 +84,9 @@ def _cards_of_run(shown: Shown) -> Iterator[tuple[str, Child]]:
         found = number_of(entry, metric)
         if found is not None:
             floor = floor_of([entry], metric, found)
-            beside = f"n = {found.n:,}" + ("" if floor is None else f", floor {number(floor.value)}")
+            beside = f"n = {found.n:,}" + (
+                "" if floor is None else f", floor {with_error(floor.value, floor.std_error)}"
+            )
             name = metric.replace("_", " ").replace("[", " · ").replace("]", "")
             yield name, [measure(with_error(found.value, found.std_error)), tag("small", beside)]
     if picture_ is not None:
@@ -109,7 +114,9 @@ def _cards_of_sweep(page: Page) -> Iterator[tuple[str, Child]]:
     yield "seeds", f"{len(seeds):,}"
     evaluated = sum(bool(s.entry.current) for s in page.shown)
     yield "measured", [f"{evaluated:,}", tag("small", "arms with an evaluation")]
-    yield from page.subject.about
+    for name, said in page.subject.about:
+        word, _, rest = said.partition(", ")
+        yield name, [word, tag("small", rest) if rest else None]
 
 
 def _choices(page: Page) -> Html | None:
@@ -139,6 +146,6 @@ def _smoke(page: Page) -> Html | None:
         tiles = [picture(each[0], said="") for each in chosen]
     else:
         frame = frame_of([states[0], states[-1]])
-        tiles = [scatter(each, frame, said="") for each in chosen]
+        tiles = [scatter(each, frame, said=None) for each in chosen]
     said = f"The sample of seed {page.wish.seed} at {count} moments, from noise to data"
     return tag("div", tiles, cls="smoke", style=f"--n:{count}", role="img", aria_label=said)

@@ -14,13 +14,13 @@ from sfumato.experiment.report.markup import tag
 from sfumato.experiment.report.naming import arm_name
 from sfumato.experiment.report.numbers import OF_A_SEED
 from sfumato.experiment.report.page import Page, Section, section
-from sfumato.experiment.report.plots import Line, Plot, plot
+from sfumato.experiment.report.plots import CROWD, NAMED, Line, Plot, crowded, plot
 
 __all__ = ["bins_of", "levels"]
 
 _BIN = re.compile(r"(\w+)_by_log_snr\[(-?[\d.]+)\.\.(-?[\d.]+)\]\[([\w-]+)\]")
 LEAST = 1e-3  # of the largest error: what one of next to nothing is drawn at
-PARTS = ("held-out", "training", "attainable")
+PARTS = ("training", "held-out", "attainable")  # in the colours of the curves of training
 NAMES = {"held-out": "held out", "attainable": "known by heart"}
 UNITS = {"loss": "noise error |ε̂ − ε|²", "noise_error": "noise error", "image_error": "image error"}
 Bins = Mapping[tuple[str, str], Mapping[float, Number]]  # (name, part) -> middle of the bin -> number
@@ -51,7 +51,8 @@ def levels(page: Page) -> Section | None:
         else:
             lines, left = _of_arms(name, every, entries)
             notes += left
-            plots.append(Plot(_title(name), "log SNR (nats)", tuple(lines), wide=True))
+            words = f"Of {len(lines)} arms the {NAMED} that end lowest are named." if len(lines) > CROWD else ""
+            plots.append(Plot(_title(name), "log SNR (nats)", tuple(crowded(lines)), caption=words, wide=True))
     words = "In bins of log-SNR, left is noise and right is nearly clean. "
     words += "Errors at one noise level are the same quantity for every schedule, target and loss."
     said = [aside(words), *(aside(note) for note in notes)]

@@ -1,9 +1,10 @@
 """What `sfumato evaluate` stored of a run: numbers with errors, what real data score, and how each was measured."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from sfumato.data.wording import counted
-from sfumato.experiment.comparability import direction, is_reference
+from sfumato.experiment.comparability import is_reference, mismatches
 from sfumato.experiment.evaluations import Fact, Number
 from sfumato.experiment.report.elements import aside, facts, folded, measure, notes, table
 from sfumato.experiment.report.entries import Entry, Measurement
@@ -11,9 +12,12 @@ from sfumato.experiment.report.markup import Child, Html, tag
 from sfumato.experiment.report.naming import arm_name, metric_name
 from sfumato.experiment.report.numbers import BY_BIN
 from sfumato.experiment.report.page import Page, Section, section
+from sfumato.experiment.report.sections.arms import better_in_words
 from sfumato.experiment.report.wording import title, with_error
 
 __all__ = ["measured"]
+
+ROUNDING = 1e-3  # of an error: what an evaluation of the same weights and samples differs by on the same machine
 
 
 def measured(page: Page) -> Section | None:
@@ -26,14 +30,36 @@ def measured(page: Page) -> Section | None:
             return None
         words = ("Nothing is measured yet. ", tag("code", f"sfumato evaluate {entry.place}"), " does it.")
         return section("metrics", "Metrics", tag("p", *words))
-    now = list(entry.current)
-    before = [m for m in entry.measurements if m not in now]
+    now = once(entry.current)
+    before = [m for m in entry.measurements if m not in entry.current]
     body: list[Child] = [_one(m, main=True) for m in now]
     if not now:
         body.append(aside("These weights are not measured yet; what follows is of earlier ones."))
-    older = [_one(m, main=False) for m in before]
+    older = [_one(m, main=False) for m in once(before)]
     said = aside("A number with one standard error, over n examples or samples. A floor is what data or chance score.")
     return section("metrics", "Metrics", said, body, folded("Other weights of this run", older) if older else None)
+
+
+def once(found: Iterable[Measurement]) -> list[Measurement]:
+    """Evaluations without the numbers that another has but for rounding, measured in the same way, and what is left."""
+    told: list[tuple[str, Number]] = []
+    kept: list[Measurement] = []
+    for one in sorted(found, key=lambda m: -len(m.numbers)):
+        fresh = {name: number for name, number in one.numbers.items() if not any(_same(name, number, *t) for t in told)}
+        told += fresh.items()
+        notes_ = tuple(note for note in one.notes if not any(note in other.notes for other in kept))
+        if fresh:
+            kept.append(replace(one, numbers=fresh, notes=notes_))
+    return kept
+
+
+def _same(name: str, number: Number, other: str, told: Number) -> bool:
+    """Whether two numbers are one: equal but for rounding, and no fact that both tell is against it."""
+    room = ROUNDING * told.std_error
+    near = abs(number.value - told.value) <= room and abs(number.std_error - told.std_error) <= room
+    alike = near and number.n == told.n
+    against = [m for m in mismatches(number, told) if m.first is not None and m.second is not None]
+    return name == other and alike and not against
 
 
 def _one(found: Measurement, *, main: bool) -> Html:
@@ -42,7 +68,7 @@ def _one(found: Measurement, *, main: bool) -> Html:
     shown = [name for name in found.numbers if BY_BIN not in name]
     rows = [_row(name, found.numbers[name]) for name in shown]
     lesser = [index for index, name in enumerate(shown) if is_reference(name)]
-    head = ["metric", "value", "n", ""]
+    head = ["metric", "value", "n", "what it says"]
     about = facts((key.replace("_", " "), title(value)) for key, value in shared.items())
     each = [
         tag("div", tag("h3", name), facts((k.replace("_", " "), title(v)) for k, v in _own(number, shared).items()))
@@ -71,11 +97,9 @@ def _heading(found: Measurement) -> str:
 
 
 def _row(name: str, found: Number) -> list[Child]:
-    better = direction(name) if not is_reference(name) else None
     unit = found.provenance.get("unit")
-    words = {"lower": "lower is better", "higher": "higher is better"}
     floor = "what real data or chance score" if name.endswith(("[floor]", "[real]")) else ""
-    note = floor if better is None else words[better]
+    note = floor if is_reference(name) else better_in_words(name)
     value: Child = measure(with_error(found.value, found.std_error))
     said = value if unit is None else [value, tag("small", str(unit))]
     return [metric_name(name), said, f"{found.n:,}", tag("span", note, cls="aside")]

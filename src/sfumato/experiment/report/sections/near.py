@@ -30,7 +30,7 @@ def near(page: Page) -> Section | None:
     stored = [row for shown in page.shown for row in _stored(shown.entry, page)]
     if not found and not stored:
         return None
-    every = [entry for entry, _, _ in found]
+    every = [shown.entry for shown in page.shown]
     body: list[Child] = [_words(page, [n for _, _, n in found])]
     if page.alone:
         body += [_pairs(p, n, page, len(n.chosen)) for _, p, n in found]
@@ -48,13 +48,13 @@ def _words(page: Page, found: Sequence[Neighbours]) -> Html:
     words = (
         "The ratio is a sample's distance to the nearest training example over that to the nearest of as many held-out "
         f"ones, pixel by pixel: about 1 for a model that learned the law, below {number(COPY)} for a copy. "
-        "Smallest ratios first."
+        "Smallest ratios first: below each sample its ratio and its seed."
     )
     if found:
         lowest = min(ratio for one in found for ratio in one.ratio)
         copies = sum(ratio < COPY for one in found for ratio in one.ratio)
         count = sum(one.count for one in found)
-        words += f" Of the {count:,} samples of this page the smallest is {number(lowest, 2)}; "
+        words += f" Of the {count:,} samples of this page the smallest is {lowest:.2f}; "
         below = f"{copies} lie" if copies > 1 else "one lies" if copies else "none lies"
         words += f"{below} below {number(COPY)}."
         words += (
@@ -79,9 +79,9 @@ def _pairs(drawn: Picture, found: Neighbours, page: Page, most: int) -> Html:
             tiles += [_tile(found.originals, k, drawn.side, f"training example {found.training[k]}")]
             tiles += [_tile(found.unseen, k, drawn.side, f"held-out example {found.held_out[k]}")]
         place = f"tr. {found.training[k]:,}"
-        caption: list[Child] = [f"ratio {number(found.ratio[k], 2)}", tag("br"), f"seed {seed}", tag("br"), place]
+        caption: list[Child] = [f"{found.ratio[k]:.2f}", tag("br"), f"seed {seed}", tag("br"), place]
         columns.append(tag("figure", tag("div", tiles, cls="stack"), tag("figcaption", caption), cls="pair"))
-    note = f"Median ratio of {found.count:,} samples {number(found.median, 2)}, {found.size:,} examples a side."
+    note = f"Median ratio of {found.count:,} samples {found.median:.2f}, {found.size:,} examples a side."
     return tag("div", tag("div", columns, cls="tiles"), aside(note))
 
 

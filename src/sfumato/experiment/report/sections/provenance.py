@@ -1,6 +1,6 @@
 """Where everything comes from: weights, data, files with their digests, versions and machine of each run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sfumato.experiment.report.elements import aside, facts, folded
@@ -13,29 +13,47 @@ from sfumato.experiment.report.wording import title
 __all__ = ["provenance"]
 
 SHORT = 16  # letters of a digest that are read
+SMALL = "facts small"
 
 
 def provenance(page: Page) -> Section | None:
-    """What made the page, and each run."""
-    among = [shown.entry for shown in page.shown]
-    if page.alone:
-        body: Child = _of_run(page.shown[0])
-    else:
-        body = [folded(arm_name(shown.entry, among), _of_run(shown), on_paper=False) for shown in page.shown]
+    """What made the page, and each run; what all arms have alike stands once."""
+    begun = [shown for shown in page.shown if shown.entry.folder is not None or page.alone]
+    if not begun:
+        return None
     words = "Versions and machine are those of the training. Digests are SHA-256, their first letters; hover for all."
+    every = [(_known(_environment(shown.entry)), _known(_weights(shown))) for shown in begun]
+    alike = [_shared([pair[part] for pair in every]) for part in (0, 1)]
+    if page.alone:
+        body: list[Html] = [*_parts(alike), *_files_of(begun[0].entry)]
+    else:
+        among = [shown.entry for shown in page.shown]
+        own = [[{k: v for k, v in part.items() if k not in alike[i]} for i, part in enumerate(pair)] for pair in every]
+        arms = [
+            tag("div", tag("h3", arm_name(shown.entry, among)), *_parts(parts, "h4"), *_files_of(shown.entry, "h4"))
+            for shown, parts in zip(begun, own, strict=True)
+        ]
+        body = [*_parts(alike), folded("Weights and files of each arm", arms, on_paper=False)]
     return section("provenance", "Environment and provenance", aside(words), body)
 
 
-def _of_run(shown: Shown) -> list[Html]:
-    entry = shown.entry
-    return [
-        tag("h3", "Environment"),
-        facts(_environment(entry), cls="facts small"),
-        tag("h3", "Weights and data"),
-        facts(_weights(shown), cls="facts small"),
-        tag("h3", "Files"),
-        facts(_files(entry), cls="facts small"),
-    ]
+def _known(pairs: Iterable[tuple[str, Child]]) -> dict[str, Child]:
+    return {name: value for name, value in pairs if value not in (None, "")}
+
+
+def _shared(every: Sequence[Mapping[str, Child]]) -> dict[str, Child]:
+    """The facts that all have alike."""
+    return {name: value for name, value in every[0].items() if all(each.get(name) == value for each in every)}
+
+
+def _parts(parts: Sequence[Mapping[str, Child]], level: str = "h3") -> list[Html]:
+    """Facts of the environment, and those of weights and data, where there are any."""
+    named = zip(("Environment", "Weights and data"), parts, strict=True)
+    return [piece for name, each in named if each for piece in (tag(level, name), facts(each.items(), cls=SMALL))]
+
+
+def _files_of(entry: Entry, level: str = "h3") -> list[Html]:
+    return [tag(level, "Files"), facts(_files(entry), cls=SMALL)]
 
 
 def _environment(entry: Entry) -> Iterator[tuple[str, Child]]:

@@ -18,6 +18,7 @@ from sfumato.experiment.report.tiles import (
     kind_of,
     picture,
     scatter,
+    span_of,
     wave,
 )
 from sfumato.experiment.report.wording import title
@@ -72,7 +73,7 @@ def _tiles(drawn: Picture, seed: int) -> list[Html]:
     assert values is not None
     found = []
     curves = kind_of(values) == "curves"
-    low, high = _range(values) if curves else (0.0, 1.0)
+    low, high = span_of(values) if curves else (0.0, 1.0)
     for index in range(len(values)):
         name = str(seed + index) if drawn.labels is None else drawn.labels[index]
         said = f"sample of seed {seed + index}" + ("" if drawn.labels is None else f", asked for {name}")
@@ -84,31 +85,33 @@ def _tiles(drawn: Picture, seed: int) -> list[Html]:
     return found
 
 
-def _range(values: NDArray[np.generic]) -> tuple[float, float]:
-    finite = values.astype(np.float64)
-    finite = finite[np.isfinite(finite)]
-    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-
-
 def _in_rows(page: Page, drawn: Sequence[tuple[Entry, Picture]]) -> list[Html]:
     """A row for each arm, in the order of the table."""
-    every = [entry for entry, _ in drawn]
+    every = [shown.entry for shown in page.shown]
     seed, counts = page.wish.seed, [0 if p.values is None else len(p.values) for _, p in drawn]
     names = ", ".join(axis_names(list(page.subject.axes)).values())
+    common = _common(drawn)
     words = (
         f"Every arm starts from the same noise, from seed {seed} on, column by column, and nothing is chosen. "
-        f"{_common(drawn)}The rows are in the order of the table ({names})."
+        f"{common}The rows are in the order of the table{f' ({names})' if names else ''}."
     )
     if all(p.values is not None and kind_of(p.values) == "points" for _, p in drawn):
         return [aside(words), tag("div", [_panel(e, p, every) for e, p in drawn], cls="panels")]
-    rows = [_row(entry, picture_, every, seed) for entry, picture_ in drawn]
+    rows = [_row(e, p, every, seed, None if common else f"after step {p.steps_trained:,}") for e, p in drawn]
     heads = None
     if len(set(counts)) == 1:
-        cells = [tag("span", str(seed + k)) for k in range(counts[0])]
+        told = {p.labels for _, p in drawn}
+        asked = told.pop() if len(told) == 1 else None
+        cells = [tag("span", str(seed + k), _asked(asked, k)) for k in range(counts[0])]
         wide = displayed_width(drawn[0][1])
         row = tag("div", cells, cls="row seeds", style=f"--n:{counts[0]};--w:{wide}px")
         heads = tag("div", tag("span", "seed", cls="arm-name aside"), row, cls="arm")
     return [aside(words), tag("div", heads, rows, cls="arms")]
+
+
+def _asked(labels: Sequence[str] | None, index: int) -> Html | None:
+    """What a column of samples was asked to be, where all arms were asked the same."""
+    return None if labels is None else tag("small", labels[index], title=labels[index])
 
 
 def displayed_width(drawn: Picture) -> int:
@@ -127,17 +130,18 @@ def _common(drawn: Sequence[tuple[Entry, Picture]]) -> str:
     return f"{told.pop()}. " if len(told) == 1 else ""
 
 
-def _row(entry: Entry, drawn: Picture, among: Sequence[Entry], seed: int) -> Html:
+def _row(entry: Entry, drawn: Picture, among: Sequence[Entry], seed: int, said: str | None) -> Html:
     values = drawn.values
     assert values is not None
     if kind_of(values) == "curves":
-        low, high = _range(values)
+        low, high = span_of(values)
         tiles = [wave(v, low, high, said=f"seed {seed + i}") for i, v in enumerate(values)]
     else:
         small = averaged(values.astype(np.uint8), drawn.side)
         tiles = [picture(v, said=f"seed {seed + i}") for i, v in enumerate(small)]
     row = tag("div", tiles, cls="row", style=f"--n:{len(values)};--w:{displayed_width(drawn)}px")
-    return tag("div", tag("div", tag("b", arm_name(entry, among)), cls="arm-name"), row, cls="arm")
+    below = None if said is None else tag("span", said, cls="aside")
+    return tag("div", tag("div", tag("b", arm_name(entry, among)), below, cls="arm-name"), row, cls="arm")
 
 
 def _panel(entry: Entry, drawn: Picture, among: Sequence[Entry]) -> Html:

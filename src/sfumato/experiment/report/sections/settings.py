@@ -26,11 +26,9 @@ def settings(page: Page) -> Section | None:
         groups.setdefault(head if dot or head in OPEN else "run", {})[key] = value
     chosen = [(key, title(value)) for key, value in shared.items() if _is_chosen(key, value, usual)]
     body = [_group(name, found, usual) for name, found in groups.items()]
-    words = (
-        "These differ from their usual values; all others fold out below. A file of these lines trains the same again."
-    )
+    words = "These differ from their usual values; all others fold out below."
     words = words if page.alone else f"What all {len(entries):,} arms share. {words}"
-    every = folded(f"All {len(shared):,} settings", body)
+    every = folded(f"All {len(shared):,} settings", tag("div", body, cls="groups"))
     return section("settings", "Settings", aside(words), facts(chosen, cls="facts small"), every)
 
 
