@@ -1,4 +1,4 @@
-"""What arms and axes are called on the page: short, and told apart."""
+"""What arms and metrics are called on the page: short, and told apart."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,16 +6,9 @@ from sfumato.experiment.report.entries import Entry
 from sfumato.experiment.report.markup import Child, tag
 from sfumato.experiment.report.wording import MINUS
 
-__all__ = ["arm_name", "axis_names", "by_axes", "metric_name", "state_mark"]
+__all__ = ["arm_name", "by_axes", "metric_name", "state_mark"]
 
 GOOD, BAD = frozenset({"done", "finished"}), frozenset({"failed", "broken"})
-
-
-def axis_names(axes: Sequence[str]) -> dict[str, str]:
-    """The last words of dotted keys, the whole key where two would be called the same."""
-    short = {axis: "+".join(key.rpartition(".")[2] for key in axis.split("+")) for axis in axes}
-    taken = list(short.values())
-    return {axis: name if taken.count(name) == 1 else axis for axis, name in short.items()}
 
 
 def arm_name(entry: Entry, among: Sequence[Entry] = ()) -> str:

@@ -22,7 +22,7 @@ from sfumato.errors import ConfigError, UsageError
 from sfumato.experiment.kinds import nearest
 from sfumato.experiment.schema import to_plain
 
-__all__ = ["Axis", "Between", "axes_of", "as_written_once", "require_known_keys", "slug", "text_of"]
+__all__ = ["Axis", "Between", "axes_of", "as_written_once", "axis_names", "require_known_keys", "slug", "text_of"]
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(:log)?")
@@ -214,6 +214,13 @@ def _shortest(word: str) -> str:
         return word
     plain = f"{number:f}"
     return plain if len(plain) <= 8 else f"{number:e}".replace("+", "")
+
+
+def axis_names(axes: Sequence[str]) -> dict[str, str]:
+    """The last words of dotted keys, the whole key where two would be called the same."""
+    short = {axis: "+".join(key.rpartition(".")[2] for key in axis.split("+")) for axis in axes}
+    taken = list(short.values())
+    return {axis: name if taken.count(name) == 1 else axis for axis, name in short.items()}
 
 
 def require_known_keys(axes: Iterable[Axis]) -> None:
