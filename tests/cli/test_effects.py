@@ -19,7 +19,7 @@ def test_the_table_says_what_the_effect_is(capsys: pytest.CaptureFixture[str]) -
     print_effects(Effects("a sweep", (CHANGE,), (left,), ("a note",)))
     out = capsys.readouterr().out
     assert "b x → y" in out
-    assert "-0.4 ± 0.1" in out
+    assert "-0.40 ± 0.10" in out
     assert "better" in out  # of kid less is better
     assert "loss of s=p and s=q is not ranked" in out
     assert "- a note" in out

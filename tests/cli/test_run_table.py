@@ -181,7 +181,7 @@ def test_only_scores_of_one_kind_are_ranked(tmp_path: Path, call: Callable[..., 
         ["c", "2"],
         ["a", "2"],
     ]
-    assert "0.2 ± 0.01" in found.out
+    assert "0.200 ± 0.010" in found.out
     assert "kid[judge] is not one quantity in all of these runs (n differs)" in found.err
     assert "kid[pixels]" not in found.out
     evaluate(tmp_path / "a", "kid[pixels]", 0.4, file="b")

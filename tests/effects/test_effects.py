@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from sfumato.errors import UsageError
 from sfumato.experiment.config import load_experiment
-from sfumato.experiment.effects import Effect, contrasts_of, effects, finding
+from sfumato.experiment.effects import Effect, Effects, contrasts_of, effects, finding
 from sfumato.experiment.effects.contrasts import Place
 from sfumato.experiment.effects.errors import (
+    Error,
     Repeat,
     Scatter,
     error_of,
@@ -287,3 +288,13 @@ def test_refusals(grid: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UsageError, match="has a number energy") as caught:
         effects(grid, "energy_distance")
     assert "--metrics energy_distance" in caught.value.fix
+
+
+def test_settings_are_called_by_their_last_words_where_these_tell_them_apart() -> None:
+    def one(axis: str) -> Effect:
+        error = Error(1.0, 0.1, 8, 0.1)
+        return Effect("kid", (axis,), (("1", "2"),), error, 1, 2, "seeds")
+
+    told = [one(axis) for axis in ("schedule.steps", "sampling.steps", "training.learning_rate")]
+    labels = [Effects("s", tuple(told), (), ()).label(effect) for effect in told]
+    assert labels == ["schedule.steps 1 → 2", "sampling.steps 1 → 2", "learning_rate 1 → 2"]

@@ -334,8 +334,8 @@ def test_anchors_agree_to_their_digits() -> None:
 
 def test_a_value_shows_as_many_digits_as_its_error_leaves() -> None:
     assert Value(0.123456, 0.0123).text() == "0.123 ± 0.012"
-    assert Value(12345.6, 98.7).text() == "12346 ± 99"
-    assert Value(0.1714205).text() == "0.1714"
+    assert Value(12345.6, 98.7).text() == "12,346 ± 99"
+    assert Value(0.1714205).text() == "0.17142"
 
 
 # --- conclusions -----------------------------------------------------------------------------------------------------
@@ -388,8 +388,8 @@ def test_effects_are_told_in_the_words_of_the_source() -> None:
     told = AxisEffects(Effects("s", kid, (), ()), Effects("s", by_bin, (), ()))
     on_kid, on_noise = conclusions(FLOWERS_PART, Findings(), told)
     assert on_kid == (
-        "kid[pixels]: loss: mse -> mae better, -0.05 ± 0.01 (p 0.01); loss: mse -> mae x schedule_type: "
-        "cosine -> linear higher, +0.1 ± 0.01 (p 0.01); 1 of 2 main effects cannot be told from 0"
+        "kid[pixels]: loss: mse -> mae better, -0.050 ± 0.010 (p 0.01); loss: mse -> mae x schedule_type: "
+        "cosine -> linear higher, +0.100 ± 0.010 (p 0.01); 1 of 2 main effects cannot be told from 0"
     )
     assert on_noise == (
         "noise error, schedule_type: cosine -> linear: lower at log-SNR -6..-4; higher at log-SNR -8..-6; "

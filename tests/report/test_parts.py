@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfumato.experiment.comparability import loss_settings
 from sfumato.experiment.report.axes import Axis, axis_for, linear_ticks, log_ticks
 from sfumato.experiment.report.drawing import moments
 from sfumato.experiment.report.entries import Entry
 from sfumato.experiment.report.markup import Html, join, tag
-from sfumato.experiment.report.naming import arm_name, axis_names
-from sfumato.experiment.report.numbers import loss_of
+from sfumato.experiment.report.naming import arm_name
 from sfumato.experiment.report.plots import Line, Plot, crowded, plot, thinned, whiskers
 from sfumato.experiment.report.room import FILM, SAMPLES, film_room, samples_room
 from sfumato.experiment.report.sections.curves import series, smoothed
 from sfumato.experiment.report.tiles import averaged, frame_of, kind_of, picture, png, scatter, span_of, wave
 from sfumato.experiment.report.wording import number, numbers, sized, title, with_error
+from sfumato.experiment.sweep.axes import axis_names
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -68,10 +69,14 @@ def test_an_axis_is_logarithmic_where_numbers_spread_far_and_are_positive() -> N
         (12.0, 9.96, "12 ± 10"),
         (0.5, 0.0, "0.5"),
         (0.5, math.nan, "0.5"),
-        (1.5e-7, 2e-8, "1.5 × 10⁻⁷ ± 2 × 10⁻⁸"),
+        (1.5e-7, 2e-8, "1.50 × 10⁻⁷ ± 2.0 × 10⁻⁸"),
+        (0.5, None, "0.5"),
+        (-0.001, 0.5, "0.00 ± 0.50"),
+        (-math.inf, 0.5, "−∞"),
+        (math.nan, 0.5, "not a number"),
     ],
 )
-def test_an_error_has_two_digits_and_its_number_as_many_decimals(value: float, error: float, said: str) -> None:
+def test_an_error_has_two_digits_and_its_number_as_many_decimals(value: float, error: float | None, said: str) -> None:
     assert with_error(value, error) == said
 
 
@@ -185,11 +190,13 @@ def test_losses_are_one_where_all_that_makes_them_is() -> None:
     base = {"objective.distance": "Mse", "schedule.kind": "CosineAngle", "training.learning_rate": 1e-3, "seed": 0}
 
     def loss(**changes: object) -> object:
-        return loss_of(Entry("x", None, settings={**base, **{k.replace("__", "."): v for k, v in changes.items()}}))
+        return loss_settings({**base, **{k.replace("__", "."): v for k, v in changes.items()}})
 
     assert loss() == loss(seed=1) == loss(training__learning_rate=1.0) == loss(data__cache="off")
+    assert loss() == loss(data__flip=True)
     assert loss() != loss(objective__distance="Mae")
     assert loss() != loss(schedule__kind="VpSde")
+    assert loss() != loss(evaluation__noise_levels=2) == loss(evaluation__noise_levels=2, evaluation__count=9)
     assert loss() != loss(data__normalize="standardize")
 
 

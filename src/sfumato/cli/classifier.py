@@ -11,6 +11,7 @@ from sfumato.cli.output import say, table
 from sfumato.cli.sample import whole
 from sfumato.cli.train import reporting
 from sfumato.errors import UsageError, printable
+from sfumato.experiment.rounding import value_and_error
 
 __all__ = ["arguments", "run"]
 
@@ -61,10 +62,8 @@ def run(args: argparse.Namespace, settings: Settings) -> Mapping[str, object]:
     rows = [
         [
             f"{score.log_snr:.1f}",
-            f"{score.accuracy.value:.4f}",
-            f"± {score.accuracy.std_error:.2g}",
-            f"{score.cross_entropy.value:.4f}",
-            f"± {score.cross_entropy.std_error:.2g}",
+            *value_and_error(score.accuracy.value, score.accuracy.std_error),
+            *value_and_error(score.cross_entropy.value, score.cross_entropy.std_error),
         ]
         for score in record.scores
     ]

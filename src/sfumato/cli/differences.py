@@ -4,10 +4,9 @@ from sfumato.cli.output import say, table
 from sfumato.errors import printable
 from sfumato.experiment.difference import Comparison, Difference
 from sfumato.experiment.evaluations import Number
+from sfumato.experiment.rounding import p_value, with_error
 
 __all__ = ["print_comparison", "print_differences", "value_of"]
-
-LEAST_P = 1e-12  # below it only the order of magnitude of the model of errors is told
 
 
 def print_comparison(found: Comparison) -> None:
@@ -27,7 +26,7 @@ def print_comparison(found: Comparison) -> None:
 def print_differences(differences: list[Difference], first: str, second: str) -> None:
     """One table: both numbers, the difference with its error, how likely chance alone would make it, and a verdict."""
     rows = [
-        [d.metric, value_of(d.one), value_of(d.other), _apart(d), _p(d.corrected), f"{d.one.n:,}", d.verdict]
+        [d.metric, value_of(d.one), value_of(d.other), _apart(d), p_value(d.corrected), f"{d.one.n:,}", d.verdict]
         for d in differences
     ]
     table(["metric", first, second, "second - first", "p", "n", f"{second} is"], rows)
@@ -35,13 +34,9 @@ def print_differences(differences: list[Difference], first: str, second: str) ->
 
 def value_of(number: Number) -> str:
     """A number with its error."""
-    return f"{number.value:.5g} ± {number.std_error:.2g}"
+    return with_error(number.value, number.std_error)
 
 
 def _apart(difference: Difference) -> str:
-    sign = "±" if difference.paired else "± at most"
-    return f"{difference.value:+.3g} {sign} {difference.std_error:.2g}"
-
-
-def _p(p: float) -> str:
-    return f"< {LEAST_P:.0e}" if p < LEAST_P else f"{p:.2g}"
+    text = with_error(difference.value, difference.std_error, signed=True)
+    return text if difference.paired else text.replace("±", "± at most")

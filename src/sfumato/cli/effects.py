@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import say, table
 from sfumato.errors import printable
+from sfumato.experiment.rounding import p_value, rounded, with_error
 
 if TYPE_CHECKING:
     from sfumato.experiment.effects import Effect, Effects
 
 __all__ = ["arguments", "print_effects", "run"]
-
-LEAST_P = 1e-12
 
 
 def arguments(parser: Parser) -> None:
@@ -68,9 +67,9 @@ def print_effects(found: "Effects") -> None:
 
 
 def _row(found: "Effects", effect: "Effect") -> list[str]:
-    low, high = effect.interval
-    p = f"< {LEAST_P:.0e}" if effect.corrected < LEAST_P else f"{effect.corrected:.2g}"
-    size = f"{effect.value:+.3g} ± {effect.std_error:.2g}"
-    base = "" if effect.base is None else f"{effect.base:.4g}"
-    span = f"{low:+.3g} … {high:+.3g}"
-    return [found.label(effect), base, size, span, p, f"{effect.pairs} x {effect.seeds}", effect.verdict]
+    error = effect.std_error
+    size = with_error(effect.value, error, signed=True)
+    base = "" if effect.base is None else rounded(effect.base, error)
+    span = " … ".join(rounded(end, error, signed=True) for end in effect.interval)
+    repeats = f"{effect.pairs} x {effect.seeds}"
+    return [found.label(effect), base, size, span, p_value(effect.corrected), repeats, effect.verdict]

@@ -18,6 +18,7 @@ from sfumato.cli.naming import width_given
 from sfumato.cli.output import is_fancy, is_first_process, note, say, table
 from sfumato.cli.sample import whole
 from sfumato.errors import UsageError, printable
+from sfumato.experiment.rounding import value_and_error
 
 if TYPE_CHECKING:
     from sfumato.experiment.evaluation import Evaluation
@@ -235,7 +236,7 @@ def _tolerance(text: str) -> float:
 
 def _print(found: "Evaluation") -> None:
     rows = [
-        [name, f"{e.value:.5g}", f"± {e.std_error:.2g}", str(e.provenance.get("unit", "")), f"{e.n:,}"]
+        [name, *value_and_error(e.value, e.std_error), str(e.provenance.get("unit", "")), f"{e.n:,}"]
         for name, e in found.metrics.items()
     ]
     table(["metric", "value", "std. error", "unit", "n"], rows)

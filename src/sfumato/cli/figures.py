@@ -35,6 +35,7 @@ from sfumato.cli.numbered import Numbered
 from sfumato.cli.output import note, say
 from sfumato.cli.sample import tell, whole
 from sfumato.errors import DataError, UsageError, printable
+from sfumato.experiment.rounding import with_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -197,7 +198,7 @@ def _ema(args: argparse.Namespace, settings: Settings, target: Path) -> "Numbere
 
     curve = width_curve(trained(one(args, "RUN"), args), count=args.count, report=note)
     best, plain = curve.best, curve.ema
-    apart = f"{best.difference:+.2g} ± {best.difference_error:.1g} to the plain EMA's {plain.loss:.4g}"
+    apart = f"{with_error(best.difference, best.difference_error, signed=True)} to the plain EMA's {plain.loss:.4g}"
     say(f"best width {best.width:g}: held-out loss {best.loss:.4g}, {apart}")
     return Numbered(ema(curve), {"curve": curve.document()})
 

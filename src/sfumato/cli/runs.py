@@ -9,6 +9,7 @@ from pathlib import Path
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.output import note, say, table
 from sfumato.experiment.records import RunRecord, list_runs
+from sfumato.experiment.rounding import with_error
 from sfumato.experiment.run_table import Ranking, chosen_columns, known_name, matching, ranked, rows_of
 
 __all__ = ["arguments", "run"]
@@ -94,7 +95,7 @@ def _cell(record: RunRecord, column: str) -> str:
         return "-" if value is None else f"{value:,}/{record.steps:,}" if record.steps is not None else f"{value:,}"
     if column in record.measured:
         number = record.measured[column]
-        return f"{number.value:.4g} ± {number.std_error:.2g}"
+        return with_error(number.value, number.std_error)
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):

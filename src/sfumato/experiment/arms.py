@@ -75,7 +75,7 @@ def arm_state(run: str | None, *, lacking: Collection[str], failure: Failure | N
 def measured_of_arm(folder: Path, step: int | None) -> dict[str, Number]:
     """What is stored of an arm's averaged weights, as they are since `step`, its newest checkpoint."""
     found = measured_of(folder, step, lambda text: None)
-    return {name: number for name, number in found.items() if number.provenance.get("weights", "ema") == "ema"}
+    return {name: number for name, number in found.items() if number.is_averaged}
 
 
 def lacking(wanted: Collection[str], measured: Mapping[str, Number]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from sfumato.core import Denoiser
 from sfumato.errors import ConfigError, SfumatoError
 from sfumato.experiment.build import PreparedData
-from sfumato.experiment.comparability import direction, is_reference
+from sfumato.experiment.comparability import LOSS, direction, is_reference
 from sfumato.experiment.config import Experiment
 from sfumato.experiment.model import Model
 from sfumato.training.best import KeepBest
@@ -18,7 +18,7 @@ from sfumato.training.trainer import Hook
 
 __all__ = ["keep_rule", "measuring_hook"]
 
-LOSS, LOGGED = "loss", "held_out_loss"
+ASKED = "loss"  # in training.keep_best
 LEAST = 4  # samples that a distance can be taken of
 
 Report = Callable[[str], None]
@@ -35,8 +35,8 @@ def keep_rule(experiment: Experiment, data: PreparedData) -> KeepBest | None:
             expected="two held-out examples or more, on which checkpoints are compared",
             fix="set data.held_out: 0.1, or training.keep_best: null",
         )
-    if name == LOSS:
-        return KeepBest(LOGGED, higher=False, every=every)
+    if name == ASKED:
+        return KeepBest(LOSS, higher=False, every=every)
     _require_measurable(name, experiment, data)
     return KeepBest(name, higher=direction(name) == "higher", every=every)
 
@@ -71,7 +71,7 @@ def measuring_hook(
 ) -> Hook | None:
     """What measures the metric that decides; None where the held-out loss does, or nothing."""
     name = experiment.training.keep_best
-    if name is None or name == LOSS:
+    if name is None or name == ASKED:
         return None
 
     def measure(done: int) -> dict[str, Any] | None:

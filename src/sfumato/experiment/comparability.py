@@ -12,13 +12,32 @@ kinds of facts may differ:
 Nothing makes up for another n, extractor or reference: KID and FID of different n or features are different scales.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sfumato.experiment.evaluations import Fact, Number
 
-__all__ = ["SAME_EXAMPLES", "SAMPLING", "Mismatch", "direction", "is_reference", "mismatches", "named_metrics"]
+__all__ = [
+    "LOSS",
+    "LOSS_ERROR",
+    "NO_MATTER",
+    "SAME_EXAMPLES",
+    "SAMPLING",
+    "Mismatch",
+    "decides_a_loss",
+    "direction",
+    "is_reference",
+    "loss_settings",
+    "mismatches",
+    "named_metrics",
+]
+
+LOSS, LOSS_ERROR = "held_out_loss", "held_out_std_error"  # of the log
+# What decides of which quantity a loss of the log is a loss. Where decoded data are kept, and how they are turned in
+# training, does not. That a variance is learned follows from the objective.
+OF_A_LOSS = ("objective", "parameterization", "schedule", "times", "condition", "data", "evaluation.noise_levels")
+NO_MATTER = ("data.cache", "data.download", "data.flip")
 
 MODEL = frozenset(
     {"run", "digest", "steps_trained", "weights", "samples", "samples_digest", "variance", "chain", "clean_end"}
@@ -62,7 +81,7 @@ class Mismatch:
             return "the same n: scores of different n are never ranked"
         if self.fact in ("data", "split"):
             return SAME_EXAMPLES
-        if self.fact == "measured_as":
+        if self.fact == "measured_as" or decides_a_loss(self.fact):
             return "the same loss: objective, target, schedule, times and normalization alike"
         if self.fact in SAMPLING:
             return "samples drawn alike, or the difference said to be what is compared"
@@ -79,6 +98,20 @@ def mismatches(first: Number, second: Number, across: Collection[str] = ()) -> l
         if mine != theirs and not may_differ:
             found.append(Mismatch(fact, mine, theirs))
     return sorted(found, key=lambda mismatch: FIRST.index(mismatch.fact) if mismatch.fact in FIRST else len(FIRST))
+
+
+def decides_a_loss(key: str) -> bool:
+    """Whether a setting, or any within it, decides of which quantity a loss of the log is a loss."""
+    return key not in NO_MATTER and any(key == part or key.startswith(f"{part}.") for part in OF_A_LOSS)
+
+
+def loss_settings(settings: Mapping[str, object]) -> dict[str, Fact]:
+    """The settings of a run, as text, that decide what its losses are: two are of one quantity where all agree."""
+    return {
+        key: value if isinstance(value, str) else repr(value)
+        for key, value in sorted(settings.items())
+        if decides_a_loss(key)
+    }
 
 
 def _measured(mine: Fact, theirs: Fact) -> bool:

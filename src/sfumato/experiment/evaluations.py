@@ -31,6 +31,11 @@ class Number:
     provenance: Mapping[str, Fact]
     influences: tuple[float, ...] | None = None
 
+    @property
+    def is_averaged(self) -> bool:
+        """Whether it is of the averaged weights."""
+        return self.provenance.get("weights", "ema") == "ema"
+
 
 @dataclass(frozen=True, slots=True)
 class StoredEvaluation:

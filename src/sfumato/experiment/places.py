@@ -15,7 +15,7 @@ from typing import Any
 
 from sfumato.errors import CheckpointError
 from sfumato.experiment.kinds import nearest
-from sfumato.experiment.records import SWEEP, newest_checkpoint
+from sfumato.experiment.records import ARMS, SWEEP, newest_checkpoint
 from sfumato.training.best import BEST, Best
 
 __all__ = ["Place", "best_of", "checkpoint_at", "find_run", "inside_sweep", "place_of", "step_folder"]
@@ -54,7 +54,7 @@ def _refuse_sweep(run: Path, runs: Path) -> None:
         sweep = place if inside == place else next(folder for folder in place.parents if (folder / SWEEP).is_file())
         if not (sweep / SWEEP).is_file():
             continue
-        arms = sorted(path.parent.name for path in (sweep / "arms").glob("*/config.yaml"))
+        arms = sorted(path.parent.name for path in (sweep / ARMS).glob("*/config.yaml"))
         arm = next((part for part in inside.relative_to(sweep).parts[1:]), "")  # below `arms`
         near = nearest(arm, arms)
         raise CheckpointError(
@@ -80,7 +80,7 @@ def inside_sweep(path: Path) -> Path:
     for folder in path.parents:
         if (folder / SWEEP).is_file():
             rest = path.relative_to(folder)
-            return path if rest.parts[0] == "arms" else folder / "arms" / rest
+            return path if rest.parts[0] == ARMS else folder / ARMS / rest
     return path
 
 

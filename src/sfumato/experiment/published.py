@@ -17,6 +17,7 @@ from sfumato.data.laws import Law, law_of
 from sfumato.experiment.build import PreparedData, prepare_data
 from sfumato.experiment.config import Experiment, load_experiment
 from sfumato.experiment.load import load
+from sfumato.experiment.rounding import with_error
 from sfumato.experiment.run import Run
 from sfumato.metrics import mean_of
 from sfumato.objectives import DenoisingLoss, attainable_loss, entropies
@@ -36,8 +37,7 @@ class Truth:
 
     def text(self) -> str:
         """For people."""
-        error = "" if self.std_error is None else f" ± {self.std_error:.4f}"
-        return f"{self.value:.4f}{error}: {self.about}"
+        return f"{with_error(self.value, self.std_error)}: {self.about}"
 
 
 @dataclass(frozen=True, slots=True)

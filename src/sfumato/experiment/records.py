@@ -26,7 +26,7 @@ from sfumato.experiment.yaml_file import read_yaml
 from sfumato.training.lock import LOCK, Holder
 from sfumato.training.storage import LocalStorage
 
-__all__ = ["COLUMNS", "SWEEP", "RunRecord", "list_runs", "newest_checkpoint", "read_run"]
+__all__ = ["ARMS", "COLUMNS", "SWEEP", "RunRecord", "list_runs", "newest_checkpoint", "read_run", "silent"]
 
 _STEP = re.compile(r"step-([0-9]{8,12})")
 COLUMNS = ("name", "sweep", "state", "step", "steps", "started", "parameters", "labels", "notes", "note", "folder")

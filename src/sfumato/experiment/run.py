@@ -18,6 +18,7 @@ import torch
 from sfumato.errors import CheckpointError, ConfigError, ResourceError
 from sfumato.experiment.build import prepare_data, resolved
 from sfumato.experiment.changes import require_allowed, warn_of_differences, with_record_of
+from sfumato.experiment.comparability import LOSS, LOSS_ERROR
 from sfumato.experiment.config import Experiment, Overrides, can_name_a_folder, experiment_yaml, load_experiment
 from sfumato.experiment.differing import differing, differing_data
 from sfumato.experiment.environment import environment
@@ -180,8 +181,8 @@ def run_session(session: Session, snapshot: Snapshot | None) -> Run:
         steps=session.experiment.training.steps,
         images_per_second=images / max(trainer.seconds_training, 1e-9),
         seconds=trainer.seconds_training,
-        held_out_loss=latest(session.folder, "held_out_loss"),
-        held_out_std_error=latest(session.folder, "held_out_std_error"),
+        held_out_loss=latest(session.folder, LOSS),
+        held_out_std_error=latest(session.folder, LOSS_ERROR),
         is_image=session.data.record.is_image,
         best=trainer.best,
     )
@@ -354,5 +355,5 @@ def finished_run(store: CheckpointStore, experiment: Experiment, reporter: Repor
         f"{store.run_folder} is already at {done:,}/{done:,} steps; extend it with --training.steps {2 * done}"
     )
     parameters = sum(p.numel() for p in model.denoiser.network.parameters())
-    loss, error = (latest(store.run_folder, key) for key in ("held_out_loss", "held_out_std_error"))
+    loss, error = (latest(store.run_folder, key) for key in (LOSS, LOSS_ERROR))
     return Run(store.run_folder, experiment, parameters, done, 0.0, 0.0, loss, error, model.record.is_image)

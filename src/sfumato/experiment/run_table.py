@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from sfumato.errors import UsageError, printable
-from sfumato.experiment.comparability import direction, mismatches
+from sfumato.experiment.comparability import LOSS, NO_MATTER, direction, loss_settings, mismatches
 from sfumato.experiment.kinds import canonical, nearest
 from sfumato.experiment.records import ALIASES, COLUMNS, RunRecord, list_runs
 from sfumato.experiment.tree import Plain
@@ -31,12 +31,8 @@ _QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
 TIME = "started"
 FIX = "--where schedule=CosineAngle, --where 'training.steps>=3000', --where label!=draft"
 
-# What decides of which quantity a figure of the log is. Where decoded data are kept, and how they are turned in
-# training, does not.
-LOSSES = ("loss", "held_out_loss")
-OF_A_LOSS = ("objective", "parameterization", "schedule", "times", "condition", "data", "evaluation.noise_levels")
-OF_A_SCORE = ("data", "evaluation", "sampling", "condition")
-NO_MATTER = ("data.cache", "data.download", "data.flip")
+LOSSES = ("loss", LOSS)  # of the log
+OF_A_SCORE = ("data", "evaluation", "sampling", "condition")  # what decides of which quantity another figure of it is
 MOST_FACTS = 3  # in a sentence
 
 Report = Callable[[str], None]
@@ -222,13 +218,16 @@ def _apart(key: str, one: RunRecord, other: RunRecord) -> list[str]:
     if base not in one.figures or base not in other.figures:
         return []
     if base in LOSSES:
-        return _differing(one.settings, other.settings, OF_A_LOSS)
-    return _differing(one.settings, other.settings, OF_A_SCORE) if direction(base) is not None else []
+        return _differing(loss_settings(one.settings), loss_settings(other.settings))
+    if direction(base) is None:
+        return []
+    keys = [key for key in _differing(one.settings, other.settings) if key not in NO_MATTER]
+    return [key for key in keys if any(key == section or key.startswith(f"{section}.") for section in OF_A_SCORE)]
 
 
-def _differing(one: Mapping[str, object], other: Mapping[str, object], sections: Sequence[str]) -> list[str]:
-    keys = [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key) and key not in NO_MATTER]
-    return [key for key in keys if any(key == section or key.startswith(f"{section}.") for section in sections)]
+def _differing(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+    """The keys whose values differ."""
+    return [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)]
 
 
 def _facts(why: Sequence[str]) -> str:

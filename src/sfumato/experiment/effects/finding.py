@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sfumato.errors import UsageError, printable
-from sfumato.experiment.comparability import direction
+from sfumato.experiment.comparability import LOSS, direction
 from sfumato.experiment.difference import LEVEL, Uncompared
 from sfumato.experiment.effects.contrasts import Contrast, Place, contrasts_of
 from sfumato.experiment.effects.errors import (
@@ -22,7 +22,7 @@ from sfumato.experiment.effects.errors import (
     pooled_scatter,
     repeat_of,
 )
-from sfumato.experiment.effects.numbers import LOSS, Cells, Incomparable, apart, balanced, compared_across, numbers_of
+from sfumato.experiment.effects.numbers import Cells, Incomparable, apart, balanced, compared_across, numbers_of
 from sfumato.experiment.effects.results import Effect, Effects, Repeats
 from sfumato.experiment.evaluations import Number
 from sfumato.experiment.kinds import nearest

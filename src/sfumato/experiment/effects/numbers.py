@@ -9,16 +9,16 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from sfumato.experiment.comparability import SAMPLING, is_reference, mismatches
+from sfumato.experiment.comparability import LOSS, LOSS_ERROR, SAMPLING, mismatches
 from sfumato.experiment.effects.contrasts import Place
-from sfumato.experiment.evaluations import Fact, Number, stored_evaluations
+from sfumato.experiment.evaluations import Fact, Number
+from sfumato.experiment.measured import logged_loss, stored_numbers
 from sfumato.experiment.records import RunRecord
 from sfumato.experiment.sweep.plan import Arm
-from sfumato.experiment.sweep.stored import Sweep
+from sfumato.experiment.sweep.stored import Sweep, newest_step
 
-__all__ = ["LOSS", "Cells", "Incomparable", "apart", "balanced", "compared_across", "numbers_of", "place_of_arm"]
+__all__ = ["Cells", "Incomparable", "apart", "balanced", "compared_across", "numbers_of", "place_of_arm"]
 
-LOSS = "held_out_loss"
 ALIKE = ("seed", "part", "extractor")
 BY_NORMALIZED_DATA = ("noise_error", "image_error", "loss_by_log_snr")
 SPANS = ("log_snr_low", "log_snr_high")
@@ -47,31 +47,18 @@ def numbers_of(sweep: Sweep) -> dict[str, dict[Place, dict[int, Number]]]:
         record = sweep.record(arm)
         if record is None or not sweep.is_trained(arm, record):
             continue
-        for name, number in _of_arm(sweep, arm, record):
+        for name, number in _of_arm(arm, record):
             found.setdefault(name, []).append((arm, number))
     return {name: _alike(sweep, numbers) for name, numbers in found.items()}
 
 
-def _of_arm(sweep: Sweep, arm: Arm, record: RunRecord) -> Iterator[tuple[str, Number]]:
+def _of_arm(arm: Arm, record: RunRecord) -> Iterator[tuple[str, Number]]:
     """Every number of an arm, those of one metric in the order of the files."""
     if LOSS in record.figures:
-        yield LOSS, _logged(sweep, arm, record)
-    step = sweep.experiment(arm).training.steps
-    for evaluation in stored_evaluations(arm.folder, lambda text: None):
-        for name, number in evaluation.metrics.items():
-            facts = number.provenance
-            ours = facts.get("weights", "ema") == "ema" and facts.get("steps_trained", step) == step
-            if ours and not is_reference(name):
-                yield name, number
-
-
-def _logged(sweep: Sweep, arm: Arm, record: RunRecord) -> Number:
-    """The last held-out loss of the log, with all that decides of which quantity it is; without influences."""
-    e = sweep.experiment(arm)
-    parts = (e.objective, e.parameterization, e.schedule, e.times, e.data, e.condition)
-    measured_as = ", ".join([*map(repr, parts), f"learned variance {record.get('network.learn_variance')}"])
-    facts: dict[str, Fact] = {"measured_as": measured_as, "split": f"of seed {arm.seed}"}
-    return Number(record.figures[LOSS], record.figures.get("held_out_std_error", 0.0), e.evaluation.count, facts)
+        yield LOSS, logged_loss(record.settings, record.figures[LOSS], record.figures.get(LOSS_ERROR))
+    for one in stored_numbers(arm.folder, newest_step(arm), lambda text: None, whole=True):
+        if one.number.is_averaged:
+            yield one.name, one.number
 
 
 def _alike(sweep: Sweep, found: list[tuple[Arm, Number]]) -> dict[Place, dict[int, Number]]:

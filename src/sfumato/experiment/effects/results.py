@@ -6,6 +6,7 @@ from typing import Any, Literal
 from sfumato.experiment.comparability import direction
 from sfumato.experiment.difference import LEVEL, Uncompared
 from sfumato.experiment.effects.errors import Error, quantile
+from sfumato.experiment.sweep.axes import axis_names
 
 __all__ = ["Effect", "Effects", "Repeats"]
 
@@ -114,10 +115,8 @@ class Effects:
     notes: tuple[str, ...]
 
     def label(self, effect: Effect) -> str:
-        """The change in few words: settings by their last ones, where these tell all axes apart."""
-        axes = dict.fromkeys(axis for one in self.effects for axis in one.axes)
-        last = {axis: "+".join(key.rpartition(".")[2] for key in axis.split("+")) for axis in axes}
-        named = last if len(set(last.values())) == len(last) else {axis: axis for axis in axes}
+        """The change in few words: settings by their last words, where these tell them apart."""
+        named = axis_names(list(dict.fromkeys(axis for one in self.effects for axis in one.axes)))
         pairs = zip(effect.axes, effect.levels, strict=True)
         return " × ".join(f"{named[axis]} {base} → {other}" for axis, (base, other) in pairs)
 

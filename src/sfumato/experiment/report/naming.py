@@ -1,21 +1,15 @@
-"""What arms and axes are called on the page: short, and told apart."""
+"""What arms and metrics are called on the page: short, and told apart."""
 
 from collections.abc import Mapping, Sequence
 
 from sfumato.experiment.report.entries import Entry
 from sfumato.experiment.report.markup import Child, tag
 from sfumato.experiment.report.wording import MINUS
+from sfumato.experiment.sweep.axes import speaks_for_itself
 
-__all__ = ["arm_name", "axis_names", "by_axes", "metric_name", "state_mark"]
+__all__ = ["arm_name", "by_axes", "metric_name", "state_mark"]
 
 GOOD, BAD = frozenset({"done", "finished"}), frozenset({"failed", "broken"})
-
-
-def axis_names(axes: Sequence[str]) -> dict[str, str]:
-    """The last words of dotted keys, the whole key where two would be called the same."""
-    short = {axis: "+".join(key.rpartition(".")[2] for key in axis.split("+")) for axis in axes}
-    taken = list(short.values())
-    return {axis: name if taken.count(name) == 1 else axis for axis, name in short.items()}
 
 
 def arm_name(entry: Entry, among: Sequence[Entry] = ()) -> str:
@@ -30,7 +24,7 @@ def arm_name(entry: Entry, among: Sequence[Entry] = ()) -> str:
 def _said(axis: str, value: str) -> str:
     """A value; what says little alone follows the last word of its setting."""
     plain = value.strip("\"'")
-    if plain[:1].isalpha() and plain.lower() not in ("true", "false", "null", "none", "auto", "on", "off"):
+    if speaks_for_itself(plain):
         return plain
     setting = axis.split("+")[0].rpartition(".")[2].replace("_", " ")
     return f"{setting} {plain.replace('-', MINUS, 1) if plain[:1] == '-' else plain}"

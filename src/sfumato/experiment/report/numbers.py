@@ -10,21 +10,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sfumato.experiment.comparability import Mismatch, is_reference, mismatches
-from sfumato.experiment.evaluations import Fact, Number
+from sfumato.experiment.comparability import LOSS, LOSS_ERROR, Mismatch, is_reference, mismatches
+from sfumato.experiment.evaluations import Number
+from sfumato.experiment.measured import logged_loss
 from sfumato.experiment.report.entries import Entry
 
-__all__ = ["LOSS", "OF_A_SEED", "Column", "Uneven", "columns_of", "floor_of", "headline", "loss_of", "number_of"]
+__all__ = ["OF_A_SEED", "Column", "Uneven", "columns_of", "floor_of", "headline", "number_of"]
 
-LOSS = "held_out_loss"  # of the log
 DONE = ("done", "finished")
 BY_BIN = "_by_log_snr["
 # What another seed of the same arm changes: which examples are held out, and with them the deviation of the data.
 OF_A_SEED = ("split", "reference", "reference_digest", "measured_as")
-# What makes a loss the loss that it is; where examples lie and how fast they are read does not.
-MAKES_THE_LOSS = ("objective", "parameterization", "schedule", "times", "condition", "data")
-MAKES_IT_TOO = frozenset({"network.learn_variance"})
-SAYS_NOTHING = frozenset({"data.cache", "data.download", "data.flip"})
 MOST_TRIED = 24  # ways of measuring a metric, of which the most common is found
 # What a page tells first, by the family of the metric: how good samples are, then how well the data are known.
 FIRST = ("kid", "fid", "bits_per_dim", "nll", "sliced_wasserstein", "energy_distance", "mode_coverage", "memorisation")
@@ -48,33 +44,21 @@ class Uneven:
     reasons: tuple[str, ...]
 
 
-def loss_of(entry: Entry) -> tuple[tuple[str, str], ...]:
-    """The settings that make a run's loss: two losses are one quantity where these are the same."""
-    return tuple(
-        sorted(
-            (key, repr(value))
-            for key, value in entry.settings.items()
-            if (key.split(".")[0] in MAKES_THE_LOSS or key in MAKES_IT_TOO) and key not in SAYS_NOTHING
-        )
-    )
-
-
 def candidates(entry: Entry, metric: str) -> list[Number]:
     """The numbers of a run for a metric: those of the averaged weights first, then those of most examples."""
     found = [m.numbers[metric] for m in entry.current if metric in m.numbers]
     if metric == LOSS:
         found += _logged(entry)
-    return sorted(found, key=lambda number: (number.provenance.get("weights", "ema") != "ema", -number.n))
+    return sorted(found, key=lambda number: (not number.is_averaged, -number.n))
 
 
 def _logged(entry: Entry) -> list[Number]:
     """The last held-out loss in the log of an arm that is trained, with all that makes it the loss that it is."""
-    value, error, count = entry.last(LOSS), entry.last("held_out_std_error"), entry.settings.get("evaluation.count")
+    value, error = entry.last(LOSS), entry.last(LOSS_ERROR)
     if value is None or not math.isfinite(value) or entry.state not in DONE:
         return []
-    facts: dict[str, Fact] = dict(loss_of(entry))
     known = error is not None and math.isfinite(error)
-    return [Number(value, error if known and error else 0.0, count if isinstance(count, int) else 0, facts)]
+    return [logged_loss(entry.settings, value, error if known else None)]
 
 
 def number_of(entry: Entry, metric: str) -> Number | None:

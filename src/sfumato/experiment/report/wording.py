@@ -1,13 +1,17 @@
-"""Numbers and names as the page writes them: an error has two digits, and its number as many decimals as the error."""
+"""Numbers and names as the page writes them, with real minus signs and powers of ten."""
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 
-__all__ = ["MINUS", "number", "numbers", "sized", "title", "with_error"]
+from sfumato.experiment import digits as plain
+
+__all__ = ["MINUS", "number", "numbers", "sized", "title", "typeset", "with_error"]
 
 MINUS = "−"
-DIGITS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+POWER = re.compile(r"(?<=\d)e([+-]\d+)")
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -17,7 +21,7 @@ def number(value: float, digits: int = 3) -> str:
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
         mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
         mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        return f"{mantissa} × 10{str(int(exponent)).translate(DIGITS)}".replace("-", MINUS)
+        return typeset(f"{mantissa}e{exponent}")
     if abs(value) >= 10 ** (digits - 1) or value == int(value):
         return f"{value:,.0f}".replace("-", MINUS)
     return f"{value:.{digits}g}".replace("-", MINUS)
@@ -38,15 +42,15 @@ def _shown(value: float, digits: int) -> float:
     return float(f"{value:.0f}" if whole else f"{value:.{digits}g}")
 
 
-def with_error(value: float, error: float) -> str:
-    """`0.292 ± 0.012`; the number alone, with five digits, where there is no error."""
-    if not math.isfinite(value) or not math.isfinite(error) or error <= 0:
-        return number(value, 5)
-    places = 1 - math.floor(math.log10(error))
-    places += -1 if float(f"{error:.{max(places, 0)}f}") >= 10 ** (2 - places) else 0  # 0.0996 rounds up to 0.10
-    if places < 0 or places > 6 or abs(value) >= 1e6:
-        return f"{number(value, 4)} ± {number(error, 2)}"
-    return f"{value:,.{places}f} ± {error:,.{places}f}".replace("-", MINUS)
+def with_error(value: float, error: float | None, *, signed: bool = False) -> str:
+    """`0.292 ± 0.012`, the number alone where no error is known, as `digits.with_error` but typeset."""
+    return typeset(plain.with_error(value, error, signed=signed))
+
+
+def typeset(text: str) -> str:
+    """Text with a real minus sign in its numbers, and m × 10ⁿ for `m` with an `e`."""
+    powers = POWER.sub(lambda found: f" × 10{str(int(found[1])).translate(RAISED)}", text)
+    return powers.replace("-", MINUS)
 
 
 def sized(count: float) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.errors import SfumatoError
-from sfumato.experiment.comparability import is_reference
-from sfumato.experiment.reproduce.findings import BY_LEVEL, HELD_OUT, ArmNumbers, Findings, Order
+from sfumato.experiment.reproduce.findings import BY_LEVEL, HELD_OUT, ArmNumbers, Findings, Order, name_of
 from sfumato.experiment.reproduce.source import Claim, Part
+from sfumato.experiment.rounding import p_value, with_error
 
 if TYPE_CHECKING:
     from sfumato.experiment.effects import Effect, Effects
@@ -41,7 +41,7 @@ def axis_effects(part: Part, folder: Path, arms: Sequence[ArmNumbers]) -> AxisEf
     from sfumato.experiment.effects import effects
 
     names = list(dict.fromkeys(name for arm in arms for one in arm.evaluations for name in one.metrics))
-    told = [_name_of(metric, names) for metric in part.told]
+    told = [name_of(metric, names) for metric in part.told]
     bins = [name for name in names if name.startswith(BY_LEVEL) and name.endswith(HELD_OUT)]
     bins.sort(key=lambda name: float(bin_of(name).partition("..")[0]))
     notes: list[str] = []
@@ -58,12 +58,6 @@ def axis_effects(part: Part, folder: Path, arms: Sequence[ArmNumbers]) -> AxisEf
     main = of([name for name in told if name is not None], interactions=True)
     by_level = of(bins, interactions=False)
     return AxisEffects(main, by_level, tuple(notes))
-
-
-def _name_of(metric: str, names: Sequence[str]) -> str | None:
-    """The name of a metric, or of the first of its family where what follows in brackets is the extractor."""
-    family = [name for name in names if name.startswith(f"{metric}[") and not is_reference(name)]
-    return metric if metric in names else family[0] if family else None
 
 
 def bin_of(name: str) -> str:
@@ -88,7 +82,7 @@ def is_told(effect: "Effect") -> bool:
 
 def size_of(effect: "Effect") -> str:
     """Value and error, with a sign."""
-    return f"{effect.value:+.2g} ± {effect.std_error:.1g}"
+    return with_error(effect.value, effect.std_error, signed=True)
 
 
 # ------------------------------------------------------------------------------------------------------- conclusions
@@ -132,7 +126,7 @@ def _of_metric(metric: str, found: "Effects", part: Part) -> Iterator[str]:
         if is_told(effect):
             way = effect.verdict.partition(",")[0]
             alone = " of these two models, which may be their seed's doing" if effect.repeats == "none" else ""
-            yield f"{change_of(effect, part)} {way}{alone}, {size_of(effect)} (p {effect.corrected:.2g})"
+            yield f"{change_of(effect, part)} {way}{alone}, {size_of(effect)} (p {p_value(effect.corrected)})"
     for kind, axes in (("main effects", 1), ("interactions", 2)):
         there = [effect for effect in own if len(effect.axes) == axes]
         silent = [effect for effect in there if not is_told(effect)]

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from sfumato.experiment.comparability import is_reference
 from sfumato.experiment.difference import LEVEL
 from sfumato.experiment.evaluations import Number, StoredEvaluation
+from sfumato.experiment.rounding import with_error
 
 __all__ = [
     "BY_LEVEL",
@@ -29,6 +30,7 @@ __all__ = [
     "Value",
     "Verdict",
     "as_plain",
+    "name_of",
 ]
 
 BY_LEVEL, HELD_OUT = "loss_by_log_snr[", "][held-out]"  # what stands around a bin in the name of its noise error
@@ -60,11 +62,8 @@ class Value:
         return max(2.0, quantile(self.degrees, LEVEL)) * self.std_error
 
     def text(self) -> str:
-        """For people: as many digits as the error leaves, four without one."""
-        if self.std_error is None or not self.std_error > 0:
-            return f"{self.value:.4g}"
-        digits = max(0, 1 - math.floor(math.log10(self.std_error)))
-        return f"{self.value:.{digits}f} ± {self.std_error:.{digits}f}"
+        """For people: as many digits as the error leaves, five without one."""
+        return with_error(self.value, self.std_error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +90,14 @@ class ArmNumbers:
             for name, number in evaluation.metrics.items()
             if number.provenance.get("weights", weights) == weights
         ]
-        family = [number for name, number in own if name.startswith(f"{metric}[") and not is_reference(name)]
-        return next((number for name, number in own if name == metric), family[0] if family else None)
+        meant = name_of(metric, [name for name, _ in own])
+        return next((number for name, number in own if name == meant), None)
+
+
+def name_of(metric: str, names: Sequence[str]) -> str | None:
+    """The name of a metric, or the first of its family where what follows in brackets is the extractor."""
+    family = [name for name in names if name.startswith(f"{metric}[") and not is_reference(name)]
+    return metric if metric in names else family[0] if family else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,13 @@ from sfumato.experiment.evaluations import StoredEvaluation, evaluation_of, read
 from sfumato.experiment.load import load
 from sfumato.experiment.model import Model
 from sfumato.experiment.places import place_of
+from sfumato.experiment.records import silent
 from sfumato.experiment.reproduce.source import Measure, Part, Scale
 from sfumato.experiment.reproduce.training import TrainedArm
 
 __all__ = ["Asked", "measured"]
 
 Note = Callable[[str], None]
-
-
-def _silent(text: str) -> None:
-    """Hears nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ class Asked:
     extractor: str | None = None
     extractor_weights: str | None = None
     device: str = "auto"
-    note: Note = _silent
+    note: Note = silent
     progress: Progress | None = None
 
 

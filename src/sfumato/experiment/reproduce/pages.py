@@ -9,6 +9,7 @@ from sfumato.experiment.reproduce.axes import bin_of, change_of, is_told, others
 from sfumato.experiment.reproduce.findings import AnchorFound, Finding, Levels, Order, Value
 from sfumato.experiment.reproduce.outcome import PartOutcome, Reproduction
 from sfumato.experiment.reproduce.source import Scale, Source
+from sfumato.experiment.rounding import p_value, rounded
 
 if TYPE_CHECKING:
     from sfumato.experiment.effects import Effect, Effects
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["Page", "Sheet", "described", "markdown", "pages"]
 
 NOTHING = "-"
-LEAST_P = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +161,8 @@ def _untold(found: "Effects", metric: str) -> Iterator[str]:
 
 
 def _effect_row(effect: "Effect", part: PartOutcome) -> tuple[str, ...]:
-    low, high = effect.interval
-    p = f"< {LEAST_P:.0e}" if effect.corrected < LEAST_P else f"{effect.corrected:.2g}"
-    return change_of(effect, part.part), size_of(effect), f"{low:+.2g} … {high:+.2g}", p, effect.verdict
+    span = " … ".join(rounded(end, effect.std_error, signed=True) for end in effect.interval)
+    return change_of(effect, part.part), size_of(effect), span, p_value(effect.corrected), effect.verdict
 
 
 def _effects_by_level(part: PartOutcome) -> Iterator[Page]:

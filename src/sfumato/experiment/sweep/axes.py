@@ -22,13 +22,23 @@ from sfumato.errors import ConfigError, UsageError
 from sfumato.experiment.kinds import nearest
 from sfumato.experiment.schema import to_plain
 
-__all__ = ["Axis", "Between", "axes_of", "as_written_once", "require_known_keys", "slug", "text_of"]
+__all__ = [
+    "Axis",
+    "Between",
+    "axes_of",
+    "as_written_once",
+    "axis_names",
+    "require_known_keys",
+    "slug",
+    "speaks_for_itself",
+    "text_of",
+]
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(:log)?")
 _WHOLE = re.compile(r"[-+]?\d+")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9.]+")
-_SAYS_LITTLE = frozenset({"true", "false", "yes", "no", "on", "off", "null", "none", "auto"})
+SAYS_LITTLE = frozenset({"true", "false", "yes", "no", "on", "off", "null", "none", "auto"})
 _OWN = {"seed": "repeats over seeds are --seeds K", "name": "arms are named by their values; --name names the sweep"}
 
 
@@ -195,7 +205,7 @@ def slug(axis: Axis, value: str) -> str:
     word = ("-" if re.match(r"-[\d.]", value) else "") + word.lower()
     if value.startswith("{") and word.startswith("kind-"):
         return word.removeprefix("kind-")
-    if value[:1].isalpha() and word not in _SAYS_LITTLE:
+    if speaks_for_itself(value):
         return word
     return f"{axis.key.split('+')[0].rpartition('.')[2]}-{_shortest(word)}"
 
@@ -214,6 +224,18 @@ def _shortest(word: str) -> str:
         return word
     plain = f"{number:f}"
     return plain if len(plain) <= 8 else f"{number:e}".replace("+", "")
+
+
+def speaks_for_itself(value: str) -> bool:
+    """Whether a value says what it is without its setting: a word does, a number, yes and no do not."""
+    return value[:1].isalpha() and value.lower() not in SAYS_LITTLE
+
+
+def axis_names(axes: Sequence[str]) -> dict[str, str]:
+    """The last words of dotted keys, the whole key where two would be called the same."""
+    short = {axis: "+".join(key.rpartition(".")[2] for key in axis.split("+")) for axis in axes}
+    taken = list(short.values())
+    return {axis: name if taken.count(name) == 1 else axis for axis, name in short.items()}
 
 
 def require_known_keys(axes: Iterable[Axis]) -> None:

@@ -16,12 +16,12 @@ from typing import Any
 
 from sfumato.core import derived_seed
 from sfumato.errors import PlatformError, UsageError
-from sfumato.experiment.comparability import direction
+from sfumato.experiment.comparability import LOSS, direction
 from sfumato.experiment.sweep.axes import Axis
 from sfumato.experiment.sweep.plan import Arm
 from sfumato.experiment.sweep.search import Optuna, Point
 from sfumato.experiment.sweep.stored import Sweep
-from sfumato.experiment.sweep.table import LOSS, crosses_losses, figures_of
+from sfumato.experiment.sweep.table import crosses_losses, figures_of
 
 __all__ = ["Told", "ask_for", "asker", "next_point", "require_rankable", "told_of"]
 

@@ -16,7 +16,7 @@ from sfumato.experiment.catalog import recipe_names
 from sfumato.experiment.config import Experiment, Overrides, load_experiment
 from sfumato.experiment.evaluation.features import known_extractor
 from sfumato.experiment.evaluation.metrics import require_known
-from sfumato.experiment.records import SWEEP
+from sfumato.experiment.records import ARMS, SWEEP
 from sfumato.experiment.run import require_run_name
 from sfumato.experiment.sweep import machine
 from sfumato.experiment.sweep.axes import Axis, require_known_keys
@@ -179,7 +179,7 @@ def _is_free(folder: Path) -> bool:
     """Whether nothing is there, or no more than what a sweep that was killed before its plan was written left."""
     if not folder.is_dir():
         return not folder.exists()
-    return all(path.name == "LOCK" or (path.name == "arms" and not any(path.iterdir())) for path in folder.iterdir())
+    return all(path.name == "LOCK" or (path.name == ARMS and not any(path.iterdir())) for path in folder.iterdir())
 
 
 def _require_free(folder: Path) -> None:

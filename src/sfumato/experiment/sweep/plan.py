@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sfumato.errors import ConfigError, SfumatoError, UsageError
 from sfumato.experiment.config import Experiment, load_experiment
+from sfumato.experiment.records import ARMS
 from sfumato.experiment.schema import flatten, to_plain
 from sfumato.experiment.sweep.axes import Axis, as_written_once, slug
 from sfumato.experiment.sweep.search import Grid, Optuna, Point, Random, Search
@@ -153,7 +154,7 @@ def _arm(plan: Plan, point: Point, seed: int, folder: Path, taken: Mapping[str, 
         text = repr([(axis.key, point[axis.key]) for axis in plan.axes])
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         name = f"{name[: LONGEST_NAME - 20].strip('-.')}-{digest}-s{seed}"
-    return Arm(name, point, seed, folder / "arms" / name)
+    return Arm(name, point, seed, folder / ARMS / name)
 
 
 def _in_words(point: Point) -> str:

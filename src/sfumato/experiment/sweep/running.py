@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 from sfumato.errors import ResourceError, SfumatoError
 from sfumato.experiment.arms import Failure, forget_failure, note_failure
-from sfumato.experiment.records import newest_checkpoint
 from sfumato.experiment.sweep.launching import Inline, Job, Launcher
 from sfumato.experiment.sweep.plan import Arm
 from sfumato.experiment.sweep.remaining import Left, Remaining
 from sfumato.experiment.sweep.standing import Moving, Standing, SweepReporter
-from sfumato.experiment.sweep.stored import Sweep
+from sfumato.experiment.sweep.stored import Sweep, newest_step
 from sfumato.experiment.sweep.worker import BUSY, DONE, STOPPED
 from sfumato.training.signals import StopRequest
 
@@ -83,7 +82,7 @@ class Running:
         self.jobs: dict[int, Job] = {}  # by slot
         self.stopping: str | None = None
         self.ending = Ending(sweep)
-        self.steps = {arm.name: _steps(arm) for arm in sweep.arms}
+        self.steps = {arm.name: newest_step(arm) or 0 for arm in sweep.arms}
         self.done = {arm.name for arm in sweep.arms if sweep.state(arm) == "done"}
         self.failed = {arm.name for arm in sweep.arms if sweep.state(arm) == "failed"} - {arm.name for arm in arms}
 
@@ -228,11 +227,6 @@ class Running:
             if arm.name in self.wanted and arm.name not in self.done and arm.name not in self.failed
         ]
         return self.remaining.seconds(left, coming=coming)
-
-
-def _steps(arm: Arm) -> int:
-    """The steps that an arm has by its checkpoints."""
-    return newest_checkpoint(arm.folder / "checkpoints") or 0
 
 
 def _lost(arm: Arm, code: int, sweep: Sweep) -> SfumatoError:

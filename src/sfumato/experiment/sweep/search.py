@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from sfumato.core import derived_seed
 from sfumato.errors import ConfigError
+from sfumato.experiment.comparability import LOSS
 from sfumato.experiment.sweep.axes import Axis
 
 __all__ = ["Grid", "Optuna", "Point", "Random", "Search"]
@@ -108,7 +109,7 @@ class Optuna(Search):
 
     trials: int = 20
     seed: int = 0
-    metric: str = "held_out_loss"
+    metric: str = LOSS
     startup: int = 8
 
     def __post_init__(self) -> None:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sfumato.errors import PlatformError, UsageError
-from sfumato.experiment.records import newest_checkpoint, read_run
+from sfumato.experiment.records import read_run
 from sfumato.experiment.sweep.launching import Job, Launcher, Told, arm_command, arm_environment
 from sfumato.experiment.sweep.plan import Arm
-from sfumato.experiment.sweep.stored import Sweep
+from sfumato.experiment.sweep.stored import Sweep, newest_step
 
 __all__ = ["ArmJob", "Submitit", "slurm_options"]
 
@@ -92,7 +92,7 @@ class Submitted(Job):
         self.stopped: float | None = None  # when it was asked to
 
     def poll(self) -> int | None:
-        step = newest_checkpoint(self.arm.folder / "checkpoints")
+        step = newest_step(self.arm)
         if step is not None:
             self.told(self.arm.name, step)
         if not self.job.done():

@@ -16,7 +16,7 @@ from sfumato.errors import CheckpointError, ConfigError, SfumatoError
 from sfumato.experiment.arms import ArmState, Failure, arm_state, failure_of, lacking, measured_of_arm
 from sfumato.experiment.config import Experiment
 from sfumato.experiment.kinds import nearest
-from sfumato.experiment.records import SWEEP, RunRecord, newest_checkpoint, read_run
+from sfumato.experiment.records import ARMS, SWEEP, RunRecord, newest_checkpoint, read_run
 from sfumato.experiment.schema import read, to_plain
 from sfumato.experiment.sweep.axes import Axis
 from sfumato.experiment.sweep.plan import Arm, Measures, Plan, planned
@@ -25,7 +25,17 @@ from sfumato.experiment.tree import Branch, Leaf, Node, Plain, Row
 from sfumato.experiment.yaml_file import read_yaml, to_yaml
 from sfumato.training.storage import LocalStorage, explained, make_folders, replace_file
 
-__all__ = ["FORMAT", "Sweep", "find_sweep", "load_sweep", "plain_plan", "read_plan", "store_plan", "sweeps_in"]
+__all__ = [
+    "FORMAT",
+    "Sweep",
+    "find_sweep",
+    "load_sweep",
+    "newest_step",
+    "plain_plan",
+    "read_plan",
+    "store_plan",
+    "sweeps_in",
+]
 
 FORMAT = "sfumato-sweep-1"
 
@@ -95,7 +105,7 @@ class Sweep:
         wanted = self.plan.measures.metrics
         if not wanted:
             return ()
-        return lacking(wanted, measured_of_arm(arm.folder, newest_checkpoint(arm.folder / "checkpoints")))
+        return lacking(wanted, measured_of_arm(arm.folder, newest_step(arm)))
 
     def failure(self, arm: Arm) -> Failure | None:
         """Why an arm failed, where it did."""
@@ -114,6 +124,11 @@ class Sweep:
 def load_sweep(path: str | Path, *, runs: str | Path = "runs") -> Sweep:
     """The sweep in a folder, or of a name below `runs`. Raises CheckpointError where there is none."""
     return Sweep.load(path, runs)
+
+
+def newest_step(arm: Arm) -> int | None:
+    """The step of the newest whole checkpoint of an arm."""
+    return newest_checkpoint(arm.folder / "checkpoints")
 
 
 def find_sweep(path: str | Path, runs: Path) -> Path:
@@ -142,7 +157,7 @@ def store_plan(plan: Plan, folder: Path) -> None:
     try:
         if path.is_file() and path.read_bytes() == text:
             return
-        make_folders(folder / "arms", storage)
+        make_folders(folder / ARMS, storage)
         replace_file(path, [text], storage)
     except OSError as error:
         raise explained(error, f"writing {path}", path=path, storage=storage) from None

@@ -12,16 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sfumato.experiment.arms import ArmState, measured_of_arm
-from sfumato.experiment.records import RunRecord, newest_checkpoint
+from sfumato.experiment.comparability import LOSS, LOSS_ERROR, decides_a_loss
+from sfumato.experiment.records import RunRecord
+from sfumato.experiment.rounding import with_error
 from sfumato.experiment.sweep.plan import Arm, departures
 from sfumato.experiment.sweep.search import Point
-from sfumato.experiment.sweep.stored import Sweep
+from sfumato.experiment.sweep.stored import Sweep, newest_step
 
 __all__ = ["Figure", "Mean", "Row", "Table", "crosses_losses", "table_of"]
 
-LOSS = "held_out_loss"
-# What decides of which quantity a loss is a loss.
-_DEFINES_A_LOSS = ("objective", "parameterization", "schedule", "times", "data", "condition", "network.learn_variance")
 _MACHINE = ("training.threads", "training.precision", "training.device", "training.compile")
 
 
@@ -34,7 +33,7 @@ class Figure:
     n: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.value:.5g}" + ("" if self.std_error is None else f" ± {self.std_error:.2g}")
+        return with_error(self.value, self.std_error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +121,10 @@ def figures_of(sweep: Sweep, arm: Arm, record: RunRecord | None) -> dict[str, Fi
         return {}
     found: dict[str, Figure] = {}
     if LOSS in record.figures:
-        found[LOSS] = Figure(record.figures[LOSS], record.figures.get("held_out_std_error"))
-    step = newest_checkpoint(arm.folder / "checkpoints")
+        found[LOSS] = Figure(record.figures[LOSS], record.figures.get(LOSS_ERROR))
     return found | {
         name: Figure(number.value, number.std_error, number.n)
-        for name, number in measured_of_arm(arm.folder, step).items()
+        for name, number in measured_of_arm(arm.folder, newest_step(arm)).items()
     }
 
 
@@ -159,12 +157,7 @@ def mean_over_seeds(values: Sequence[float]) -> Figure:
 
 def crosses_losses(sweep: Sweep) -> list[str]:
     """The axes along which a loss changes its meaning, so that losses cannot be ranked."""
-    found = []
-    for axis in sweep.plan.axes:
-        keys = axis.key.split("+")
-        if any(key == part or key.startswith(f"{part}.") for key in keys for part in _DEFINES_A_LOSS):
-            found.append(axis.key)
-    return found
+    return [axis.key for axis in sweep.plan.axes if any(map(decides_a_loss, axis.key.split("+")))]
 
 
 def _of_losses(sweep: Sweep, names: Iterable[str]) -> tuple[str, ...]:

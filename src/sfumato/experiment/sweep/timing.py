@@ -20,12 +20,11 @@ from sfumato.data.wording import counted
 from sfumato.errors import CheckpointError, ConfigError, DataError, PlatformError, ResourceError, SfumatoError
 from sfumato.experiment.config import Experiment, experiment_yaml
 from sfumato.experiment.forecast import forecast
-from sfumato.experiment.records import newest_checkpoint
 from sfumato.experiment.schema import flatten, read, to_plain
 from sfumato.experiment.sweep.launching import package_paths
 from sfumato.experiment.sweep.plan import Arm
 from sfumato.experiment.sweep.standing import duration
-from sfumato.experiment.sweep.stored import Sweep
+from sfumato.experiment.sweep.stored import Sweep, newest_step
 from sfumato.experiment.yaml_file import parse_yaml
 from sfumato.training.engine import threads
 from sfumato.training.record import METRICS, MetricsLog
@@ -167,15 +166,11 @@ def foreseen(sweep: Sweep, arms: Sequence[Arm], *, workers: int, timed: bool) ->
         sweep,
         tuple(arm.name for arm in arms),
         {arm.name: found[kinds[arm.name]] for arm in arms if kinds[arm.name] in found},
-        {arm.name: sweep.experiment(arm).training.steps - _steps(arm) for arm in arms},
+        {arm.name: sweep.experiment(arm).training.steps - (newest_step(arm) or 0) for arm in arms},
         workers,
         sweep.plan.base.training.threads,
         tuple(notes),
     )
-
-
-def _steps(arm: Arm) -> int:
-    return newest_checkpoint(arm.folder / "checkpoints") or 0
 
 
 def _observed(sweep: Sweep, kinds: Mapping[str, str]) -> dict[str, float]:

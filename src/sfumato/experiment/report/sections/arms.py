@@ -3,15 +3,16 @@
 import math
 from collections.abc import Sequence
 
-from sfumato.experiment.comparability import direction
+from sfumato.experiment.comparability import LOSS, direction
 from sfumato.experiment.report.axes import Axis, axis_for
 from sfumato.experiment.report.elements import aside, folded, table
 from sfumato.experiment.report.entries import Entry
 from sfumato.experiment.report.markup import Child, Html, tag
-from sfumato.experiment.report.naming import arm_name, axis_names, by_axes, metric_name, state_mark
-from sfumato.experiment.report.numbers import LOSS, Column, Uneven, columns_of
+from sfumato.experiment.report.naming import arm_name, by_axes, metric_name, state_mark
+from sfumato.experiment.report.numbers import Column, Uneven, columns_of
 from sfumato.experiment.report.page import Page, Section, section
 from sfumato.experiment.report.wording import with_error
+from sfumato.experiment.sweep.axes import axis_names
 from sfumato.experiment.sweep.table import mean_over_seeds
 
 __all__ = ["END", "WIDE", "arms", "bar", "better_in_words"]
@@ -76,7 +77,7 @@ def _mean(values: Sequence[float]) -> str:
     if not values:
         return "–"
     found = mean_over_seeds(values)
-    return with_error(found.value, found.std_error or 0.0)
+    return with_error(found.value, found.std_error)
 
 
 def better_in_words(metric: str) -> str | None:

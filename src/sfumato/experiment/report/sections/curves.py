@@ -8,11 +8,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sfumato.experiment.comparability import LOSS, LOSS_ERROR, loss_settings
+from sfumato.experiment.evaluations import Fact
 from sfumato.experiment.report.elements import aside
 from sfumato.experiment.report.entries import Entry, is_finite
 from sfumato.experiment.report.markup import tag
 from sfumato.experiment.report.naming import arm_name
-from sfumato.experiment.report.numbers import loss_of
 from sfumato.experiment.report.page import Page, Section, section
 from sfumato.experiment.report.plots import CROWD, NAMED, Line, Plot, crowded, plot
 from sfumato.experiment.report.wording import number
@@ -80,7 +81,7 @@ def _gaps(name: str, steps: Sequence[float], values: Sequence[float]) -> str:
 def _of_run(entry: Entry) -> Iterator[Plot]:
     """The panels of one run."""
     steps, loss, _ = series(entry.log, "loss")
-    held_steps, held, errors = series(entry.log, "held_out_loss", "held_out_std_error")
+    held_steps, held, errors = series(entry.log, LOSS, LOSS_ERROR)
     lines: list[Line] = []
     if len(steps) > 1:
         lines.append(Line("training, each value", steps, loss, look="faint", named=False))
@@ -135,16 +136,16 @@ def _by_level(found: object) -> tuple[list[float], list[float]]:
 
 def _of_arms(entries: Sequence[Entry]) -> Iterator[Plot]:
     """A panel for each loss, with the arms that have it."""
-    groups: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
+    groups: dict[tuple[tuple[str, Fact], ...], list[Entry]] = {}
     for entry in entries:
-        if series(entry.log, "held_out_loss")[0]:
-            groups.setdefault(loss_of(entry), []).append(entry)
+        if series(entry.log, LOSS)[0]:
+            groups.setdefault(tuple(loss_settings(entry.settings).items()), []).append(entry)
     shared = len(groups) > 1
     for members in list(groups.values())[:MOST_PANELS]:
         common = _common(members) if shared else {}
         lines, gaps = [], ""
         for index, entry in enumerate(members):
-            steps, values, errors = series(entry.log, "held_out_loss", "held_out_std_error")
+            steps, values, errors = series(entry.log, LOSS, LOSS_ERROR)
             name = arm_name(_without(entry, common), members)
             lines.append(Line(name, steps, values, errors, colour=index, dash=index, look="dots"))
             gaps = gaps or _gaps(f"loss of {name}", steps, values)

@@ -15,15 +15,16 @@ from sfumato.experiment.effects import effects as effects_of
 from sfumato.experiment.report.axes import axis_for
 from sfumato.experiment.report.elements import aside, folded, notes, table
 from sfumato.experiment.report.markup import Child, Html, tag
-from sfumato.experiment.report.naming import axis_names, metric_name
+from sfumato.experiment.report.naming import metric_name
 from sfumato.experiment.report.page import Page, Section, section
 from sfumato.experiment.report.sections.arms import END, WIDE, bar, better_in_words
-from sfumato.experiment.report.wording import number, with_error
+from sfumato.experiment.report.wording import typeset, with_error
+from sfumato.experiment.rounding import p_value, rounded
+from sfumato.experiment.sweep.axes import axis_names
 
 __all__ = ["effects", "is_significant"]
 
 SIGNIFICANT = {"better": "good", "worse": "bad", "lower": "wait", "higher": "wait"}
-LEAST_P = 1e-12
 MOST_UNTOLD = 60  # rows
 
 
@@ -98,9 +99,12 @@ def _table(rows: Sequence[Effect], scale: Sequence[Effect], names: Mapping[str, 
             [
                 _change(effect, names),
                 _verdict(effect),
-                [_signed(effect.value, effect.std_error), bar(effect.value, *effect.interval, axis, 0.0)],
+                [
+                    with_error(effect.value, effect.std_error, signed=True),
+                    bar(effect.value, *effect.interval, axis, 0.0),
+                ],
                 _interval(effect),
-                _p(effect.corrected),
+                typeset(p_value(effect.corrected)),
                 f"{effect.pairs:,} × {effect.seeds:,}",
             ]
             for effect in rows
@@ -118,18 +122,10 @@ def _change(effect: Effect, names: Mapping[str, str]) -> Child:
     return [tag("span", line, cls="line-of-its-own") for line in lines]
 
 
-def _signed(value: float, error: float) -> str:
-    return ("+" if value > 0 else "") + with_error(value, error)
-
-
 def _interval(effect: Effect) -> str:
     """The ends, to the decimals of the standard error."""
-    low, high = (with_error(end, effect.std_error).partition(" ± ")[0] for end in effect.interval)
+    low, high = (typeset(rounded(end, effect.std_error)) for end in effect.interval)
     return f"{low} to {high}"
-
-
-def _p(value: float) -> str:
-    return f"< {number(LEAST_P, 2)}" if value < LEAST_P else number(value, 2)
 
 
 def _verdict(effect: Effect) -> Child:

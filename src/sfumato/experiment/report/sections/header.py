@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 
+from sfumato.experiment.comparability import LOSS, LOSS_ERROR
 from sfumato.experiment.report.elements import facts, labels, measure, notes
 from sfumato.experiment.report.markup import Child, Html, tag
-from sfumato.experiment.report.naming import arm_name, axis_names, state_mark
+from sfumato.experiment.report.naming import arm_name, state_mark
 from sfumato.experiment.report.numbers import floor_of, headline, number_of
 from sfumato.experiment.report.page import Page, Shown
 from sfumato.experiment.report.tiles import frame_of, kind_of, picture, scatter
 from sfumato.experiment.report.wording import title, with_error
+from sfumato.experiment.sweep.axes import axis_names
 
 __all__ = ["header"]
 
@@ -74,11 +76,11 @@ def _cards_of_run(shown: Shown) -> Iterator[tuple[str, Child]]:
         yield "training steps", [f"{step:,}", tag("small", state_mark(entry), of)]
     elif picture_ is not None:
         yield "training steps", f"{picture_.steps_trained:,}"
-    loss, error = entry.last("held_out_loss"), entry.last("held_out_std_error")
+    loss, error = entry.last(LOSS), entry.last(LOSS_ERROR)
     if loss is not None:
         yield (
             "held-out loss",
-            [measure(with_error(loss, error or 0.0)), tag("small", "its own objective, averaged weights")],
+            [measure(with_error(loss, error)), tag("small", "its own objective, averaged weights")],
         )
     for metric in headline(entry):
         found = number_of(entry, metric)

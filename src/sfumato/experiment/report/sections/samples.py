@@ -9,7 +9,7 @@ from sfumato.experiment.report.drawing import Picture
 from sfumato.experiment.report.elements import aside
 from sfumato.experiment.report.entries import Entry
 from sfumato.experiment.report.markup import Html, tag
-from sfumato.experiment.report.naming import arm_name, axis_names
+from sfumato.experiment.report.naming import arm_name
 from sfumato.experiment.report.page import Page, Section, section
 from sfumato.experiment.report.tiles import (
     averaged,
@@ -22,6 +22,7 @@ from sfumato.experiment.report.tiles import (
     wave,
 )
 from sfumato.experiment.report.wording import title
+from sfumato.experiment.sweep.axes import axis_names
 
 __all__ = ["how_drawn", "samples"]
 
