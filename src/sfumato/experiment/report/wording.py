@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from sfumato.experiment import digits as plain
+from sfumato.experiment import rounding as plain
 
 __all__ = ["MINUS", "number", "numbers", "sized", "title", "typeset", "with_error"]
 
@@ -43,7 +43,7 @@ def _shown(value: float, digits: int) -> float:
 
 
 def with_error(value: float, error: float | None, *, signed: bool = False) -> str:
-    """`0.292 ± 0.012`, the number alone where no error is known, as `digits.with_error` but typeset."""
+    """`0.292 ± 0.012`, the number alone where no error is known, as `rounding.with_error` but typeset."""
     return typeset(plain.with_error(value, error, signed=signed))
 
 
