@@ -7,6 +7,7 @@ and so that tests which need no torch do not pay for importing it.
 import importlib
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ for _name, _value in {
     "HF_HUB_OFFLINE": "1",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# A shell starts what runs in its background deaf to Ctrl-C; tests that press it need an ear.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Connections are refused from here on, and in the processes that tests start: tests/offline/no_network.py.
 _GUARD = str(Path(__file__).parent / "offline")

@@ -36,6 +36,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["reverse", "digits", "-n", "2"], "x.png"),
         (["reverse", "digits", "-n", "4", "--sampler.eta", "1"], "x.gif"),
         (["reverse", "points", "-n", "20", "--steps", "4"], "x.webp"),
+        (["both-ways", "digits", "-n", "1"], "x.png"),
+        (["both-ways", "points", "-n", "20", "--steps", "4", "--columns", "3"], "x.pdf"),
         (["schedules", "CosineAngle", "points"], "x.png"),
         (["schedules"], "x.pdf"),
         (["embedding", "--channels", "16"], "x.png"),

@@ -15,7 +15,7 @@ from sfumato.core import CosineAngle, RectifiedFlow, Tabulated, Ve, batch_noise
 from sfumato.data import Normalization, Packed
 from sfumato.errors import ConfigError, UsageError
 from sfumato.experiment.model import Trajectory
-from sfumato.figures import animation, forward, reverse
+from sfumato.figures import animation, both_ways, forward, reverse
 from sfumato.figures.noising import noised, rates_at
 
 Data = tuple[Packed, Normalization]
@@ -142,6 +142,36 @@ def test_the_reverse_strip_shows_states_and_guesses(digits: Data, trajectory: Ma
     assert "∞" in texts_of(figure)
     without = reverse(path, columns=7, examples=1, guesses=False)
     assert len(without.axes) == 7
+
+
+def test_both_ways_share_their_times(digits: Data, trajectory: MakePath) -> None:
+    """Examples above states, each column at one time: alpha x0 + sigma eps of the trajectory's own schedule."""
+    packed, normalization = digits
+    schedule = CosineAngle()
+    path = trajectory(packed.values[:2], normalization, schedule, 6)
+    raw = packed.values[5:7]
+    figure = both_ways(path, raw, schedule, normalization=normalization, columns=3, seed=4)
+    x0 = normalization.to_model(raw)
+    eps = batch_noise(tuple(x0.shape), 4, "forward-figure")
+    expected = []
+    moments = [normalization.to_data(noised(x0, eps, rates_at(schedule, path.times[k]))) for k in (0, 3, 6)]
+    for shown in (moments, [torch.as_tensor(path.states[k]) for k in (0, 3, 6)]):
+        expected += [moment[index, ..., 0].numpy() for index in range(2) for moment in shown]
+    found = [blocks[:: blocks.shape[0] // 8, :: blocks.shape[1] // 8] for blocks in pictures_of(figure)]
+    assert len(found) == len(expected) == 12
+    assert all((a == b).all() for a, b in zip(found, expected, strict=True))
+    assert (expected[2] == raw[0, ..., 0].numpy()).all()  # at t = 0 the example itself
+    assert [t for t in texts_of(figure) if t in ("data to noise", "noise to data", "1", "0.5", "0")] == [
+        "1",
+        "0.5",
+        "0",
+        "data to noise",
+        "noise to data",
+    ]
+    with pytest.raises(UsageError, match="do not go with the normalization"):
+        both_ways(path, packed.values[:2, :, :, 0], schedule, normalization=normalization)
+    with pytest.raises(UsageError, match="1 moments of 2 examples"):
+        both_ways(path, raw, schedule, normalization=normalization, columns=1)
 
 
 def test_the_reverse_strip_says_what_was_asked_for(digits: Data, trajectory: MakePath) -> None:

@@ -26,7 +26,7 @@ def test_effects_are_drawn_with_their_intervals() -> None:
     assert [float(np.asarray(line.get_xdata())[0]) for line in marks] == [0.4, -0.1]
     assert marks[0].get_markerfacecolor() != "white"  # significant
     assert marks[1].get_markerfacecolor() == "white"
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["b x → y", "b x → y × c 1 → 2"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b x → y", "b x → y\n× c 1 → 2"]
     with pytest.raises(DataError, match="no effect"):
         effects(Effects("a sweep", (), (), ()))
 

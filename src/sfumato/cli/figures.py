@@ -3,6 +3,7 @@
 grid RUN|FILE.npz        samples as a sheet of pictures or a scatter panel
 forward RECIPE|RUN       examples of the data growing noisy, a row for each schedule (--compare adds more)
 reverse RUN              samples on their way from noise; an animation when --out ends in .gif or .webp
+both-ways RUN            examples on their way into the noise above samples on their way out of it, at the same times
 schedules NAME …         alpha, sigma and log-SNR of schedules, recipes or runs, side by side
 embedding                the sinusoidal embedding of the noise level
 losses RUN …             training and held-out loss of runs
@@ -27,12 +28,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato.cli import plane, sweep_figures
+from sfumato.cli import plane, strip_figures, sweep_figures
 from sfumato.cli.arguments import Parser, Settings
-from sfumato.cli.naming import one, trained
+from sfumato.cli.naming import POINTS, asked_or_all, experiment_of, is_run, known, one, sampling_of, trained
 from sfumato.cli.numbered import Numbered
 from sfumato.cli.output import note, say
-from sfumato.cli.sample import Asking, asked_in, in_turn, tell, whole
+from sfumato.cli.sample import tell, whole
 from sfumato.errors import DataError, UsageError, printable
 from sfumato.experiment.digits import with_error
 
@@ -41,17 +42,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from sfumato.core import Schedule
-    from sfumato.experiment.config import Experiment, SamplingConfig
     from sfumato.experiment.evaluation.subject import Part, Subject
-    from sfumato.experiment.model import Model
     from sfumato.figures import Animation
 
     Drawing = Figure | Image | Animation
 
 __all__ = ["KINDS", "arguments", "run"]
 
-_POINTS = 2000  # of a 2-D set, where nobody says how many
 MOST_SIDE = 512
 _USUAL = ("CosineAngle", "VpSde", "Tabulated", "RectifiedFlow", "Ve")
 
@@ -83,8 +80,8 @@ def arguments(parser: Parser) -> None:
     tell(parser)
     parser.add_argument("--side", type=whole, metavar="N", help="N x N arrows (score, langevin) or cells (density)")
     parser.epilog = (
-        "grid and reverse take sampler settings (--steps 25 --sampler.eta 1), forward those of an experiment,\n"
-        "langevin its own: --steps 10 --step_size 1e-3 --decay 0.9 --temperature 1"
+        "grid, reverse and both-ways take sampler settings (--steps 25 --sampler.eta 1), forward those of an\n"
+        "experiment, langevin its own: --steps 10 --step_size 1e-3 --decay 0.9 --temperature 1"
     )
 
 
@@ -120,8 +117,8 @@ def _grid(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawin
         values, labels = _arrays(Path(what), args.count)
         return grid(values, labels=labels, columns=args.columns)
     model = trained(what, args)
-    config = _sampling(model, settings)
-    count = args.count if args.count is not None else 36 if model.record.is_image else _POINTS
+    config = sampling_of(model, settings)
+    count = args.count if args.count is not None else 36 if model.record.is_image else POINTS
     asked = asked_or_all(args, model, count)
     samples = model.sample(
         count, seed=args.seed, labels=asked.labels, values=asked.values, images=asked.images, config=config
@@ -168,53 +165,10 @@ def _called(path: Path, labels: "NDArray[Any]", names: "NDArray[Any] | None") ->
     return [called[index] for index in classes.indices.tolist()]
 
 
-def _forward(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
-    import torch
-
-    from sfumato.experiment.build import prepare_data
-    from sfumato.figures import forward
-    from sfumato.figures.named import schedule_of
-
-    what = one(args, "RECIPE or RUN")
-    experiment = _experiment(what, args.runs, settings)
-    data = prepare_data(experiment)
-    total = len(data.parts.train)
-    count = args.count if args.count is not None else 3 if data.record.is_image else _POINTS
-    chosen = data.parts.train[torch.linspace(0, total - 1, min(count, total)).round().long()]
-    own = schedule_of(experiment, Path(_known(what, args.runs)))
-    rows: list[Schedule | str] = [own, *(_known(name, args.runs) for name in args.compare)]
-    return forward(data.packed.values[chosen], rows, normalization=data.record.normalization, seed=args.seed)
-
-
-def _reverse(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
-    from sfumato.figures import animation, is_moving, reverse
-
-    model = trained(one(args, "RUN"), args)
-    config = _sampling(model, settings)
-    usual = (25 if is_moving(target) else 3) if model.record.is_image else _POINTS
-    count = min(usual, config.micro_batch) if args.count is None else args.count
-    asked = asked_or_all(args, model, count)
-    path = model.path(
-        count, seed=args.seed, labels=asked.labels, values=asked.values, images=asked.images, config=config
-    )
-    if is_moving(target):
-        return animation(path, columns=args.columns)
-    columns = {} if args.columns is None else {"columns": args.columns}
-    return reverse(path, schedule=model.denoiser.schedule, examples=count, **columns)
-
-
-def asked_or_all(args: argparse.Namespace, model: "Model", count: int) -> Asking:
-    """What the options ask for, or all classes in turn of a model that is told classes."""
-    asked = asked_in(args, model)
-    if asked.labels is None and model.condition_shape.num_classes:
-        asked = replace(asked, labels="all")
-    return replace(asked, images=in_turn(asked.images, count))
-
-
 def _schedules(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
     from sfumato.figures import schedules
 
-    return schedules([_known(name, args.runs) for name in args.what or _USUAL])
+    return schedules([known(name, args.runs) for name in args.what or _USUAL])
 
 
 def _embedding(args: argparse.Namespace, settings: Settings, target: Path) -> "Drawing":
@@ -274,7 +228,7 @@ def _network(args: argparse.Namespace, settings: Settings, target: Path) -> "Num
     from sfumato.figures.network import network
 
     what = one(args, "RECIPE or RUN")
-    experiment = _experiment(what, args.runs, settings)
+    experiment = experiment_of(what, args.runs, settings)
     record = trained(what, args).record if is_run(what, args.runs) else stand_in(experiment).record
     told = record.condition_shape(experiment.condition)
     found = anatomy(experiment, shape=record.shape, is_image=record.is_image, condition=told)
@@ -286,7 +240,7 @@ def _subject(args: argparse.Namespace, settings: Settings, part: "Part") -> "Sub
     from sfumato.experiment.evaluation.subject import subject_of
 
     model = trained(one(args, "RUN"), args)
-    experiment = replace(model.experiment, sampling=_sampling(model, settings))
+    experiment = replace(model.experiment, sampling=sampling_of(model, settings))
     model = replace(model, experiment=experiment)
     n = args.count if part == "held-out" else 2  # training examples are looked up, not measured
     return subject_of(model, weights="ema", part=part, n=n, seed=args.seed, report=note)
@@ -305,8 +259,9 @@ class Kind:
 TOLD = ("label", "value", "pictures")
 KINDS: dict[str, Kind] = {
     "grid": Kind(_grid, ("count", "columns", *TOLD), settings=True),
-    "forward": Kind(_forward, ("count", "compare"), settings=True),
-    "reverse": Kind(_reverse, ("count", "columns", *TOLD), settings=True, moves=True),
+    "forward": Kind(strip_figures.forward_of, ("count", "compare"), settings=True),
+    "reverse": Kind(strip_figures.reverse_of, ("count", "columns", *TOLD), settings=True, moves=True),
+    "both-ways": Kind(strip_figures.both_ways_of, ("count", "columns", *TOLD), settings=True),
     "schedules": Kind(_schedules),
     "embedding": Kind(_embedding),
     "losses": Kind(_losses),
@@ -348,25 +303,3 @@ def _require_taken(args: argparse.Namespace, settings: Settings, kind: Kind) -> 
         raise UsageError("--at and --log-snr were both given", expected="one of them", fix="leave one out")
     if args.side is not None and not 2 <= args.side <= MOST_SIDE:
         raise UsageError(f"--side is {args.side}", expected=f"from 2 to {MOST_SIDE}", fix="--side 24")
-
-
-def _sampling(model: "Model", settings: Settings) -> "SamplingConfig":
-    from sfumato.experiment.config import sampling_with
-
-    return sampling_with(model.experiment.sampling, [(key.removeprefix("sampling."), text) for key, text in settings])
-
-
-def _known(name: str, runs: str) -> str:
-    """A run's folder where `name` is a run; other names as they are."""
-    return str(Path(runs) / name) if is_run(name, runs) else name
-
-
-def is_run(name: str, runs: str) -> bool:
-    """Whether there is a run of that name below the folder of runs."""
-    return (Path(runs) / name / "config.yaml").is_file()
-
-
-def _experiment(what: str, runs: str, settings: Settings) -> "Experiment":
-    from sfumato.experiment.config import load_experiment
-
-    return load_experiment(_known(what, runs), settings)

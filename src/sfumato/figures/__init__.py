@@ -1,6 +1,7 @@
 """Figures: arrays and objects become matplotlib figures, sheets of pictures and animations; `save` writes them."""
 
 from sfumato.figures.arms import ArmRow, arms
+from sfumato.figures.both_ways import both_ways
 from sfumato.figures.by_level import by_level
 from sfumato.figures.contact import contact_sheet
 from sfumato.figures.curves import schedules
@@ -36,6 +37,7 @@ __all__ = [
     "StepCurve",
     "animation",
     "arms",
+    "both_ways",
     "by_level",
     "check_target",
     "contact_sheet",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["effects"]
 
-ROW, MARGIN = 0.24, 0.75  # inches
+ROW, MARGIN = 0.29, 0.75  # inches
 
 
 def effects(found: Effects) -> "Figure":
@@ -50,5 +50,10 @@ def _rows(axes: "Axes", found: Effects, group: Sequence[Effect]) -> None:
         axes.plot([low, high], [row, row], color=colour, linewidth=1.2)
         fill = colour if effect.corrected < LEVEL else "white"
         axes.plot([effect.value], [row], "o", color=colour, markerfacecolor=fill, markersize=4)
-    axes.set_yticks(range(len(group)), [shortened(found.label(effect), 60) for effect in group])
+    axes.set_yticks(range(len(group)), [_in_lines(found.label(effect)) for effect in group])
     axes.set_ylim(len(group) - 0.5, -0.5)
+
+
+def _in_lines(label: str) -> str:
+    """The name of an effect: what an interaction is of, one below the other."""
+    return "\n× ".join(shortened(change, 60) for change in label.split(" × "))

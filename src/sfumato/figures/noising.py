@@ -25,7 +25,7 @@ from sfumato.figures.style import number, tenths
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["TENTHS", "forward", "noised", "rates_at"]
+__all__ = ["TENTHS", "check_shape", "forward", "noised", "rates_at"]
 
 TENTHS = tuple(k / 10 for k in range(11))
 
@@ -45,7 +45,7 @@ def forward(
     named = named_schedules(schedules)
     _check_times(times)
     raw = torch.as_tensor(x0)
-    _check_shape(raw, normalization)
+    check_shape(raw, normalization)
     start = normalization.to_model(raw)
     eps = batch_noise(tuple(start.shape), seed, "forward-figure")
     shown = {
@@ -103,8 +103,8 @@ def _check_times(times: Sequence[float]) -> None:
         )
 
 
-def _check_shape(raw: Tensor, normalization: Normalization) -> None:
-    """Refuse examples that the normalization was not measured on."""
+def check_shape(raw: Tensor, normalization: Normalization) -> None:
+    """Refuse examples that the normalization was not measured on. Raises UsageError."""
     channels = len(normalization.mean)
     if normalization.is_image:
         fits = raw.dtype == torch.uint8 and raw.ndim == 4 and raw.shape[0] > 0 and raw.shape[3] == channels

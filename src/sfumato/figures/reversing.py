@@ -23,7 +23,7 @@ from sfumato.figures.style import PALETTE, house_style, new_figure, number, pane
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Animation", "animation", "moments", "pauses", "reverse"]
+__all__ = ["Animation", "animation", "check_trajectory", "moments", "pauses", "reverse", "tile_of"]
 
 STATES, GUESSES = "$x_t$", r"predicted $x_0$"
 
@@ -48,7 +48,7 @@ def reverse(
     below. What a picture was asked to be stands beside it. Panels hold all x_t; how many predictions lie outside them
     is said. Raises UsageError for no steps.
     """
-    _check(path, columns=columns, examples=examples)
+    check_trajectory(path, columns=columns, examples=examples)
     chosen = moments(len(path.states), columns)
     states = [material(path.states[index]) for index in chosen]
     expected: list[Material | None] = [
@@ -61,9 +61,9 @@ def reverse(
     rows: list[Row] = []
     for index in range(count):
         label = "" if path.labels is None or clouds else f" ({path.labels[index]})".replace("$", r"\$")
-        rows.append(Row(STATES + label, [_tile(found, index, limits) for found in states], apart=index > 0))
+        rows.append(Row(STATES + label, [tile_of(found, index, limits) for found in states], apart=index > 0))
         if any(found is not None for found in expected):
-            rows.append(Row(GUESSES, [_tile(found, index, limits) for found in expected]))
+            rows.append(Row(GUESSES, [tile_of(found, index, limits) for found in expected]))
     times = [path.times[index] for index in chosen]
     if schedule is not None:
         captions = [tenths(float(rates_at(schedule, t).log_snr)) for t in times]
@@ -86,7 +86,7 @@ def animation(
 
     At most `frames` moments are shown, the last of them, the samples, for `hold` seconds. Raises UsageError.
     """
-    _check(path, columns=frames, examples=1)
+    check_trajectory(path, columns=frames, examples=1)
     if columns is not None and columns < 1:
         raise UsageError(f"columns is {columns}", expected="1 or more", fix="leave it out")
     chosen = moments(len(path.states), frames)
@@ -131,14 +131,15 @@ def _scenes(clouds: Sequence[Points], times: Sequence[float]) -> list[Image.Imag
     return pictures
 
 
-def _tile(found: Material | None, index: int, limits: Limits) -> Tile | None:
+def tile_of(found: Material | None, index: int, limits: Limits) -> Tile | None:
     """The tile of one moment: picture `index`, or all points; nothing where there is nothing."""
     if found is None:
         return None
     return PointTile(found.places, limits) if isinstance(found, Points) else PictureTile(found.pixels[index])
 
 
-def _check(path: Trajectory, *, columns: int, examples: int) -> None:
+def check_trajectory(path: Trajectory, *, columns: int, examples: int) -> None:
+    """Refuse a trajectory without steps, and numbers that nobody can mean. Raises UsageError."""
     if len(path.states) < 2 or len(path.times) != len(path.states):
         raise UsageError(
             f"a trajectory of {len(path.states)} states at {len(path.times)} times",

@@ -168,7 +168,7 @@ def _of_losses(sweep: Sweep, names: Iterable[str]) -> tuple[str, ...]:
         return ()
     return (
         f"losses are of another quantity for each {', '.join(crossed)}: never rank them against each other; "
-        "noise_error, image_error and distances of samples (--metrics) can be compared",
+        "distances of samples and loss_by_log_snr (--metrics) can be compared",
     )
 
 
