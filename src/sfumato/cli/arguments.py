@@ -66,7 +66,8 @@ def asks_for_help(words: Sequence[str]) -> bool:
 
 
 def _usage_line(parser: argparse.ArgumentParser) -> str:
-    return " ".join(parser.format_usage().split()).removeprefix("usage: ")
+    lines = parser.format_usage().removeprefix("usage: ").strip().split(f"\n{'':7}{parser.prog} ")
+    return f" or {parser.prog} ".join(" ".join(line.split()) for line in lines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ __all__ = [
     "LOSS_ERROR",
     "NO_MATTER",
     "SAME_EXAMPLES",
+    "SAME_LOSS",
+    "SAME_SCHEDULE",
     "SAMPLING",
     "Mismatch",
     "decides_a_loss",
@@ -57,6 +59,8 @@ NEITHER = frozenset({"training", "gap"})  # of a loss: lower by learning more, o
 REFERENCES = frozenset({"floor", "real", "true", "attainable", "law", "subsets"})
 FIRST = ("n", "extractor", "extractor_digest", "reference", "data", "split", "part", "seed")  # told before the others
 SHOWN = 40  # letters of a fact in a sentence
+SAME_LOSS = "the same loss: objective, target, schedule, times and normalization alike"
+SAME_SCHEDULE = "the same schedule"
 SAME_EXAMPLES = "the same examples to train on and to measure on: data, data.held_out and seed alike"
 
 Direction = Literal["lower", "higher"]
@@ -82,7 +86,9 @@ class Mismatch:
         if self.fact in ("data", "split"):
             return SAME_EXAMPLES
         if self.fact == "measured_as" or decides_a_loss(self.fact):
-            return "the same loss: objective, target, schedule, times and normalization alike"
+            return SAME_LOSS
+        if self.fact == "schedule":
+            return SAME_SCHEDULE
         if self.fact in SAMPLING:
             return "samples drawn alike, or the difference said to be what is compared"
         return f"the same {self.fact.replace('_', ' ')}"

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.errors import UsageError, printable
-from sfumato.experiment.comparability import SAME_EXAMPLES, SAMPLING, Mismatch, is_reference, mismatches, named_metrics
+from sfumato.experiment.comparability import (
+    SAME_EXAMPLES,
+    SAME_LOSS,
+    SAME_SCHEDULE,
+    SAMPLING,
+    Mismatch,
+    is_reference,
+    mismatches,
+    named_metrics,
+)
 from sfumato.experiment.difference import Comparison, Difference, Uncompared, corrected, difference_of, reading_notes
 from sfumato.experiment.evaluations import StoredEvaluation, read_evaluation, stored_evaluations
 from sfumato.experiment.kinds import nearest
@@ -263,6 +272,8 @@ def _refusal(sides: Sequence[Side], left: Sequence[Uncompared], named: Sequence[
     where = " ".join(shlex.quote(side.run) for side in sides if side.run is not None)
     if all(SAME_EXAMPLES in u.expected for u in left):  # measuring them again would not help
         again = "train both with one seed, which draws the held-out part, or on data with a test part of their own"
+    elif all(SAME_SCHEDULE in u.expected or SAME_LOSS in u.expected for u in left):  # nor here
+        again = f"compare them at equal noise levels: sfumato compare {where} --measure --metrics loss_by_log_snr"
     else:
         again = f"measure them alike: sfumato compare {where} --measure{metrics}"
     files = any(side.run is None for side in sides)

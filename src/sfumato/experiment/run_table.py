@@ -32,6 +32,7 @@ TIME = "started"
 FIX = "--where schedule=CosineAngle, --where 'training.steps>=3000', --where label!=draft"
 
 LOSSES = ("loss", LOSS)  # of the log
+FIGURES = (*LOSSES, "grad_norm", "images_per_second")  # of every record, though none may be written yet
 OF_A_SCORE = ("data", "evaluation", "sampling", "condition")  # what decides of which quantity another figure of it is
 MOST_FACTS = 3  # in a sentence
 
@@ -131,7 +132,7 @@ def known_name(records: Sequence[RunRecord], key: str, option: str) -> str:
     """
     key = ALIASES.get(key, key.removesuffix(".kind"))
     names: set[str] = set().union(*(record.names() for record in records)) if records else set()
-    if not records or key in names:
+    if not records or key in names or key in FIGURES:
         return key
     measured = {name for record in records for name in record.measured}
     family = sorted(name for name in measured if name.partition("[")[0] == key)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sfumato.errors import ResourceError, UsageError
+from sfumato.errors import ConfigError, ResourceError, UsageError
 from sfumato.experiment.build import PreparedData, prepare_data, resolved
 from sfumato.experiment.catalog import recipe_names
 from sfumato.experiment.config import Experiment, Overrides, load_experiment
@@ -84,7 +84,13 @@ def chosen(what: str | Path | Experiment, overrides: Overrides | None, runs: Pat
     for folder in (Path(what), runs / what):
         if (folder / "config.yaml").is_file():
             return load_experiment(read_run_config(folder), overrides)
-    return load_experiment(what, overrides)
+    try:
+        return load_experiment(what, overrides)
+    except ConfigError as error:
+        if not error.what.startswith("there is no recipe"):
+            raise
+        expected = f"{error.expected}, or a run: its folder, or its name under {runs}"
+        raise ConfigError(f"there is no recipe, file or run {str(what)!r}", expected=expected, fix=error.fix) from None
 
 
 def doctor(

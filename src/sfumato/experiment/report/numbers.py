@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sfumato.data import POINT_SOURCES
 from sfumato.experiment.comparability import LOSS, LOSS_ERROR, Mismatch, is_reference, mismatches
 from sfumato.experiment.evaluations import Number
 from sfumato.experiment.measured import logged_loss
@@ -21,6 +22,7 @@ DONE = ("done", "finished")
 BY_BIN = "_by_log_snr["
 # What another seed of the same arm changes: which examples are held out, and with them the deviation of the data.
 OF_A_SEED = ("split", "reference", "reference_digest", "measured_as")
+GENERATED = ("data",)  # that, too, where the points themselves are drawn from the seed
 MOST_TRIED = 24  # ways of measuring a metric, of which the most common is found
 # What a page tells first, by the family of the metric: how good samples are, then how well the data are known.
 FIRST = ("kid", "fid", "bits_per_dim", "nll", "sliced_wasserstein", "energy_distance", "mode_coverage", "memorisation")
@@ -93,13 +95,14 @@ def alike(entries: Sequence[Entry], metric: str) -> tuple[Number | None, ...]:
     """A number of each run, measured like that of most runs where there is such a one."""
     every = [candidates(entry, metric) for entry in entries]
     models = [number for found in every for number in found]
+    replicate = _of_a_seed(entries)
     models = models[:: math.ceil(len(models) / MOST_TRIED)]
 
     def liked(one: Number) -> tuple[int, int]:
-        return sum(any(not mismatches(one, n, OF_A_SEED) for n in each) for each in every), one.n
+        return sum(any(not mismatches(one, n, replicate) for n in each) for each in every), one.n
 
     best = max(models, key=liked)
-    fitting = (next((n for n in each if not mismatches(best, n, OF_A_SEED)), None) for each in every)
+    fitting = (next((n for n in each if not mismatches(best, n, replicate)), None) for each in every)
     return tuple(
         fit if fit is not None else each[0] if each else None for fit, each in zip(fitting, every, strict=True)
     )
@@ -109,6 +112,7 @@ def _apart(entries: Sequence[Entry], found: Sequence[Number | None]) -> list[lis
     """In what each number differs: from the first of its own seed, and that from the first of all."""
     firsts: dict[int | None, tuple[Entry, Number]] = {}
     apart: list[list[Mismatch]] = []
+    replicate = _of_a_seed(entries)
     for entry, number in zip(entries, found, strict=True):
         if number is None:
             apart.append([])
@@ -119,9 +123,16 @@ def _apart(entries: Sequence[Entry], found: Sequence[Number | None]) -> list[lis
             continue
         base, other = next(iter(firsts.values()))
         same = base.axes == entry.axes
-        across = [fact for fact in OF_A_SEED if same or fact != "measured_as"]
+        across = [fact for fact in replicate if same or fact != "measured_as"]
         apart.append([] if base is entry else mismatches(other, number, across))
     return apart
+
+
+def _of_a_seed(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """The facts that follow from the seed: for points drawn by one law the data are among them."""
+    laws = [{key: value for key, value in e.settings.items() if key.startswith("data.")} for e in entries]
+    drawn = all(law.get("data.source") in POINT_SOURCES and law.get("data.path") is None for law in laws)
+    return (*OF_A_SEED, *GENERATED) if drawn and all(law == laws[0] for law in laws) else OF_A_SEED
 
 
 def _reasons(apart: Sequence[Sequence[Mismatch]]) -> tuple[str, ...]:

@@ -137,6 +137,13 @@ def find_sweep(path: str | Path, runs: Path) -> Path:
         if (folder / SWEEP).is_file():
             return folder
     known = [folder.name for folder in sweeps_in(runs)]
+    for folder in (Path(path), runs / path):
+        if (folder / "config.yaml").is_file():
+            raise CheckpointError(
+                f"{folder} is a run, not a sweep",
+                expected=f"a sweep, which has several runs: a name under {runs} ({', '.join(known[:5]) or 'none'})",
+                fix="`sfumato sweep digits --axis KEY=V1,V2` makes one; `sfumato report RUN` and `compare` tell of runs",
+            )
     near = nearest(Path(path).name, known)
     raise CheckpointError(
         f"there is no sweep {str(path)!r}: neither {Path(path)} nor {runs / path} holds a {SWEEP}",
