@@ -77,7 +77,7 @@ def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "what"),
     [
-        (["doctor", "digtis"], 2, "there is no recipe"),
+        (["doctor", "digtis"], 2, "there is no recipe, file or run 'digtis'"),
         ([*TINY, "--out", "a.png"], 2, "--out was given without --lr"),
         ([*TINY[:-1], "soon"], 2, "--seconds is 'soon'"),
         ([*TINY[:-1], "nan"], 2, "seconds is nan"),

@@ -28,3 +28,10 @@ def test_the_table_says_what_the_effect_is(capsys: pytest.CaptureFixture[str]) -
 def test_a_sweep_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["effects", "nothing", "--runs", str(tmp_path), "--json"]) == 4
     assert "there is no sweep" in json.loads(capsys.readouterr().out)["error"]["what"]
+
+
+def test_a_run_is_no_sweep_and_is_called_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "digits-1").mkdir()
+    (tmp_path / "digits-1" / "config.yaml").write_text("name: digits\n")
+    assert main(["effects", "digits-1", "--runs", str(tmp_path)]) == 4
+    assert f"{tmp_path / 'digits-1'} is a run, not a sweep" in capsys.readouterr().err

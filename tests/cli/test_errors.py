@@ -389,6 +389,9 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
         )
         found = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, timeout=20, check=False)
         assert found.stdout.split() == ["--training.batch_size"]
+        ask = script + "\nCOMP_WORDS=(sfumato figures by); COMP_CWORD=2; _sfumato; echo ${COMPREPLY[@]}"
+        found = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, timeout=20, check=False)
+        assert found.stdout.split() == ["by-level"]
 
 
 def test_only_the_first_of_several_processes_speaks(

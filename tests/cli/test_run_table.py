@@ -208,6 +208,13 @@ def test_of_several_measurements_the_best_known_of_the_run_as_it_is(tmp_path: Pa
     assert "torn.json" in said[0]
 
 
+def test_a_loss_that_no_run_has_yet_is_no_error(tmp_path: Path, call: Callable[..., Any]) -> None:
+    """A run that has only just begun; a misspelt one is refused, and the suggestion is the loss."""
+    make(tmp_path, "new")
+    assert "new" in call("runs", "--sort", "held_out_loss", "--columns", "name,held_out_loss").out
+    assert "no run has a setting or figure" in call("runs", "--sort", "held_out_lose", code=2).err
+
+
 def test_a_ranking_keeps_equals_in_order_and_the_valueless_last() -> None:
     records = [
         RunRecord(name, Path(name), "finished", figures={} if value is None else {"grad_norm": value})

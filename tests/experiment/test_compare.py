@@ -193,6 +193,16 @@ def test_other_settings_are_not_compared(fact: str) -> None:
     assert mismatches(other, one)[0].fact == fact
 
 
+@pytest.mark.parametrize("fact", ["schedule", "measured_as"])
+def test_other_losses_are_sent_to_equal_noise_levels(fact: str) -> None:
+    """Measuring the same again would be refused again."""
+    one, other = pair(8)
+    other = replace(other, provenance={**other.provenance, fact: "x"})
+    with pytest.raises(UsageError) as caught:
+        compare_sides([side("a", {"noise_error[mse]": one}), side("b", {"noise_error[mse]": other})])
+    assert caught.value.fix.endswith("sfumato compare a b --measure --metrics loss_by_log_snr")
+
+
 def test_another_n_is_another_scale() -> None:
     """Rows E12 and H5: also where everything else is the same."""
     one, other = pair(9, 100)[0], pair(9, 200)[1]

@@ -1,5 +1,7 @@
 """Figures of sweeps, read back from their axes and pixels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -15,6 +17,24 @@ from sfumato.metrics import Estimate
 
 CHANGE = Effect("kid", ("a.b",), (("x", "y"),), Error(0.4, 0.1, 10.0, 0.05), 2, 3, "seeds", corrected=0.01)
 BOTH = Effect("kid", ("a.b", "c"), (("x", "y"), ("1", "2")), Error(-0.1, 0.2, 10.0, 0.05), 1, 3, "seeds", corrected=1.0)
+
+
+def test_names_of_two_axes_take_two_lines() -> None:
+    named = replace(
+        BOTH, axes=("parameterization", "learning_rate"), levels=(("noise", "velocity"), ("0.001", "0.005"))
+    )
+    (axes,) = effects(Effects("a sweep", (named,), (), ())).axes
+    (label,) = axes.get_yticklabels()
+    assert label.get_text() == "parameterization noise → velocity\n× learning_rate 0.001 → 0.005"
+
+
+def test_titles_of_panels_of_points_lie_inside() -> None:
+    points = np.random.default_rng(0).normal(size=(50, 2))
+    figure = arms([ArmRow(f"arm {index}", points) for index in range(4)])
+    assert isinstance(figure, Figure)
+    figure.canvas.draw()
+    tops = [axes.title.get_window_extent().y1 for axes in figure.axes]
+    assert max(tops) <= figure.bbox.height
 
 
 def test_effects_are_drawn_with_their_intervals() -> None:

@@ -9,11 +9,13 @@ import pytest
 from PIL import Image
 
 from sfumato.experiment.comparability import loss_settings
+from sfumato.experiment.evaluations import Number
 from sfumato.experiment.report.axes import Axis, axis_for, linear_ticks, log_ticks
 from sfumato.experiment.report.drawing import moments
-from sfumato.experiment.report.entries import Entry
+from sfumato.experiment.report.entries import Entry, Measurement
 from sfumato.experiment.report.markup import Html, join, tag
 from sfumato.experiment.report.naming import arm_name
+from sfumato.experiment.report.numbers import columns_of
 from sfumato.experiment.report.plots import Line, Plot, crowded, plot, thinned, whiskers
 from sfumato.experiment.report.room import FILM, SAMPLES, film_room, samples_room
 from sfumato.experiment.report.sections.curves import series, smoothed
@@ -198,6 +200,29 @@ def test_losses_are_one_where_all_that_makes_them_is() -> None:
     assert loss() != loss(schedule__kind="VpSde")
     assert loss() != loss(evaluation__noise_levels=2) == loss(evaluation__noise_levels=2, evaluation__count=9)
     assert loss() != loss(data__normalize="standardize")
+
+
+@pytest.mark.parametrize(
+    ("second", "digest", "even"),
+    [
+        ({}, "two", True),
+        ({"data.noise": 0.2}, "two", False),
+        ({"data.source": "folder"}, "two", False),
+        ({"data.source": "folder"}, "one", True),
+    ],
+)
+def test_points_drawn_anew_by_each_seed_share_a_column(second: dict[str, object], digest: str, even: bool) -> None:
+    """Another seed draws other points of the same law; of another law, and of files, other data are other data."""
+
+    def entry(seed: int, data: str, settings: dict[str, object]) -> Entry:
+        found = Number(0.1, 0.01, 50, {"data": data, "weights": "ema"})
+        measured = (Measurement({"energy_distance": found}, (), "a"),)
+        return Entry(str(seed), None, measurements=measured, axes={"x": "1"}, seed=seed, settings=settings)
+
+    law: dict[str, object] = {"data.source": "swiss-roll", "data.path": None, "data.noise": None}
+    columns, uneven = columns_of([entry(0, "one", law), entry(1, digest, {**law, **second})])
+    assert [column.metric for column in columns] == (["energy_distance"] if even else [])
+    assert len(uneven) == (not even)
 
 
 def test_arms_are_called_by_what_tells_them_apart() -> None:

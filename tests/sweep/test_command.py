@@ -103,3 +103,14 @@ def test_refusals(words: list[str], what: str, fix: str, tmp_path: Path, capsys:
     assert what in error[0]
     assert fix in error[2]
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("words", [["oxford-flowers"], ["oxford-flowers", "--data.path", "nowhere"], ["mnist-ddpm"]])
+def test_data_that_are_not_there_are_refused_before_anything_is_written(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `sfumato train` does; otherwise every arm would be started, and fail alone."""
+    place = ["--data.cache", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs")]
+    assert cli.main(["sweep", *words, "--seeds", "2", "--no-forecast", *place]) == 3
+    assert capsys.readouterr().err.startswith("error[DATA]: ")
+    assert not list(tmp_path.iterdir())

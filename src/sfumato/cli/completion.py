@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from sfumato.cli.arguments import Parser, Settings
 from sfumato.cli.data import ACTIONS
+from sfumato.cli.figures import KINDS
 from sfumato.cli.output import say
 from sfumato.errors import UsageError
 from sfumato.experiment.catalog import recipe_names
@@ -29,6 +30,7 @@ _sfumato() {{
       completion) words="{shells}" ;;
       reproduce) words="{sources}" ;;
       data) words="{actions}" ;;
+      figures) words="{figures}" ;;
     esac
   else
     case ${{COMP_WORDS[1]}} in
@@ -52,6 +54,7 @@ complete -c sfumato -n "__fish_seen_subcommand_from {runs_of_fish}" -a "(ls runs
 complete -c sfumato -n "__fish_seen_subcommand_from completion" -f -a "{shells}"
 complete -c sfumato -n "__fish_seen_subcommand_from reproduce" -a "{sources}"
 complete -c sfumato -n "__fish_seen_subcommand_from data" -a "{actions}"
+complete -c sfumato -n "__fish_seen_subcommand_from figures" -a "{figures}"
 {options}
 """
 SHELLS = ("bash", "zsh", "fish")
@@ -80,6 +83,7 @@ def _script(shell: str) -> str:
         "shells": " ".join(SHELLS),
         "actions": " ".join(ACTIONS),
         "sources": " ".join(SOURCES),
+        "figures": " ".join(KINDS),
         "runs_of_bash": "|".join(_OF_RUNS),
         "runs_of_fish": " ".join(_OF_RUNS),
     }

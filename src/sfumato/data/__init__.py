@@ -1,7 +1,7 @@
 """Data sets: reading, preparing, packing, splitting, normalising and batching."""
 
 from sfumato.data.batches import Batch, Batches, batch_indices, order
-from sfumato.data.loading import declared_classes, declared_shape, load_data
+from sfumato.data.loading import declared_classes, declared_shape, load_data, require_there
 from sfumato.data.normalization import Normalization, data_std, measure
 from sfumato.data.packed import (
     Description,
@@ -42,6 +42,7 @@ __all__ = [
     "measure",
     "order",
     "pack",
+    "require_there",
     "shared_examples",
     "split",
 ]

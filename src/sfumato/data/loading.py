@@ -18,13 +18,13 @@ from sfumato.data.packed_file import SUFFIX as PACKED_SUFFIX
 from sfumato.data.parquet import load_parquet
 from sfumato.data.points import load_points
 from sfumato.data.prepacked import load_packed_file
-from sfumato.data.sets import declared_set, known_as, load_set
+from sfumato.data.sets import declared_set, known_as, load_set, require_set
 from sfumato.data.settings import EMBEDDED_SOURCES, POINT_SOURCES, SET_SOURCES, DataConfig
 from sfumato.data.tables import TABLE_SUFFIXES, load_table
 from sfumato.data.wording import READABLE, counted
 from sfumato.errors import ConfigError, DataError, printable
 
-__all__ = ["declared_classes", "declared_shape", "load_data"]
+__all__ = ["declared_classes", "declared_shape", "load_data", "require_there"]
 
 
 def load_data(config: DataConfig, *, seed: int, cache: Path | None = None, remember: bool = True) -> Packed:
@@ -40,6 +40,19 @@ def load_data(config: DataConfig, *, seed: int, cache: Path | None = None, remem
         return packed
     note = f"{counted(packed.test_count, 'example')} of the source's own test part pooled with the rest"
     return replace(packed, test_count=0, report=(*packed.report, note))
+
+
+def require_there(config: DataConfig) -> None:
+    """Raise what `load_data` would where the data are not on this machine and nothing may fetch them; reads nothing."""
+    cache = Cache(_cache_folder(config))
+    if config.source in SET_SOURCES:
+        if config.download:
+            return
+        require_set(config, cache)
+    path = config.path
+    gone = path is not None and not is_hub(path) and not os.path.exists(Path(path).expanduser())
+    if gone or (path is None and config.source == "folder"):
+        _load(config, 0, cache)
 
 
 def _load(config: DataConfig, seed: int, cache: Cache) -> Packed:

@@ -15,14 +15,14 @@ from sfumato.data.celeba import load_celeba
 from sfumato.data.cifar import load_cifar10, load_cifar100
 from sfumato.data.fetch import Published
 from sfumato.data.folder import holds_picture
-from sfumato.data.holdings import Item, NamedSet, find, is_replaced
+from sfumato.data.holdings import Holdings, Item, NamedSet, find, is_replaced
 from sfumato.data.idx import PARTS, load_idx
 from sfumato.data.oxford import load_flowers, load_pets
 from sfumato.data.packed import Packed
 from sfumato.data.settings import SET_SOURCES, DataConfig
 from sfumato.errors import ConfigError
 
-__all__ = ["SETS", "declared_set", "is_named_set", "known_as", "load_set"]
+__all__ = ["SETS", "declared_set", "is_named_set", "known_as", "load_set", "require_set"]
 
 MNIST_AT = ("https://storage.googleapis.com/cvdf-datasets/mnist/", "https://ossci-datasets.s3.amazonaws.com/mnist/")
 FASHION_AT = (
@@ -254,12 +254,21 @@ def load_set(config: DataConfig, cache: Cache) -> Packed | None:
     settings that the set has no use for, DataError for files that are missing or damaged.
     """
     named = SETS[config.source]
-    holdings = find(named, config, None if cache.folder is None else cache.folder / "sets" / named.name)
+    holdings = _found(named, config, cache)
     if holdings is None:
         return None
     _require_settings(named, config)
     packed = named.read(holdings, config, cache)
     return replace(packed, report=(*packed.report, *holdings.notes))
+
+
+def require_set(config: DataConfig, cache: Cache) -> None:
+    """Raise DataError where the named set that `config` describes is not here; for settings that fetch nothing."""
+    _found(SETS[config.source], config, cache)
+
+
+def _found(named: NamedSet, config: DataConfig, cache: Cache) -> Holdings | None:
+    return find(named, config, None if cache.folder is None else cache.folder / "sets" / named.name)
 
 
 def _require_settings(named: NamedSet, config: DataConfig) -> None:

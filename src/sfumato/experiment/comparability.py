@@ -85,10 +85,10 @@ class Mismatch:
             return "the same n: scores of different n are never ranked"
         if self.fact in ("data", "split"):
             return SAME_EXAMPLES
-        if self.fact == "measured_as" or decides_a_loss(self.fact):
-            return SAME_LOSS
         if self.fact == "schedule":
             return SAME_SCHEDULE
+        if self.fact == "measured_as" or decides_a_loss(self.fact):
+            return SAME_LOSS
         if self.fact in SAMPLING:
             return "samples drawn alike, or the difference said to be what is compared"
         return f"the same {self.fact.replace('_', ' ')}"

@@ -69,6 +69,7 @@ def _panels(names: Sequence[str], points: Sequence[Points]) -> "Figure":
     limits = _limits([one.places for one in points])
     with house_style():
         figure = new_figure(1.9 * columns, 2.0 * lines)
+        figure.set_layout_engine("compressed")  # panels of a fixed shape leave no room for their titles otherwise
         panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flatten()
         for axes, name, one in zip(panels, names, points, strict=False):
             area = marker_area(len(one), 1.5 * 72)

@@ -142,7 +142,7 @@ def find_sweep(path: str | Path, runs: Path) -> Path:
             raise CheckpointError(
                 f"{folder} is a run, not a sweep",
                 expected=f"a sweep, which has several runs: a name under {runs} ({', '.join(known[:5]) or 'none'})",
-                fix="`sfumato sweep digits --axis KEY=V1,V2` makes one; `sfumato report RUN` and `compare` tell of runs",
+                fix="`sfumato sweep digits --axis KEY=V1,V2` makes one; `sfumato report RUN` tells of a run",
             )
     near = nearest(Path(path).name, known)
     raise CheckpointError(

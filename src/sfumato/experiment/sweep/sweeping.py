@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from sfumato.data import require_there
 from sfumato.data.wording import counted
-from sfumato.errors import Interrupted, UsageError, printable
+from sfumato.errors import ConfigError, DataError, Interrupted, UsageError, printable
 from sfumato.experiment.config import Experiment, Overrides
 from sfumato.experiment.records import SWEEP
 from sfumato.experiment.sweep import machine
@@ -157,6 +158,7 @@ def carry_out(opened: Sweep, way: Way, reporter: SweepReporter) -> Sweep:
     """Train all arms that are left; gives the sweep as it stands then. Raises Interrupted where some are left."""
     began = time.monotonic()
     _require_alone()
+    _require_data(opened, way)
     ask = asker(opened)
     make_folders(opened.folder, LocalStorage())
     with RunLock(opened.folder):
@@ -211,6 +213,21 @@ def _require_alone() -> None:
             expected="one process, which starts those of the arms",
             fix="start it without torchrun: sfumato sweep …",
         )
+
+
+def _require_data(opened: Sweep, way: Way) -> None:
+    """Refuse a sweep none of whose arms finds its data, before anything is written. Raises DataError."""
+    if way.launcher == "slurm":  # its machines may have what this one has not
+        return
+    refusals: list[ConfigError | DataError] = []
+    for arm in _chosen(opened, way):
+        try:
+            require_there(opened.experiment(arm).data)
+            return
+        except (ConfigError, DataError) as error:
+            refusals.append(error)
+    if refusals:
+        raise refusals[0]
 
 
 def _chosen(opened: Sweep, way: Way) -> tuple[Arm, ...]:

@@ -36,7 +36,7 @@ MOST_KINDS = 8  # that are timed; others are taken for their mean
 # What costs no time worth telling: all of what is not named here does.
 _FREE = (
     *("name", "description", "seed", "schedule", "parameterization", "times", "time_input", "sampling", "evaluation"),
-    *("allow_terminal_signal", "objective.distance", "objective.weighting", "data.seed", "data.held_out"),
+    *("allow_terminal_signal", "objective.distance", "objective.weighting", "data.held_out"),
     *("training.steps", "training.learning_rate", "training.weight_decay", "training.warmup_steps", "training.decay"),
     *("training.clip_norm", "training.ema_decay", "training.checkpoint_every", "training.keep_checkpoints"),
     *("training.log_every", "training.evaluate_every", "training.preview_every", "training.preview_count"),
