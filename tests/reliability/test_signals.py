@@ -17,6 +17,7 @@ import sfumato.cli.train
 from sfumato.cli import main as cli
 from sfumato.errors import Interrupted
 from sfumato.training.checkpoint import CheckpointStore
+from sfumato.training.signals import ECHO
 from sfumato.training.storage import LocalStorage
 
 
@@ -37,6 +38,8 @@ def on(*signals: signal.Signals) -> Callable[[], None]:
     def send() -> None:
         for number in signals:
             signal.raise_signal(number)
+            if len(signals) > 1:
+                time.sleep(1.2 * ECHO)  # two requests, not one that arrives twice
 
     return send
 
@@ -121,7 +124,7 @@ def test_the_command_as_a_process(points: dict[str, Any], tmp_path: Path) -> Non
     """Real signals to real processes, both at once: one is asked to stop, one loses its keyboard's patience."""
     endless = ["--training.steps=1000000", "--training.checkpoint_every=0", "--training.log_every=1"]
     endless += ["--runs", str(tmp_path)]
-    long = "--training.batch_size=30000"  # steps much longer than the moment between one Ctrl-C and the next
+    long = "--training.batch_size=60000"  # steps much longer than the moment between one Ctrl-C and the next
     asked, hurried = (tmp_path / name for name in ("asked", "hurried"))
     with (
         running("train", "swiss-roll", *endless, "--name", "asked", until=asked / "metrics.jsonl") as first,
@@ -129,7 +132,7 @@ def test_the_command_as_a_process(points: dict[str, Any], tmp_path: Path) -> Non
     ):
         os.kill(first.pid, signal.SIGTERM)
         os.kill(second.pid, signal.SIGINT)
-        time.sleep(0.02)
+        time.sleep(1.5 * ECHO)
         os.kill(second.pid, signal.SIGINT)
         assert first.wait(30) == 75
         assert second.wait(30) == 130

@@ -114,3 +114,24 @@ def test_data_that_are_not_there_are_refused_before_anything_is_written(
     assert cli.main(["sweep", *words, "--seeds", "2", "--no-forecast", *place]) == 3
     assert capsys.readouterr().err.startswith("error[DATA]: ")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("swiss-rol", "did you mean swiss-roll?"),
+        ("whole-swep", "did you mean whole-sweep?"),
+        ("digits-1", "digits-1 is a run; its settings are varied by its folder"),
+    ],
+)
+def test_what_is_no_recipe_is_told_by_what_it_may_be(
+    name: str, fix: str, whole: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "digits-1").mkdir()
+    (tmp_path / "digits-1" / "config.yaml").write_text("name: digits\n")
+    (tmp_path / "whole-sweep").mkdir()
+    (tmp_path / "whole-sweep" / "sweep.yaml").write_bytes((whole.folder / "sweep.yaml").read_bytes())
+    assert cli.main(["sweep", name, "--seeds", "2", "--runs", str(tmp_path)]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[0] == f"error[CONFIG]: there is no recipe, file or sweep {name!r}"
+    assert fix in error[2]

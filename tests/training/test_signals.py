@@ -2,10 +2,11 @@
 
 import signal
 import threading
+import time
 
 import pytest
 
-from sfumato.training.signals import StopRequest, listening
+from sfumato.training.signals import ECHO, StopRequest, listening
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -25,9 +26,21 @@ def test_a_second_ctrl_c_interrupts(first: signal.Signals) -> None:
     with listening():
         signal.raise_signal(first)
         signal.raise_signal(signal.SIGTERM)  # never the second of anything
+        time.sleep(1.2 * ECHO)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_one_ctrl_c_that_arrives_twice_is_one() -> None:
+    """`timeout -s INT` signals the process and then its group, which the process is in."""
+    with listening() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal_name == "SIGINT"
+        time.sleep(1.2 * ECHO)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_handlers_come_back_after_an_error() -> None:

@@ -189,7 +189,11 @@ def compare_sides(
 def _require_two(runs: Sequence[str]) -> None:
     if len(runs) < 2:
         what = f"only {runs[0]} was named" if runs else "no run was named"
-        raise UsageError(what, expected="two runs or more to compare", fix="sfumato compare RUN RUN")
+        raise UsageError(
+            what,
+            expected="two runs or more to compare",
+            fix="sfumato compare RUN RUN; of a sweep: sfumato effects SWEEP",
+        )
 
 
 def _require_across(across: Collection[str]) -> None:

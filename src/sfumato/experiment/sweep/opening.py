@@ -16,6 +16,7 @@ from sfumato.experiment.catalog import recipe_names
 from sfumato.experiment.config import Experiment, Overrides, load_experiment
 from sfumato.experiment.evaluation.features import known_extractor
 from sfumato.experiment.evaluation.metrics import require_known
+from sfumato.experiment.kinds import nearest
 from sfumato.experiment.records import ARMS, SWEEP
 from sfumato.experiment.run import require_run_name
 from sfumato.experiment.sweep import machine
@@ -67,7 +68,7 @@ def open_sweep(wish: Wish, note: Note) -> Sweep:
     folder = _stored_folder(wish)
     if folder is not None:
         return _continued(wish, folder, note)
-    base = load_experiment(wish.recipe, wish.overrides)
+    base = _base(wish)
     if wish.name is not None:
         require_run_name(wish.name, base.name)
         folder = wish.runs / wish.name
@@ -86,6 +87,27 @@ def open_sweep(wish: Wish, note: Note) -> Sweep:
             return _grown(stored, wanted, folder, wish, note)
     name = _free_name(wish.runs, base.name)
     return _new(_plan_of(wish, base, name), wish.runs / name, wish)
+
+
+def _base(wish: Wish) -> Experiment:
+    """What all arms share. Raises ConfigError for a name that is no recipe, telling what else is called so."""
+    try:
+        return load_experiment(wish.recipe, wish.overrides)
+    except ConfigError as error:
+        if not error.what.startswith("there is no recipe"):
+            raise
+        name, known = str(wish.recipe), [folder.name for folder in sweeps_in(wish.runs)]
+        run, near = wish.runs / name, nearest(name, known)
+        if (run / "config.yaml").is_file():
+            fix = f"{name} is a run; its settings are varied by its folder: sfumato sweep {shlex.quote(str(run))} …"
+        else:
+            fix = f"did you mean {near}?" if near else error.fix
+        sweeps = ", ".join(known[:5]) or "none"
+        raise ConfigError(
+            f"there is no recipe, file or sweep {name!r}",
+            expected=f"{error.expected}, or a sweep under {wish.runs} ({sweeps})",
+            fix=fix,
+        ) from None
 
 
 def _stored_folder(wish: Wish) -> Path | None:
