@@ -68,8 +68,8 @@ class RateCurve:
 
     @property
     def flag(self) -> str:
-        """What is recommended with one digit, as people write rates; empty where nothing is."""
-        return "" if self.recommended is None else f"{float(f'{self.recommended:.0e}'):g}"
+        """What is recommended, to two digits; empty where nothing is."""
+        return "" if self.recommended is None else f"{float(f'{self.recommended:.1e}'):g}"
 
     def document(self) -> dict[str, Any]:
         """As JSON data."""
