@@ -287,7 +287,13 @@ def test_refusals(grid: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(finding, "numbers_of", lambda sweep: {"kid": {p: {0: number(1.0)} for p in places()}})
     with pytest.raises(UsageError, match="has a number energy") as caught:
         effects(grid, "energy_distance")
-    assert "--metrics energy_distance" in caught.value.fix
+    assert f"sfumato sweep {grid.folder} --metrics energy_distance" in caught.value.fix
+    with pytest.raises(UsageError, match="has a number kidd") as caught:
+        effects(grid, "kidd")
+    assert caught.value.fix == "did you mean kid?"
+    with pytest.raises(UsageError, match="has a number fidd") as caught:
+        effects(grid, "fidd")  # which no arm has either
+    assert caught.value.fix == "did you mean fid?"
 
 
 def test_settings_are_called_by_their_last_words_where_these_tell_them_apart() -> None:

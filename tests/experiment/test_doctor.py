@@ -21,7 +21,7 @@ from sfumato.experiment.doctor import Diagnosis, Layer, Learning, Remark, doctor
 from sfumato.experiment.doctor.learning import Tally
 from sfumato.experiment.doctor.rates import loss_on, rates_between, read_curve, smoothed
 from sfumato.experiment.doctor.remarks import worst_first
-from sfumato.experiment.doctor.settings import mean_age, of_average
+from sfumato.experiment.doctor.settings import mean_age, of_average, shown_number
 from sfumato.experiment.doctor.values import channels_of, of_values
 from sfumato.experiment.doctor.verdicts import of_layers, of_learning, of_own_rate, of_rate
 from sfumato.experiment.reporting import Silent
@@ -379,6 +379,11 @@ def silence(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         return network
 
     monkeypatch.setattr(build, "build_network", planted)
+
+
+@pytest.mark.parametrize(("value", "said"), [(1137.8, "1,138"), (119.0, "119"), (1.14159, "1.14"), (0.01234, "0.0123")])
+def test_passes_are_written_as_people_write_them(value: float, said: str) -> None:
+    assert shown_number(value) == said
 
 
 def test_a_layer_of_zeros_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ def test_the_curve_shows_its_numbers() -> None:
     assert axes.get_xscale() == "log"
     upright = [line.get_xdata()[0] for line in axes.lines[3:]]
     assert upright == [curve.recommended, curve.best, 1e-3]
+    assert axes.lines[3].get_label() == f"recommended {curve.flag}"  # as the command says it
 
 
 def test_nothing_to_draw_is_said() -> None:

@@ -25,7 +25,7 @@ from sfumato.experiment.doctor.remarks import Level, Remark
 from sfumato.training.engine import multiplies_bfloat16
 from sfumato.training.settings import TrainingConfig
 
-__all__ = ["mean_age", "of_average", "of_settings"]
+__all__ = ["mean_age", "of_average", "of_settings", "shown_number"]
 
 SHORTEST_AGE = 0.002  # of the run: below, the average is hardly one
 GOOD_AGE = 0.05
@@ -80,7 +80,9 @@ def of_average(experiment: Experiment) -> Iterator[Remark]:
 
 def _of_batch(training: TrainingConfig, train: int, *, is_image: bool) -> Iterator[Remark]:
     passes = training.steps * training.batch_size / train
-    seen = f"{training.steps:,} steps of {training.batch_size} are {passes:,.3g} passes over {train:,} examples"
+    seen = (
+        f"{training.steps:,} steps of {training.batch_size} are {shown_number(passes)} passes over {train:,} examples"
+    )
     if training.batch_size > train:
         times = training.batch_size / train
         what = f"training.batch_size is {training.batch_size} for {counted(train, 'training example')}: every step "
@@ -94,6 +96,11 @@ def _of_batch(training: TrainingConfig, train: int, *, is_image: bool) -> Iterat
         yield Remark("batch", "note", what, f"--training.copies_every {max(1, training.steps // 10)}, to be told")
     else:
         yield Remark("batch", "fine", seen)
+
+
+def shown_number(value: float) -> str:
+    """Three digits, or as many as stand before the point: 0.0123, 1.14, 1,138."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _of_warm_up(training: TrainingConfig) -> Iterator[Remark]:

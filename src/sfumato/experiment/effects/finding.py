@@ -23,6 +23,7 @@ from sfumato.experiment.effects.errors import (
     repeat_of,
 )
 from sfumato.experiment.effects.numbers import Cells, Incomparable, apart, balanced, compared_across, numbers_of
+from sfumato.experiment.effects.remedies import measuring
 from sfumato.experiment.effects.results import Effect, Effects, Repeats
 from sfumato.experiment.evaluations import Number
 from sfumato.experiment.kinds import nearest
@@ -221,15 +222,25 @@ def _chosen(sweep: Sweep, numbers: Mapping[str, object], metrics: Sequence[str] 
     for wish in wishes:
         met = [name for name in numbers if wish in (name, name.partition("[")[0])]
         if not met:
-            near = nearest(wish, list(numbers))
-            again = f"measure it: give the sweep's command again with --metrics {wish.partition('[')[0]}"
             raise UsageError(
                 f"no arm of {sweep.plan.name} has a number {printable(wish)}",
                 expected=f"one of {', '.join(numbers)}",
-                fix=f"did you mean {near}? Otherwise {again}" if near else again,
+                fix=_remedy(sweep, wish, numbers),
             )
         chosen += met
     return list(dict.fromkeys(chosen))
+
+
+def _remedy(sweep: Sweep, wish: str, numbers: Mapping[str, object]) -> str:
+    """What to do about a metric that no arm has: spell it otherwise, or measure it."""
+    from sfumato.experiment.evaluation.metrics import METRICS
+
+    family = wish.partition("[")[0]
+    near = nearest(wish, list(numbers) if family in METRICS else [*numbers, *METRICS])
+    if family not in METRICS:
+        return f"did you mean {near}?" if near else "name one of these"
+    again = f"measure it: {measuring(sweep, family)}"
+    return f"did you mean {near}? Otherwise {again}" if near else again
 
 
 def _left_out(metric: str, every: Cells, kept: Cells, sweep: Sweep) -> Iterator[str]:

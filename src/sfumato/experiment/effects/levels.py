@@ -17,6 +17,7 @@ from typing import Any, Literal
 from sfumato.errors import UsageError
 from sfumato.experiment.effects.contrasts import Place
 from sfumato.experiment.effects.numbers import numbers_of
+from sfumato.experiment.effects.remedies import measuring
 from sfumato.experiment.evaluations import Number
 from sfumato.experiment.sweep.stored import Sweep
 from sfumato.experiment.sweep.table import mean_over_seeds
@@ -99,7 +100,7 @@ def level_curves(sweep: Sweep | str | Path, of: Of = "noise", *, runs: str | Pat
         raise UsageError(
             f"no arm of {found.plan.name} has its {of} error by noise level",
             expected="arms measured by loss_by_log_snr, with a held-out part",
-            fix="give the sweep's command again with --metrics loss_by_log_snr",
+            fix=measuring(found, "loss_by_log_snr"),
         )
     keys = [axis.key for axis in found.plan.axes]
     places = dict.fromkeys(tuple(arm.settings[key] for key in keys) for arm in found.arms)
