@@ -135,3 +135,17 @@ def test_what_is_no_recipe_is_told_by_what_it_may_be(
     error = capsys.readouterr().err.splitlines()
     assert error[0] == f"error[CONFIG]: there is no recipe, file or sweep {name!r}"
     assert fix in error[2]
+
+
+def test_numbers_by_noise_level_are_no_columns(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There are dozens of them: the table names the figure, and the document has them all."""
+    words = ["sweep", "swiss-roll", "--axis", "objective.distance=mse,mae", *flags, *FAST, "--runs", str(tmp_path)]
+    words += ["--metrics", "loss_by_log_snr", "-n", "8"]
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split() == ["arm", "objective.distance", "state", "held-out"]
+    assert f"sfumato figures by-level {tmp_path / 'swiss-roll-sweep-1'}" in out
+    assert cli.main([*words, "--json"]) == 0
+    assert "loss_by_log_snr[" in capsys.readouterr().out

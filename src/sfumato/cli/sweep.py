@@ -1,6 +1,7 @@
 """`sfumato sweep`: many runs of one experiment along axes; the same command again goes on."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["arguments", "run"]
 
+BY_LEVEL = "loss_by_log_snr["  # dozens of columns, which no terminal holds
 SEARCHES = ("grid", "random", "optuna")
 
 
@@ -183,13 +185,14 @@ def _finished(sweep: "Sweep") -> dict[str, object]:
 
 def _print(sweep: "Sweep", found: "Table") -> None:
     axes = [axis.key for axis in sweep.plan.axes]
-    shown = [name.replace("held_out_loss", "held-out") for name in found.names]
+    names = [name for name in found.names if not name.startswith(BY_LEVEL)]
+    shown = [name.replace("held_out_loss", "held-out") for name in names]
     rows = [
         [
             row.arm.name,
             *(row.arm.settings[key] for key in axes),
             row.state if row.state in ("done", "waiting") else f"{row.state} {row.step:,}/{row.steps:,}",
-            *(str(row.figures[name]) if name in row.figures else "-" for name in found.names),
+            *(str(row.figures[name]) if name in row.figures else "-" for name in names),
         ]
         for row in found.rows
     ]
@@ -201,7 +204,7 @@ def _print(sweep: "Sweep", found: "Table") -> None:
             [
                 *(mean.settings[key] for key in axes),
                 str(mean.seeds),
-                *(str(mean.figures[name]) if name in mean.figures else "-" for name in found.names),
+                *(str(mean.figures[name]) if name in mean.figures else "-" for name in names),
             ]
             for mean in found.means
         ]
@@ -211,6 +214,9 @@ def _print(sweep: "Sweep", found: "Table") -> None:
             say(f"{row.arm.name} failed: {printable(row.error)}")
     for text in found.notes:
         say(f"- {text}")
+    if len(names) < len(found.names):
+        where = shlex.quote(printable(sweep.folder))
+        say(f"- by noise level: sfumato figures by-level {where}; the numbers are in --json")
 
 
 def _require_none_failed(sweep: "Sweep", document: dict[str, object]) -> None:
