@@ -42,19 +42,6 @@ def load_data(config: DataConfig, *, seed: int, cache: Path | None = None, remem
     return replace(packed, test_count=0, report=(*packed.report, note))
 
 
-def require_there(config: DataConfig) -> None:
-    """Raise what `load_data` would where the data are not on this machine and nothing may fetch them; reads nothing."""
-    cache = Cache(_cache_folder(config))
-    if config.source in SET_SOURCES:
-        if config.download:
-            return
-        require_set(config, cache)
-    path = config.path
-    gone = path is not None and not is_hub(path) and not os.path.exists(Path(path).expanduser())
-    if gone or (path is None and config.source == "folder"):
-        _load(config, 0, cache)
-
-
 def _load(config: DataConfig, seed: int, cache: Cache) -> Packed:
     if config.source in SET_SOURCES and (packed := load_set(config, cache)) is not None:
         return packed
@@ -72,6 +59,19 @@ def _load(config: DataConfig, seed: int, cache: Cache) -> Packed:
         expected=READABLE,
         fix="--data.path path/to/images",
     )
+
+
+def require_there(config: DataConfig) -> None:
+    """Raise what `load_data` would where the data are not on this machine and nothing may fetch them; reads nothing."""
+    cache = Cache(_cache_folder(config))
+    if config.source in SET_SOURCES:
+        if config.download:
+            return
+        require_set(config, cache)
+    path = config.path
+    gone = path is not None and not is_hub(path) and not os.path.exists(Path(path).expanduser())
+    if gone or (path is None and config.source == "folder"):
+        _load(config, 0, cache)
 
 
 def declared_shape(config: DataConfig) -> tuple[int, ...] | None:
