@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -102,6 +102,10 @@ class Module:
     def tree(self) -> ast.Module:
         return ast.parse(self.text)
 
+    @cached_property
+    def every_node(self) -> tuple[ast.AST, ...]:
+        return tuple(ast.walk(self.tree))
+
     @property
     def package(self) -> str:
         return self.name.split(".")[0]
@@ -112,7 +116,7 @@ class Module:
         return ".".join(self.name.split(".")[:2])
 
     def nodes(self, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
-        return (node for node in ast.walk(self.tree) if isinstance(node, kinds))
+        return (node for node in self.every_node if isinstance(node, kinds))
 
     @cached_property
     def imports(self) -> list[Imported]:
@@ -148,6 +152,7 @@ class Module:
                 yield (parts[1] if len(parts) > 1 else "__init__"), item.line
 
 
+@cache  # read and parsed once for all rules
 def modules() -> list[Module]:
     files = sorted(SOURCE.rglob("*.py"))
     return [Module(".".join(f.relative_to(SOURCE).with_suffix("").parts), f.read_text("utf-8")) for f in files]

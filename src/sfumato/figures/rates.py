@@ -42,8 +42,7 @@ def learning_rates(curve: RateCurve, chosen: float | None = None) -> "Figure":
             (("recommended", curve.recommended), ("lowest", curve.best), ("settings", chosen)), marks, strict=True
         ):
             if rate is not None and rate > 0:
-                digits = 1 if name == "recommended" else 2  # as the flag that is recommended
-                axes.axvline(rate, color=colour, linewidth=1.0, linestyle="--", label=f"{name} {number(rate, digits)}")
+                axes.axvline(rate, color=colour, linewidth=1.0, linestyle="--", label=f"{name} {number(rate, 2)}")
         panel(axes, f"loss on a fixed batch, {len(curve.rates)} steps", "learning rate", "loss")
         low = float(np.nanmin(losses))
         fall = max(curve.start - low, 0.01 * abs(curve.start), 1e-12)
