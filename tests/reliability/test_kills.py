@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the campaign fo
 
 
 @pytest.mark.timeout(900)  # ten seconds when nothing else runs
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("kills", [30, pytest.param(200, marks=pytest.mark.proof)])
 def test_killed_runs_end_as_if_nothing_had_happened(kills: int, tmp_path: Path) -> None:
     seed = 0
     command = [sys.executable, str(Path(__file__).with_name("kill.py")), str(tmp_path), "--kills", str(kills)]

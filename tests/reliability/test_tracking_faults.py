@@ -288,10 +288,11 @@ def test_a_clock_that_jumps_moves_no_step(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the campaign forks")
+@pytest.mark.slow  # the same campaign as in test_kills.py, which compares event files too, with other kills
 @pytest.mark.timeout(300)
 def test_killed_runs_leave_whole_event_files(tmp_path: Path) -> None:
-    """SIGKILLs at random; the campaign compares event files as it does checkpoints."""
-    command = [sys.executable, str(Path(__file__).with_name("kill.py")), str(tmp_path), "--kills", "8", "--seed", "1"]
+    """Twelve SIGKILLs at random; the campaign compares event files as it does checkpoints."""
+    command = [sys.executable, str(Path(__file__).with_name("kill.py")), str(tmp_path), "--kills", "12", "--seed", "1"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert '"different": []' in found.stdout, found.stdout + found.stderr
     assert found.returncode == 0
