@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
+from sfumato.training.appending import Queue
 from sfumato.training.storage import LocalStorage, Storage, explained, replace_file
 
 __all__ = ["METRICS", "MetricsLog"]
@@ -38,16 +39,14 @@ class MetricsLog:
     ) -> None:
         self.path = Path(run_folder) / METRICS
         self.storage = LocalStorage() if storage is None else storage
-        self._report = report
         self._told = told
-        self._waiting: list[bytes] = []
-        self._warned = False
+        self._queue = Queue(self.storage, report, called="lines")
         self._step = -1
 
     @property
     def incomplete(self) -> bool:
         """Whether lines still wait in memory because storage refuses them."""
-        return bool(self._waiting)
+        return bool(self._queue.waiting)
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Add one line. `entry["step"]` is an integer above that of every line before; values are plain JSON data.
@@ -59,25 +58,14 @@ class MetricsLog:
         assert step > self._step, f"step {step} was recorded already (the last one is {self._step})"
         self._step = step
         text = json.dumps(_plain(entry), separators=(",", ":"), allow_nan=False)
-        self._waiting.append(text.encode() + b"\n")
-        self._flush()
+        self._queue.waiting.append(text.encode() + b"\n")
+        self._queue.write(self.path)
         if self._told is not None:
             self._told(entry)
 
-    def _flush(self) -> None:
-        try:
-            while self._waiting:
-                self.storage.append(self.path, self._waiting[0])
-                del self._waiting[0]
-        except OSError as error:
-            if not self._warned:
-                self._warned = True
-                why = error.strerror or str(error)
-                self._report(f"{self.path} is incomplete: {why}. Training goes on; lines wait until it can be written")
-
     def sync(self) -> None:
         """Write what waits and make every line durable. Never raises for storage."""
-        self._flush()
+        self._queue.write(self.path)
         try:
             self.storage.fsync(self.path)
             self.storage.fsync_dir(self.path.parent)
@@ -90,7 +78,7 @@ class MetricsLog:
         Kept lines keep their bytes; torn and doubled ones go too. Gives the step of the last line kept, 0 for none.
         Raises `ResourceError` when the file cannot be replaced.
         """
-        self._waiting.clear()
+        self._queue.waiting.clear()
         self._step = step
         try:
             try:

@@ -25,6 +25,7 @@ from sfumato.errors import ResourceError
 from sfumato.experiment.preview import preview_picture
 from sfumato.experiment.tracking.event_files import framed, records
 from sfumato.experiment.tracking.histogram import Histogram
+from sfumato.training.appending import Queue
 from sfumato.training.storage import LocalStorage, Storage, human_bytes, replace_file
 
 __all__ = ["EventFiles", "event_files", "introduced"]
@@ -80,11 +81,10 @@ class EventFiles:
         storage: Storage | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.folder, self._report, self._clock = folder, report, clock
+        self.folder, self._clock = folder, clock
         self.storage = LocalStorage() if storage is None else storage
+        self._queue = Queue(self.storage, report, called="events")
         self.path: Path | None = None
-        self._waiting: list[bytes] = []
-        self._warned = False
 
     # -------------------------------------------------------------------------------------------------------- beginning
 
@@ -187,9 +187,9 @@ class EventFiles:
     def close(self) -> None:
         """Write what waits; whatever the disk still refuses is lost here, and kept in `metrics.jsonl`."""
         self._flush()
-        if self._waiting:
+        if self._queue.waiting:
             raise ResourceError(
-                f"{self.path} lacks {len(self._waiting):,} events, which could not be written",
+                f"{self.path} lacks {len(self._queue.waiting):,} events, which could not be written",
                 expected="a disk with room",
                 fix=f"sfumato track {self.folder}",
             )
@@ -204,9 +204,9 @@ class EventFiles:
 
     def _append(self, record: bytes) -> None:
         """Write a record after those that wait. One warning for a disk that refuses; too much of it is given up."""
-        self._waiting.append(record)
+        self._queue.waiting.append(record)
         self._flush()
-        waiting = sum(map(len, self._waiting))
+        waiting = sum(map(len, self._queue.waiting))
         if waiting > MOST_WAITING:
             raise ResourceError(
                 f"{self.path} could not be written, and {human_bytes(waiting)} wait",
@@ -216,12 +216,4 @@ class EventFiles:
 
     def _flush(self) -> None:
         assert self.path is not None, "not begun"
-        try:
-            while self._waiting:
-                self.storage.append(self.path, self._waiting[0])
-                del self._waiting[0]
-        except OSError as error:
-            if not self._warned:
-                self._warned = True
-                why = error.strerror or str(error)
-                self._report(f"{self.path} is incomplete: {why}. Training goes on; events wait until it can be written")
+        self._queue.write(self.path)
